@@ -1,0 +1,31 @@
+"""What every command shares: exit statuses, one-line errors and a clean end on SIGINT."""
+
+import sys
+from collections.abc import Callable
+
+from shards.errors import BadInput, DamagedArchive
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """Runs a command's body and turns what it raises into the exit status that users rely on.
+
+    Args:
+        main: the command's body; it returns its own exit status.
+
+    Returns:
+        0 done, 1 a failed run, 2 bad input (one line on standard error), 130 after SIGINT. Any other
+        exception is a fault of ours and keeps its traceback, which Python ends with status 1.
+    """
+    try:
+        return main()
+    except (BadInput, DamagedArchive) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED

@@ -1,0 +1,22 @@
+"""The two ways in which input can be wrong, kept apart because the commands answer them differently."""
+
+
+class BadInput(ValueError):
+    """What the user gave cannot be used: a file, a field or an option. Commands exit with status 2.
+
+    The message is one line that names the file, the field and what was expected.
+    """
+
+
+class DamagedArchive(RuntimeError):
+    """An archive on disk is not what its manifest says.
+
+    Args:
+        archive: where the archive lies.
+        faults: one line per damaged file, each naming the file and the fault.
+    """
+
+    def __init__(self, archive: str, faults: tuple[str, ...]) -> None:
+        self.archive = archive
+        self.faults = faults
+        super().__init__(f"{archive}: damaged: " + "; ".join(faults))

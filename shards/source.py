@@ -1,0 +1,88 @@
+"""What a scene looks like before it is archived: anything that can be read block by block.
+
+A reader of files, a public set and the generated scene all are a `SceneSource`; the archive builder knows nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.generic]
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One sensor's layer of a scene.
+
+    Attributes:
+        name: the user's name for it, such as ``hsi``.
+        bands: number of bands, at least 1.
+        dtype: dtype of its values, as NumPy names it (``int16``).
+        wavelengths_nm: centre of each band in nanometres, where known.
+        fwhm_nm: full width at half maximum of each band in nanometres, where known.
+    """
+
+    name: str
+    bands: int
+    dtype: str
+    wavelengths_nm: tuple[float, ...] | None = None
+    fwhm_nm: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The meaning of a label map.
+
+    Attributes:
+        names: class id to class name, at least one.
+        descriptions: class id to a longer text, for the classes that have one.
+        official_split: whether the scene brings its own training and test pixels.
+    """
+
+    names: Mapping[int, str]
+    descriptions: Mapping[int, str] = field(default_factory=dict)
+    official_split: bool = False
+
+
+class SceneSource(Protocol):
+    """A scene that can be read block by block; every modality lies on the same grid."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]: ...
+
+    @property
+    def classes(self) -> Classes | None: ...
+
+    @property
+    def crs_wkt(self) -> str | None: ...
+
+    @property
+    def transform(self) -> tuple[float, float, float, float, float, float] | None:
+        """Affine (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f."""
+
+    @property
+    def generated(self) -> bool:
+        """True where the scene is made up; every output says so."""
+
+    def read(self, modality: str, rows: slice, cols: slice) -> tuple[Values, Mask]:
+        """Values (row, col, band) in the modality's dtype, and where they are valid (row, col)."""
+
+    def read_labels(self, rows: slice, cols: slice) -> Labels:
+        """Class ids (row, col); 0 is unlabelled."""
+
+    def read_split(self, rows: slice, cols: slice) -> tuple[Labels, Labels]:
+        """The official training and test maps (row, col), class ids, 0 where a pixel is in neither."""
