@@ -25,6 +25,8 @@ class Modality:
         dtype: dtype of its values, as NumPy names it (``int16``).
         wavelengths_nm: centre of each band in nanometres, where known.
         fwhm_nm: full width at half maximum of each band in nanometres, where known.
+        bad_bands: bands (from 1, in this modality's own order) that the files themselves call bad.
+        nodata: for integer dtypes, a value that no valid pixel holds, where the files declare one.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Modality:
     dtype: str
     wavelengths_nm: tuple[float, ...] | None = None
     fwhm_nm: tuple[float, ...] | None = None
+    bad_bands: tuple[int, ...] = ()
+    nodata: int | None = None
 
 
 @dataclass(frozen=True)

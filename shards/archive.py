@@ -1,0 +1,149 @@
+"""An archive, opened and checked, to read tiles and scenes from."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from shards.errors import BadInput, DamagedArchive
+from shards.manifest import MANIFEST_NAME, FileRecord, Manifest, SceneRecord, TileRecord, read_manifest
+from shards.missing import valid_mask
+from shards.source import Labels, Mask, Values
+from shards.tiles import Tile, decode_sample
+from shards.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, array_of, open_zarr_scene
+
+Check = Literal["size", "hash"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A whole scene as read.
+
+    Attributes:
+        record: what the manifest says of it.
+        values: per modality (row, col, band) in the stored dtype.
+        valid: per modality (row, col).
+        labels: class ids (row, col), 0 is unlabelled; None for a scene without labels.
+        split: official training and test maps (row, col), class ids; None where there is no official split.
+    """
+
+    record: SceneRecord
+    values: dict[str, Values]
+    valid: dict[str, Mask]
+    labels: Labels | None
+    split: tuple[Labels, Labels] | None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Scenes and tiles in a folder, as its manifest lists them. Make one with `Archive.open`."""
+
+    location: str
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, location: str | Path, verify: Check = "size") -> "Archive":
+        """Opens an archive and checks its files.
+
+        Args:
+            location: the archive's folder.
+            verify: `size` checks that each file is there with its size and no other file is; `hash` reads every
+                byte as well.
+
+        Raises:
+            BadInput: there is no archive.
+            DamagedArchive: a file is not as the manifest says; every such file is named.
+        """
+        folder = Path(location)
+        try:
+            content = (folder / MANIFEST_NAME).read_bytes()
+        except OSError as error:
+            raise BadInput(f"{folder}: no archive here: {MANIFEST_NAME}: {error.strerror}") from error
+        archive = cls(str(location), read_manifest(content, str(location)))
+        if faults := archive.faults(verify):
+            raise DamagedArchive(str(location), faults)
+        return archive
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over all content; training is tied to it."""
+        return self.manifest.fingerprint
+
+    def scene(self, name: str) -> SceneRecord:
+        """The scene of that name.
+
+        Raises:
+            BadInput: the archive holds no such scene.
+        """
+        for record in self.manifest.scenes:
+            if record.name == name:
+                return record
+        known = ", ".join(record.name for record in self.manifest.scenes)
+        raise BadInput(f"{self.location}: no scene {name!r}; it holds: {known}")
+
+    def read_tile(self, tile: TileRecord) -> Tile:
+        """A tile with its halo.
+
+        Raises:
+            DamagedArchive: its bytes are not a sample as the manifest promises.
+        """
+        try:
+            with (Path(self.location) / tile.path).open("rb") as tar:
+                tar.seek(tile.offset)
+                sample = tar.read(tile.bytes)
+            return decode_sample(sample, tile, self.scene(tile.scene))
+        except (OSError, ValueError) as error:
+            raise DamagedArchive(self.location, (f"{tile.path}: tile {tile.key}: {error}",)) from error
+
+    def read_scene(self, name: str, modalities: tuple[str, ...] | None = None) -> Scene:
+        """A whole scene, or some of its modalities, with its labels.
+
+        Raises:
+            BadInput: there is no such scene or modality.
+            DamagedArchive: a chunk cannot be decoded.
+        """
+        record = self.scene(name)
+        known = tuple(modality.name for modality in record.modalities)
+        chosen = known if modalities is None else modalities
+        for modality in chosen:
+            if modality not in known:
+                raise BadInput(
+                    f"{self.location}: scene {name!r} has no modality {modality!r}; it has: {', '.join(known)}"
+                )
+        try:
+            group = open_zarr_scene(Path(self.location) / record.zarr_path)
+
+            def whole(array: str) -> Values:
+                return np.asarray(array_of(group, array)[...])
+
+            values = {modality: whole(modality) for modality in chosen}
+            labels = whole(LABELS).astype(np.uint16, copy=False) if record.classes else None
+            split = None
+            if record.official_split:
+                split = (whole(SPLIT_TRAIN).astype(np.uint16), whole(SPLIT_TEST).astype(np.uint16))
+        except Exception as error:  # codecs raise many kinds on damaged chunks
+            raise DamagedArchive(self.location, (f"{record.zarr_path}: {type(error).__name__}: {error}",)) from error
+        valid = {m: valid_mask(values[m], record.modality(m).missing_value) for m in chosen}
+        return Scene(record, values, valid, labels, split)
+
+    def faults(self, verify: Check) -> tuple[str, ...]:
+        """One line for each file that is missing, extra, or not of its size or (`hash`) its content."""
+        folder = Path(self.location)
+        sizes = {p.relative_to(folder).as_posix(): p.lstat().st_size for p in folder.rglob("*") if not p.is_dir()}
+        faults = []
+        for record in self.manifest.files:
+            if record.path not in sizes:
+                faults.append(f"{record.path}: is missing")
+            elif sizes[record.path] != record.bytes:
+                faults.append(f"{record.path}: {sizes[record.path]} bytes, expected {record.bytes}")
+            elif verify == "hash" and self._hash(record) != record.sha256:
+                faults.append(f"{record.path}: its content was changed (sha256 differs)")
+        listed = {record.path for record in self.manifest.files} | {MANIFEST_NAME}
+        faults.extend(f"{path}: is not in the manifest" for path in sorted(set(sizes) - listed))
+        return tuple(faults)
+
+    def _hash(self, record: FileRecord) -> str:
+        with (Path(self.location) / record.path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,26 @@
+"""Turns what a user names on the command line into a scene that can be read."""
+
+from pathlib import Path
+
+from shards.errors import BadInput
+from shards.file_scene import open_scene_file
+from shards.source import SceneSource
+from shards.synthetic import PRESETS, generated_scene
+
+SCENE_FILE = "scene.yaml"
+
+
+def open_scene(spec: str) -> SceneSource:
+    """Opens a scene: a scene.yaml, a folder that holds one, or the name of a generated scene.
+
+    Raises:
+        BadInput: there is no such scene, or it cannot be used.
+    """
+    path = Path(spec)
+    if path.is_dir():
+        return open_scene_file(path / SCENE_FILE)
+    if path.is_file():
+        return open_scene_file(path)
+    if spec in PRESETS:
+        return generated_scene(spec)
+    raise BadInput(f"{spec}: no such scene; expected a scene.yaml, a folder with one, or one of {', '.join(PRESETS)}")

@@ -1,0 +1,81 @@
+"""Which pixels go into which tile and which shard; pure arithmetic."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shards.errors import BadInput
+
+LARGEST_TILE = 4096
+
+
+@dataclass(frozen=True)
+class ArchiveSettings:
+    """How an archive is cut.
+
+    Attributes:
+        tile_size: core of a tile, in pixels along a side; also the chunk of the Zarr scene.
+        halo: pixels around the core; windows up to 2 * halo + 1 can be cut around every core pixel.
+        samples_per_shard: at most so many tiles in a tar, and so many chunks in a Zarr shard.
+    """
+
+    tile_size: int = 64
+    halo: int = 7
+    samples_per_shard: int = 16
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("tile_size", 1, LARGEST_TILE),
+            ("halo", 0, LARGEST_TILE),
+            ("samples_per_shard", 1, 1 << 20),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise BadInput(f"{name}: {value}, expected {low} to {high}")
+
+    @property
+    def shard_shape(self) -> tuple[int, int]:
+        """Rows and columns of tiles in a shard."""
+        rows = math.isqrt(self.samples_per_shard)
+        return rows, self.samples_per_shard // rows
+
+
+@dataclass(frozen=True)
+class Box:
+    """Pixels of a scene: rows from `row`, columns from `col`."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.row, self.row + self.height)
+
+    @property
+    def cols(self) -> slice:
+        return slice(self.col, self.col + self.width)
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One writer's work: a Zarr shard of every array and one tar."""
+
+    index: int
+    box: Box
+    tiles: tuple[Box, ...]
+
+
+def plan_shards(height: int, width: int, settings: ArchiveSettings) -> Iterator[ShardPlan]:
+    """The shards of a scene in row-major order; together their tiles cover each pixel exactly once."""
+    tall, wide = settings.shard_shape
+    boxes = _cut(Box(0, 0, height, width), tall * settings.tile_size, wide * settings.tile_size)
+    for index, box in enumerate(boxes):
+        yield ShardPlan(index, box, tuple(_cut(box, settings.tile_size, settings.tile_size)))
+
+
+def _cut(box: Box, tall: int, wide: int) -> Iterator[Box]:
+    for row in range(box.row, box.row + box.height, tall):
+        for col in range(box.col, box.col + box.width, wide):
+            yield Box(row, col, min(tall, box.row + box.height - row), min(wide, box.col + box.width - col))

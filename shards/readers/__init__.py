@@ -1,0 +1,1 @@
+"""Files into layers: one array on one grid, read block by block."""
