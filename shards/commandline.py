@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from shards.errors import BadInput, DamagedArchive
+from shards.errors import BadInput, DamagedArchive, FailedRun
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -26,6 +26,9 @@ def run_command(main: Callable[[], int]) -> int:
     except (BadInput, DamagedArchive) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except FailedRun as error:
+        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""The two ways in which input can be wrong, kept apart because the commands answer them differently."""
+"""What can go wrong and is not a fault of the code, kept apart because the commands answer each differently."""
 
 
 class BadInput(ValueError):
@@ -20,3 +20,7 @@ class DamagedArchive(RuntimeError):
         self.archive = archive
         self.faults = faults
         super().__init__(f"{archive}: damaged: " + "; ".join(faults))
+
+
+class FailedRun(RuntimeError):
+    """A run that started and could not be finished. Commands exit with status 1; the message is one line."""

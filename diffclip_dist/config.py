@@ -1,0 +1,209 @@
+"""A pretraining run's settings: plain, frozen, validated at once, and overridable by file and by ``key=value``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.stream.order import OrderConfig
+from shards.embedded import GENERATED_ARCHIVE
+from shards.errors import BadInput
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise BadInput(f"{name}: expected at least {least:g}, found {value:g}")
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How samples are drawn from the archive.
+
+    Attributes:
+        lanes: runs of tiles that a batch is dealt from; divides the global batch. Part of the run's identity.
+        pool_tiles: tiles that a lane shuffles at once. Part of the run's identity; bounds memory.
+        loader_processes: processes a worker reads ahead with; 0 reads in the worker. Samples are the same.
+    """
+
+    lanes: int = 8
+    pool_tiles: int = 4
+    loader_processes: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("stream.loader_processes", self.loader_processes, 0)
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with a linear warm-up and a cosine decay.
+
+    Attributes:
+        learning_rate: at the end of the warm-up.
+        final_share: learning rate at the last step over the one after the warm-up, in [0, 1].
+        warmup_steps: steps of linear warm-up.
+        weight_decay: decoupled, on matrices alone.
+        betas: of Adam.
+        clip_norm: largest global gradient norm; 0 leaves gradients as they are.
+    """
+
+    learning_rate: float = 1e-3
+    final_share: float = 0.05
+    warmup_steps: int = 20
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0.0:
+            raise BadInput(f"optimiser.learning_rate: expected more than 0, found {self.learning_rate:g}")
+        if not 0.0 <= self.final_share <= 1.0:
+            raise BadInput(f"optimiser.final_share: expected 0 to 1, found {self.final_share:g}")
+        _at_least("optimiser.warmup_steps", self.warmup_steps, 0)
+        _at_least("optimiser.weight_decay", self.weight_decay, 0.0)
+        _at_least("optimiser.clip_norm", self.clip_norm, 0.0)
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise BadInput(f"optimiser.betas: expected two numbers from 0 to below 1, found {self.betas}")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run.
+
+    Attributes:
+        archive: where the archive lies.
+        run_dir: where the run's files go; on a cluster a folder that every node sees.
+        workers: Ray Train workers, one a GPU, or one a process on CPUs.
+        zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too.
+        steps: optimizer steps.
+        global_batch: windows a step over all workers; a multiple of the number of workers.
+        micro_batch: most windows that a worker takes through the model at once.
+        precision: ``float32``, or ``bfloat16`` with float32 master weights.
+        seed: of every random draw.
+        log_every: steps between log lines.
+        checkpoint_every: steps between checkpoints; the last step always makes one.
+        keep_checkpoints: newest checkpoints that are kept.
+        max_failures: how often a failed worker group is started anew from the newest checkpoint.
+        stream: how samples are drawn.
+        optimiser: how weights are moved.
+        model: what is trained.
+    """
+
+    archive: str = GENERATED_ARCHIVE
+    run_dir: str = "runs/pretrain"
+    workers: int = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    steps: int = 600
+    global_batch: int = 256
+    micro_batch: int = 128
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    log_every: int = 1
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    max_failures: int = 2
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "steps", "micro_batch", "log_every", "checkpoint_every", "keep_checkpoints"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("max_failures", self.max_failures, 0)
+        if self.global_batch % self.workers:
+            raise BadInput(
+                f"global_batch: expected a multiple of the workers ({self.workers}), found {self.global_batch}"
+            )
+        _ = self.order  # validates the stream's settings against the batch
+
+    @property
+    def order(self) -> OrderConfig:
+        """What the global order of samples depends on."""
+        return OrderConfig(self.seed, self.global_batch, self.stream.lanes, self.stream.pool_tiles)
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, in the form that ``--config`` reads."""
+        plain = pydantic.TypeAdapter(PretrainConfig).dump_python(self, mode="json")
+        return yaml.safe_dump(plain, sort_keys=False)
+
+
+def resolve_config(file: Path | None, options: Mapping[str, object], settings: Sequence[str]) -> PretrainConfig:
+    """Builds a configuration from the defaults, then a file, then options, then ``key=value`` settings.
+
+    Args:
+        file: YAML with the fields of `PretrainConfig`; nested sections as mappings.
+        options: top-level fields given on the command line.
+        settings: ``key=value``, nested keys with dots, such as ``model.depth=6``; values are read as YAML.
+
+    Raises:
+        BadInput: an unknown field or a value out of its range, named.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        tree = _read_yaml(file)
+    tree.update(options)
+    for setting in settings:
+        _apply_setting(tree, setting)
+    try:
+        return pydantic.TypeAdapter(PretrainConfig).validate_python(tree, extra="forbid")
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        source = str(file) if file is not None else "configuration"
+        if first["type"] == "value_error":  # our own message names the field
+            raise BadInput(f"{source}: {first['ctx']['error']}") from None
+        raise BadInput(f"{source}: {where}: {first['msg']}, found {first['input']!r}") from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise BadInput(f"{file}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise BadInput(f"{file}: expected a mapping of settings")
+    return tree
+
+
+def _apply_setting(tree: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise BadInput(f"--set {setting}: expected key=value")
+    *sections, name = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise BadInput(f"--set {setting}: {section} is not a section")
+    try:
+        tree[name] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadInput(f"--set {setting}: the value is not YAML") from None
+
+
+def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
+    """Fields in which two configurations differ such that one cannot resume the other's checkpoints.
+
+    Where a run is computed (workers, ZeRO stage, micro-batch, loader processes) and what it leaves behind (logs,
+    checkpoints) may change; what is computed may not.
+    """
+    free = {
+        "archive", "run_dir", "workers", "zero_stage", "micro_batch", "log_every", "checkpoint_every",
+        "keep_checkpoints", "max_failures", "stream.loader_processes",
+    }  # fmt: skip
+    ours, theirs = _flat(asdict(config)), _flat(asdict(other))
+    return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

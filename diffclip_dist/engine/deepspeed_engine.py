@@ -1,0 +1,99 @@
+"""The DeepSpeed engine around the model: ZeRO stage, precision, clipping and accumulation, as the run asks."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed import DeepSpeedEngine
+from torch import Tensor, nn
+
+from diffclip_dist.config import OptimiserConfig, PretrainConfig
+from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.stream.schema import ModalitySchema
+
+
+def join_process_group(device: torch.device) -> None:
+    """Hands DeepSpeed the process group that Ray Train has set up: NCCL on GPUs, gloo on CPUs."""
+    # DeepSpeed would compile a shared-memory helper (25 s, and a lock that a killed process leaves behind); it serves
+    # inference alone, training's collectives are torch's own
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if device.type == "cuda" else "gloo", auto_mpi_discovery=False, verbose=False
+    )
+
+
+def deepspeed_settings(config: PretrainConfig, world_size: int) -> dict[str, Any]:
+    """The run's settings in DeepSpeed's own terms.
+
+    The learning rate is not among them: it is a function of the step that the trainer sets.
+    """
+    share = config.global_batch // world_size
+    micro_batch = min(config.micro_batch, share)
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": accumulation_steps(config, world_size),
+        "zero_optimization": {"stage": config.zero_stage},
+        "bf16": {"enabled": config.precision == "bfloat16"},
+        "gradient_clipping": config.optimiser.clip_norm,
+        "steps_per_print": 10**9,
+    }
+
+
+def accumulation_steps(config: PretrainConfig, world_size: int) -> int:
+    """Micro-batches of a rank's share of the global batch; the last may be smaller."""
+    return -(-(config.global_batch // world_size) // config.micro_batch)
+
+
+def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) -> MaskDiffusion:
+    """The model with its initial weights, the same on every rank: they depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return MaskDiffusion(config.model, modalities)
+
+
+def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices alone; tokens, norms and biases keep their scale."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=True,
+    )
+
+
+def start_engine(
+    config: PretrainConfig, modalities: Sequence[ModalitySchema], device: torch.device, world_size: int
+) -> DeepSpeedEngine:
+    """Builds the model and the engine that shards it."""
+    model = build_model(config, modalities).to(device)
+    engine: DeepSpeedEngine
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=build_optimiser(model, config.optimiser),
+        config=deepspeed_settings(config, world_size),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def full_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
+    """Float32 master weights of the parameters under a prefix, gathered from all ranks; every rank must call.
+
+    Returns:
+        Name without the prefix to a CPU tensor; empty on other ranks than 0.
+    """
+    weights = {}
+    for name, parameter in engine.module.named_parameters():
+        if not name.startswith(prefix):
+            continue
+        whole = deepspeed.utils.safe_get_full_fp32_param(parameter)
+        if whole is None:  # stage 0 keeps parameters as they are
+            whole = parameter.detach()
+        if engine.global_rank == 0:
+            weights[name.removeprefix(prefix)] = whole.to("cpu", torch.float32, copy=True)
+    return weights

@@ -1,0 +1,84 @@
+"""What a run says while it goes on: ``metrics.jsonl`` and TensorBoard events, written by rank 0."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+METRICS_FILE: Final = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One logged step.
+
+    Attributes:
+        step: steps done, counted from 1.
+        loss: of the step's global batch.
+        lr: learning rate.
+        samples_per_s: over all workers, wall clock from end to end since the last logged step.
+        samples_per_s_per_worker: the same by worker, which is a GPU where there are any.
+        data_wait_fraction: share of that time in which rank 0 waited for samples.
+        mfu: model FLOPs utilisation against the matrix rate measured at the start of the run.
+        grad_norm: global gradient norm before clipping.
+        memory_bytes: most memory that rank 0 has used so far, on its GPU or else in its process.
+        loss_by_modality: ``visible/NAME`` and ``masked/NAME``, mean squared errors in standardised units.
+    """
+
+    step: int
+    loss: float
+    lr: float
+    samples_per_s: float
+    samples_per_s_per_worker: float
+    data_wait_fraction: float
+    mfu: float
+    grad_norm: float | None
+    memory_bytes: int
+    loss_by_modality: Mapping[str, float]
+
+
+class RunLog:
+    """Appends metrics; after a resume, drops the lines of steps that are about to be done again."""
+
+    def __init__(self, run_dir: Path, start: int) -> None:
+        self._file = run_dir / METRICS_FILE
+        kept = [line for line in read_lines(self._file) if json.loads(line)["step"] <= start]
+        partial = self._file.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.replace(self._file)
+        self._lines = self._file.open("a")
+        self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lines.close()
+        self._events.close()
+
+    def write(self, metrics: StepMetrics) -> None:
+        """Logs one step; a reader sees whole lines only."""
+        record = asdict(metrics)
+        assert math.isfinite(metrics.loss), "a non-finite loss stops the run before it is logged"
+        self._lines.write(json.dumps(record) + "\n")
+        self._lines.flush()
+        for name, value in record.items():
+            if isinstance(value, float):
+                self._events.add_scalar(name, value, metrics.step)
+        for name, value in metrics.loss_by_modality.items():
+            self._events.add_scalar(f"loss/{name}", value, metrics.step)
+
+
+def read_lines(file: Path) -> list[str]:
+    """The complete lines of a metrics file; none where it does not exist."""
+    if not file.exists():
+        return []
+    text = file.read_text()
+    return text[: text.rfind("\n") + 1].splitlines()

@@ -1,0 +1,64 @@
+"""The model's settings."""
+
+from dataclasses import dataclass, field
+
+from diffclip_dist.model.diffusion import DiffusionConfig
+from shards.errors import BadInput
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The mask-diffusion model (DiffCLIP, stage 1). The defaults are the published sizes and weights.
+
+    Attributes:
+        window: side of a window in pixels, odd; each pixel is a token.
+        width: D, a multiple of 4 and of ``heads``.
+        depth: blocks of the modality-shared encoder.
+        heads: attention heads of encoder and decoders.
+        mlp_ratio: hidden width of a block's MLP over its width.
+        decoder_depth: blocks of each modality's decoder.
+        timestep_width: width of the timestep's sinusoid, even.
+        mask_ratio: share of a window's valid tokens that is hidden from the encoder, in [0, 1).
+        visible_weight: weight of the loss over visible tokens.
+        masked_weight: weight of the loss over masked tokens.
+        diffusion: the noise schedule.
+    """
+
+    window: int = 11
+    width: int = 128
+    depth: int = 4
+    heads: int = 8
+    mlp_ratio: float = 2.0
+    decoder_depth: int = 3
+    timestep_width: int = 256
+    mask_ratio: float = 0.7
+    visible_weight: float = 1.0
+    masked_weight: float = 0.1
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.window % 2 == 0:
+            raise BadInput(f"model.window: expected an odd number of pixels, found {self.window}")
+        if self.width < 4 or self.width % 4 or self.width % self.heads:
+            raise BadInput(
+                f"model.width: expected a multiple of 4 and of model.heads ({self.heads}), found {self.width}"
+            )
+        for name in ("depth", "decoder_depth", "heads"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"model.{name}: expected at least 1, found {getattr(self, name)}")
+        if self.mlp_ratio <= 0.0:
+            raise BadInput(f"model.mlp_ratio: expected more than 0, found {self.mlp_ratio}")
+        if self.timestep_width < 2 or self.timestep_width % 2:
+            raise BadInput(f"model.timestep_width: expected an even number, found {self.timestep_width}")
+        if not 0.0 <= self.mask_ratio < 1.0:
+            raise BadInput(f"model.mask_ratio: expected 0 or more and below 1, found {self.mask_ratio}")
+        if min(self.visible_weight, self.masked_weight) < 0.0 or self.visible_weight + self.masked_weight == 0.0:
+            raise BadInput(
+                "model.visible_weight, model.masked_weight: expected no negative weight and one above 0, "
+                f"found {self.visible_weight} and {self.masked_weight}"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """N, the tokens of a window."""
+        return self.window**2

@@ -1,0 +1,40 @@
+"""Floating-point operations of the model, counted from its shapes; a multiply and an add are two."""
+
+from collections.abc import Sequence
+
+import torch
+
+from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.masking import visible_counts
+from diffclip_dist.stream.schema import ModalitySchema
+
+_FORWARD_AND_BACKWARD = 3  # the backward pass takes two products for each one of the forward pass
+
+
+def training_flops(config: ModelConfig, schemas: Sequence[ModalitySchema]) -> int:
+    """Matrix operations of one sample's forward and backward pass, for a window without missing tokens.
+
+    Normalisations, activations and the optimizer are left out, as is usual for model FLOPs utilisation (PaLM,
+    appendix B).
+    """
+    visible = int(visible_counts(torch.tensor(config.tokens), config.mask_ratio))
+    forward = sum(_modality_flops(config, schema.bands, visible) for schema in schemas)
+    return _FORWARD_AND_BACKWARD * forward
+
+
+def _modality_flops(config: ModelConfig, bands: int, visible: int) -> int:
+    width = config.width
+    stem = 2 * visible * (bands * width + width * width)
+    timestep = 2 * (config.timestep_width * width + width * width)
+    encoder = config.depth * _block_flops(config, visible + 1)
+    decoder_input = 2 * (visible + 1) * width * width
+    decoder = config.decoder_depth * _block_flops(config, config.tokens + 1)
+    head = 2 * config.tokens * width * bands
+    return stem + timestep + encoder + decoder_input + decoder + head
+
+
+def _block_flops(config: ModelConfig, tokens: int) -> int:
+    projections = 2 * tokens * 4 * config.width**2
+    mixing = 2 * 2 * tokens**2 * config.width
+    mlp = 2 * 2 * tokens * config.width * int(config.width * config.mlp_ratio)
+    return projections + mixing + mlp

@@ -1,0 +1,66 @@
+"""Which tokens of a window the encoder sees (DiffCLIP, stage 1, masking).
+
+Shapes: B samples, N tokens of a window, K visible slots.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_ROUNDING: Final = 1e-9  # 10 tokens at ratio 0.7 leave 3, whatever the last bit of 1 - 0.7
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """A modality's split of its tokens into visible, masked and missing.
+
+    Attributes:
+        slots_BK: int64, token index behind each visible slot, in ascending order within a sample.
+        filled_BK: bool, false for a slot left empty because the window has fewer valid tokens.
+        visible_BN: bool, the same split by token.
+        masked_BN: bool, valid tokens that the encoder does not see; missing tokens are neither.
+    """
+
+    slots_BK: Tensor
+    filled_BK: Tensor
+    visible_BN: Tensor
+    masked_BN: Tensor
+
+
+def visible_counts(valid_counts: Tensor, mask_ratio: float) -> Tensor:
+    """How many of a window's valid tokens stay visible: 36 of 121 at ratio 0.7; never none of some.
+
+    Args:
+        valid_counts: int64, any shape.
+        mask_ratio: share of the valid tokens that is hidden, in [0, 1).
+    """
+    visible = (valid_counts.to(torch.float64) * (1.0 - mask_ratio) + _ROUNDING).to(torch.int64)
+    return visible.clamp_min(1).minimum(valid_counts)
+
+
+def draw_mask(scores_BN: Tensor, valid_BN: Tensor, mask_ratio: float) -> TokenMask:
+    """Hides a fixed share of each window's valid tokens, those with the highest scores.
+
+    Args:
+        scores_BN: float32 on [0, 1), one random score a token.
+        valid_BN: bool, false where the modality has no data; such a token is never visible and never a target.
+        mask_ratio: share of the valid tokens that is hidden, in [0, 1).
+
+    Returns:
+        A mask whose number of visible tokens a sample depends on its number of valid tokens alone.
+    """
+    tokens = scores_BN.shape[1]
+    slots = int(visible_counts(torch.tensor(tokens), mask_ratio))
+    visible_B = visible_counts(valid_BN.sum(dim=1), mask_ratio)
+    order_BN = scores_BN.masked_fill(~valid_BN, 2.0).argsort(dim=1, stable=True)
+    rank_BN = torch.empty_like(order_BN).scatter_(
+        1, order_BN, torch.arange(tokens, device=order_BN.device).expand_as(order_BN)
+    )
+    visible_BN = rank_BN < visible_B[:, None]
+    slots_BK = order_BN[:, :slots]
+    filled_BK = torch.arange(slots, device=order_BN.device) < visible_B[:, None]
+    # ascending order keeps an empty slot's index last and the split readable; the encoder does not depend on it
+    slots_BK = slots_BK.masked_fill(~filled_BK, tokens).sort(dim=1).values.clamp_max(tokens - 1)
+    return TokenMask(slots_BK, filled_BK, visible_BN, valid_BN & ~visible_BN)

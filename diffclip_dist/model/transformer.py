@@ -1,0 +1,104 @@
+"""The transformer blocks of encoder and decoders, and the fixed embeddings of places and timesteps.
+
+Shapes: B windows, S tokens, D width, H heads, N = window**2.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def position_embedding(window: int, width: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions, float32 (window**2, width): half of the width for rows, half for columns.
+
+    Places count from the window's centre, so that a pixel at the centre has the same embedding at every window size.
+
+    Args:
+        window: side of the window in pixels.
+        width: a multiple of 4.
+    """
+    frequencies_F = torch.exp(-math.log(10000.0) * torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    places_W = torch.arange(window, dtype=torch.float64) - window // 2
+    angles_WF = places_W[:, None] * frequencies_F
+    axis_WE = torch.cat([angles_WF.sin(), angles_WF.cos()], dim=1)
+    rows_NE = axis_WE.repeat_interleave(window, dim=0)
+    columns_NE = axis_WE.repeat(window, 1)
+    return torch.cat([rows_NE, columns_NE], dim=1).to(torch.float32)
+
+
+class TimestepEmbedding(nn.Module):
+    """A sinusoid of the timestep through a two-layer MLP (DiffCLIP, stage 1: one a modality)."""
+
+    frequencies_F: Tensor
+
+    def __init__(self, sinusoid_width: int, width: int) -> None:
+        super().__init__()
+        half = sinusoid_width // 2
+        self.register_buffer(
+            "frequencies_F",
+            torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32) / half),
+            persistent=False,
+        )
+        self.hidden = nn.Linear(2 * half, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, t_B: Tensor) -> Tensor:
+        """Embedding (B, D) of integer timesteps."""
+        angles_BF = t_B[:, None].to(torch.float32) * self.frequencies_F
+        sinusoid_BE = torch.cat([angles_BF.cos(), angles_BF.sin()], dim=1)
+        embedding_BD: Tensor = self.output(F.silu(self.hidden(sinusoid_BE.to(self.hidden.weight.dtype))))
+        return embedding_BD
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None) -> Tensor:
+        """Attends among the tokens that are present; ``None`` means all of them."""
+        batch, length, width = tokens_BSD.shape
+        qkv_3BHSE = self.qkv(tokens_BSD).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        query_BHSE, key_BHSE, value_BHSE = qkv_3BHSE.unbind(0)
+        keep_B11S = None if present_BS is None else present_BS[:, None, None, :]
+        mixed_BHSE = F.scaled_dot_product_attention(query_BHSE, key_BHSE, value_BHSE, attn_mask=keep_B11S)
+        mixed_BSD: Tensor = self.output(mixed_BHSE.transpose(1, 2).reshape(batch, length, width))
+        return mixed_BSD
+
+
+class Block(nn.Module):
+    """A pre-normalised transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None) -> Tensor:
+        tokens_BSD = tokens_BSD + self.attention(self.attention_norm(tokens_BSD), present_BS)
+        out_BSD: Tensor = tokens_BSD + self.mlp(self.mlp_norm(tokens_BSD))
+        return out_BSD
+
+
+class Transformer(nn.Module):
+    """A stack of blocks with a final normalisation."""
+
+    def __init__(self, depth: int, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None = None) -> Tensor:
+        for block in self.blocks:
+            tokens_BSD = block(tokens_BSD, present_BS)
+        out_BSD: Tensor = self.norm(tokens_BSD)
+        return out_BSD
