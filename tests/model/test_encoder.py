@@ -1,0 +1,107 @@
+"""Features of clean windows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffclip_dist.encoder import EncoderConfig, Training, load_encoder, new_encoder, save_encoder
+from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.encoder import MultimodalEncoder
+from diffclip_dist.stream.batches import WindowBatch
+from diffclip_dist.stream.schema import ModalitySchema
+from shards.errors import BadInput
+
+Windows = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def encoder(config: ModelConfig, batch: WindowBatch) -> MultimodalEncoder:
+    return new_encoder(config, batch.schemas, seed=4)
+
+
+@pytest.fixture
+def windows(batch: WindowBatch) -> tuple[Windows, Windows]:
+    names = {schema.name: schema.key for schema in batch.schemas}
+    return (
+        {name: batch.windows[key] for name, key in names.items()},
+        {name: batch.valid[key] for name, key in names.items()},
+    )
+
+
+def test_features_are_deterministic_and_of_their_shapes(
+    encoder: MultimodalEncoder, windows: tuple[Windows, Windows]
+) -> None:
+    first, second = encoder(*windows), encoder(*windows)
+    assert first.class_BMD.shape == (6, 2, 16)
+    assert first.tokens_BMND.shape == (6, 2, 25, 16)
+    assert torch.equal(first.class_BMD, second.class_BMD)
+    assert torch.equal(first.tokens_BMND, second.tokens_BMND)
+
+
+def test_a_window_has_the_same_features_alone(encoder: MultimodalEncoder, windows: tuple[Windows, Windows]) -> None:
+    alone = encoder(*({name: values[2:3] for name, values in part.items()} for part in windows))
+    torch.testing.assert_close(alone.tokens_BMND, encoder(*windows).tokens_BMND[2:3])
+
+
+def test_missing_pixels_do_not_reach_the_features(encoder: MultimodalEncoder, windows: tuple[Windows, Windows]) -> None:
+    values, valid = windows
+    spoiled = values["lidar"].clone()
+    spoiled[~valid["lidar"]] = 1e6
+    clean, other = encoder(values, valid), encoder({**values, "lidar": spoiled}, valid)
+    assert torch.equal(clean.class_BMD, other.class_BMD)
+    assert torch.equal(clean.tokens_BMND, other.tokens_BMND)
+
+
+def test_an_absent_modality_is_a_missing_one(encoder: MultimodalEncoder, windows: tuple[Windows, Windows]) -> None:
+    values, valid = windows
+    absent = encoder({"hsi": values["hsi"]}, {"hsi": valid["hsi"]})
+    missing = encoder(values, {**valid, "lidar": torch.zeros_like(valid["lidar"])})
+    assert torch.equal(absent.class_BMD, missing.class_BMD)
+    assert bool(torch.isfinite(absent.tokens_BMND).all())
+
+
+def test_an_encoder_comes_back_from_disk_as_it_was(
+    encoder: MultimodalEncoder, config: ModelConfig, windows: tuple[Windows, Windows], tmp_path: Path
+) -> None:
+    training = Training(3, 4, "print", ("a",), ())
+    save_encoder(tmp_path, encoder.state_dict(), EncoderConfig(1, config, encoder.modalities, training))
+    loaded = load_encoder(tmp_path)
+    assert loaded.config == config
+    assert loaded.modalities == encoder.modalities
+    assert torch.equal(loaded(*windows).tokens_BMND, encoder(*windows).tokens_BMND)
+
+
+@pytest.mark.parametrize("damage", ["no config", "no weights", "other width", "newer", "not json", "truncated"])
+def test_a_damaged_encoder_is_refused_by_name(
+    encoder: MultimodalEncoder, config: ModelConfig, tmp_path: Path, damage: str
+) -> None:
+    training = Training(3, 4, "print", ("a",), ())
+    save_encoder(tmp_path, encoder.state_dict(), EncoderConfig(1, config, encoder.modalities, training))
+    text = (tmp_path / "config.json").read_text()
+    if damage == "no config":
+        (tmp_path / "config.json").unlink()
+    elif damage == "no weights":
+        (tmp_path / "model.safetensors").unlink()
+    elif damage == "other width":
+        (tmp_path / "config.json").write_text(text.replace('"width": 16', '"width": 32'))
+    elif damage == "newer":
+        (tmp_path / "config.json").write_text(text.replace('"format_version": 1', '"format_version": 2'))
+    elif damage == "not json":
+        (tmp_path / "config.json").write_text(text[:-10])
+    else:
+        whole = (tmp_path / "model.safetensors").read_bytes()
+        (tmp_path / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(BadInput, match=str(tmp_path)):
+        load_encoder(tmp_path)
+
+
+def test_an_encoder_narrows_to_a_scenes_modalities(
+    encoder: MultimodalEncoder, windows: tuple[Windows, Windows]
+) -> None:
+    lidar = encoder.modalities[1]
+    narrow = encoder.for_modalities([ModalitySchema("unknown", 3), lidar])
+    assert narrow.modalities == (lidar,)
+    torch.testing.assert_close(narrow(*windows).class_BMD[:, 0], encoder(*windows).class_BMD[:, 1])
+    with pytest.raises(BadInput, match=r"hsi \(9 bands\), lidar \(2 bands\), the scene has sar \(4 bands\)"):
+        encoder.for_modalities([ModalitySchema("sar", 4)])
