@@ -2,13 +2,20 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from shards.archive import Archive
-from shards.build import Progress as ShardsDone
+from shards.build import Progress as SceneProgress
 from shards.build import build_archive
 from shards.commandline import EXIT_DONE, EXIT_FAILED, run_command
 from shards.errors import BadInput, DamagedArchive
@@ -26,7 +33,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     defaults = ArchiveSettings()
     parser.add_argument("scenes", metavar="SCENE", nargs="*", help="a scene.yaml, a folder with one, or `synthetic`")
-    parser.add_argument("--out", metavar="ARCHIVE", type=Path, help="folder of the archive to be made")
+    parser.add_argument(
+        "--out", metavar="ARCHIVE", help="the archive to be made: a folder, or a URL such as s3://bucket/name"
+    )
     parser.add_argument("--tile-size", type=int, default=defaults.tile_size, metavar="PIXELS", help="side of a tile")
     parser.add_argument(
         "--halo", type=int, default=defaults.halo, metavar="PIXELS", help="around each tile; windows up to 2*halo+1 fit"
@@ -34,7 +43,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--samples-per-shard", type=int, default=defaults.samples_per_shard, metavar="N", help="most tiles in one tar"
     )
-    parser.add_argument("--verify", metavar="ARCHIVE", type=Path, help="check every byte of an archive instead")
+    parser.add_argument(
+        "--memory-mb", type=int, default=defaults.memory_mb, metavar="MB", help="pixels held by a worker"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="shards built at once; more than 1 use Ray")
+    parser.add_argument("--add", action="store_true", help="add the scenes to the archive that is there")
+    parser.add_argument("--verify", metavar="ARCHIVE", help="check every byte of an archive instead")
     return parser.parse_args()
 
 
@@ -47,22 +61,30 @@ def main() -> int:
         return verify(arguments.verify)
     if not arguments.scenes or arguments.out is None:
         raise BadInput("expected SCENE [SCENE ...] --out ARCHIVE, or --verify ARCHIVE; see --help")
-    settings = ArchiveSettings(arguments.tile_size, arguments.halo, arguments.samples_per_shard)
+    settings = ArchiveSettings(arguments.tile_size, arguments.halo, arguments.samples_per_shard, arguments.memory_mb)
     sources = [open_scene(spec) for spec in arguments.scenes]
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("shards"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bars:
-        tasks = {source.name: bars.add_task(source.name, total=None) for source in sources}
+    columns: tuple[ProgressColumn, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[shards]} shards"),
+    )
+    columns += (DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks = {source.name: bars.add_task(source.name, total=None, shards="") for source in sources}
 
-        def show(done: ShardsDone) -> None:
-            bars.update(tasks[done.scene], completed=done.done, total=done.total)
+        def show(scene: SceneProgress) -> None:
+            shards = f"{scene.shards_done}/{scene.shards_total}"
+            bars.update(tasks[scene.scene], completed=scene.bytes_done, total=scene.bytes_total, shards=shards)
 
-        manifest = build_archive(sources, arguments.out, settings, show)
+        manifest = build_archive(
+            sources, arguments.out, settings, workers=arguments.workers, add=arguments.add, report=show
+        )
     print_summary(manifest, arguments.out)
     return EXIT_DONE
 
 
-def verify(location: Path) -> int:
+def verify(location: str) -> int:
     """Reads every byte of an archive; 0 where all is as the manifest says, 1 with every damaged file named."""
     try:
         archive = Archive.open(location, verify="hash")
@@ -76,7 +98,7 @@ def verify(location: Path) -> int:
     return EXIT_DONE
 
 
-def print_summary(manifest: Manifest, location: Path) -> None:
+def print_summary(manifest: Manifest, location: str) -> None:
     """What was made, for the eye."""
     for scene in manifest.scenes:
         kind = " (generated)" if scene.generated else ""

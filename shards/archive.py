@@ -1,6 +1,5 @@
 """An archive, opened and checked, to read tiles and scenes from."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,9 +7,10 @@ from typing import Literal
 import numpy as np
 
 from shards.errors import BadInput, DamagedArchive
-from shards.manifest import MANIFEST_NAME, FileRecord, Manifest, SceneRecord, TileRecord, read_manifest
+from shards.manifest import MANIFEST_NAME, Manifest, SceneRecord, TileRecord, read_manifest
 from shards.missing import valid_mask
 from shards.source import Labels, Mask, Values
+from shards.store import Store, open_store
 from shards.tiles import Tile, decode_sample
 from shards.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, array_of, open_zarr_scene
 
@@ -40,15 +40,20 @@ class Scene:
 class Archive:
     """Scenes and tiles in a folder, as its manifest lists them. Make one with `Archive.open`."""
 
-    location: str
+    store: Store
     manifest: Manifest
+
+    @property
+    def location(self) -> str:
+        """Where it lies, as the user wrote it."""
+        return self.store.location
 
     @classmethod
     def open(cls, location: str | Path, verify: Check = "size") -> "Archive":
         """Opens an archive and checks its files.
 
         Args:
-            location: the archive's folder.
+            location: the archive's folder or fsspec URL.
             verify: `size` checks that each file is there with its size and no other file is; `hash` reads every
                 byte as well.
 
@@ -56,14 +61,14 @@ class Archive:
             BadInput: there is no archive.
             DamagedArchive: a file is not as the manifest says; every such file is named.
         """
-        folder = Path(location)
+        store = open_store(location)
         try:
-            content = (folder / MANIFEST_NAME).read_bytes()
+            content = store.read(MANIFEST_NAME)
         except OSError as error:
-            raise BadInput(f"{folder}: no archive here: {MANIFEST_NAME}: {error.strerror}") from error
-        archive = cls(str(location), read_manifest(content, str(location)))
+            raise BadInput(f"{location}: no archive here: {MANIFEST_NAME}: {error.strerror or error}") from error
+        archive = cls(store, read_manifest(content, store.location))
         if faults := archive.faults(verify):
-            raise DamagedArchive(str(location), faults)
+            raise DamagedArchive(store.location, faults)
         return archive
 
     @property
@@ -90,9 +95,7 @@ class Archive:
             DamagedArchive: its bytes are not a sample as the manifest promises.
         """
         try:
-            with (Path(self.location) / tile.path).open("rb") as tar:
-                tar.seek(tile.offset)
-                sample = tar.read(tile.bytes)
+            sample = self.store.read_range(tile.path, tile.offset, tile.bytes)
             return decode_sample(sample, tile, self.scene(tile.scene))
         except (OSError, ValueError) as error:
             raise DamagedArchive(self.location, (f"{tile.path}: tile {tile.key}: {error}",)) from error
@@ -113,7 +116,7 @@ class Archive:
                     f"{self.location}: scene {name!r} has no modality {modality!r}; it has: {', '.join(known)}"
                 )
         try:
-            group = open_zarr_scene(Path(self.location) / record.zarr_path)
+            group = open_zarr_scene(self.store.zarr_store(record.zarr_path))
 
             def whole(array: str) -> Values:
                 return np.asarray(array_of(group, array)[...])
@@ -130,20 +133,15 @@ class Archive:
 
     def faults(self, verify: Check) -> tuple[str, ...]:
         """One line for each file that is missing, extra, or not of its size or (`hash`) its content."""
-        folder = Path(self.location)
-        sizes = {p.relative_to(folder).as_posix(): p.lstat().st_size for p in folder.rglob("*") if not p.is_dir()}
+        sizes = self.store.sizes()
         faults = []
         for record in self.manifest.files:
             if record.path not in sizes:
                 faults.append(f"{record.path}: is missing")
             elif sizes[record.path] != record.bytes:
                 faults.append(f"{record.path}: {sizes[record.path]} bytes, expected {record.bytes}")
-            elif verify == "hash" and self._hash(record) != record.sha256:
+            elif verify == "hash" and self.store.sha256(record.path) != record.sha256:
                 faults.append(f"{record.path}: its content was changed (sha256 differs)")
         listed = {record.path for record in self.manifest.files} | {MANIFEST_NAME}
         faults.extend(f"{path}: is not in the manifest" for path in sorted(set(sizes) - listed))
         return tuple(faults)
-
-    def _hash(self, record: FileRecord) -> str:
-        with (Path(self.location) / record.path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()

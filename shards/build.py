@@ -1,210 +1,182 @@
-"""Scenes into an archive: built beside its place, published by one rename, so that it is there whole or not at all."""
+"""Scenes into an archive, shard by shard, by one process or many, with the same bytes whichever way."""
 
+import hashlib
 import itertools
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from shards.archive import Archive
 from shards.build_shard import MissingValueTaken, ShardResult, build_shard, file_record
-from shards.errors import BadInput
-from shards.manifest import (
-    MANIFEST_NAME,
-    SCENES_FOLDER,
-    FileRecord,
-    Manifest,
-    ModalityRecord,
-    SceneRecord,
-    new_manifest,
-    write_manifest,
-)
+from shards.errors import BadInput, FailedRun
+from shards.finished import finished_result, note_result
+from shards.manifest import SCENES_FOLDER, FileRecord, Manifest, SceneRecord, new_manifest
 from shards.missing import missing_candidates
-from shards.plan import ArchiveSettings, ShardPlan, plan_shards
+from shards.parallel import ray_session, run_all
+from shards.plan import ArchiveSettings, ShardPlan, fitting_settings, plan_shards
+from shards.scene_record import scene_record
 from shards.source import Modality, SceneSource
-from shards.statistics import BandStatistics
+from shards.workplace import Workplace, open_workplace, publish
 from shards.zarr_scenes import SceneLayout, StoredModality, create_zarr_scene
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a build is: shards done and in all, of one scene."""
+    """How far a scene is: bytes of pixels done and in all, and the same in shards."""
 
     scene: str
-    done: int
-    total: int
+    bytes_done: int
+    bytes_total: int
+    shards_done: int
+    shards_total: int
+
+
+Report = Callable[[Progress], None]
 
 
 def build_archive(
     sources: Sequence[SceneSource],
-    out: Path,
+    out: str | Path,
     settings: ArchiveSettings,
-    report: Callable[[Progress], None] = lambda _: None,
+    *,
+    workers: int = 1,
+    add: bool = False,
+    report: Report = lambda _: None,
 ) -> Manifest:
-    """Builds an archive of scenes; the same scenes and settings give the same bytes.
+    """Builds an archive of scenes; the same scenes and settings give the same bytes, whatever the number of workers.
+
+    A build that was killed goes on where it was when it is started again: shards that are finished, and whose files
+    still have their hashes, are kept.
 
     Args:
         sources: the scenes, each with a name of its own.
-        out: the archive's folder, which must not exist.
-        settings: tile size, halo, samples a shard.
+        out: the archive's place: a folder or an fsspec URL, where nothing is yet.
+        settings: tile size, halo, samples a shard, memory.
+        workers: shards that are built at once; more than 1 are Ray tasks.
+        add: the archive is there already, and the scenes are added to it; what is there is not written again.
         report: called after each shard.
 
     Raises:
-        BadInput: two scenes bear one name, `out` exists, or a scene cannot be used; nothing is left behind.
+        BadInput: two scenes bear one name, `out` is taken, or a scene cannot be used; nothing is left behind.
+        DamagedArchive: the archive to be added to is not as its manifest says.
+        FailedRun: a file cannot be written, as on a full disk; nothing is left behind.
     """
+    names = [source.name for source in sources]
+    older = Archive.open(out).manifest if add else None
+    taken = [scene.name for scene in older.scenes] if older else []
     if not sources:
         raise BadInput("no scene given")
-    names = [source.name for source in sources]
+    if workers < 1:
+        raise BadInput(f"workers: {workers}, expected at least 1")
     for name in names:
-        if names.count(name) > 1:
-            raise BadInput(f"two scenes bear the name {name!r}; each needs a name of its own")
-    if out.exists():
-        raise BadInput(f"{out}: exists already; name a new place for the archive")
-    with _published(out) as content:
-        records, files = [], []
-        for source in sources:
-            record, scene_files = _build_scene(source, content, settings, report)
-            records.append(record)
-            files.extend(scene_files)
-        manifest = new_manifest(tuple(records), tuple(files))
-        (content / MANIFEST_NAME).write_bytes(write_manifest(manifest))
+        if (names + taken).count(name) > 1:
+            raise BadInput(f"{out}: two scenes bear the name {name!r}; each needs a name of its own")
+    records: list[SceneRecord] = list(older.scenes) if older else []
+    files: list[FileRecord] = list(older.files) if older else []
+    try:
+        with ray_session(workers) if workers > 1 else nullcontext(), open_workplace(out, names, add) as place:
+            for source in sources:
+                record, scene_files = _build_scene(source, place, settings, workers, report)
+                records.append(record)
+                files.extend(scene_files)
+            manifest = new_manifest(tuple(records), tuple(files))
+            publish(place, out, manifest, names, add)
+    except OSError as error:
+        raise FailedRun(f"{out}: cannot be built: {error}") from error
     return manifest
 
 
-@contextmanager
-def _published(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name once all is written, and goes where anything fails."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        content = out.parent / f".{out.name}.building"
-        shutil.rmtree(content, ignore_errors=True)
-        content.mkdir()
-    except OSError as error:
-        raise BadInput(f"{out}: cannot be written: {error.strerror}") from error
-    try:
-        yield content
-        content.rename(out)
-    finally:
-        shutil.rmtree(content, ignore_errors=True)
-
-
 def _build_scene(
-    source: SceneSource, content: Path, settings: ArchiveSettings, report: Callable[[Progress], None]
+    source: SceneSource, place: Workplace, settings: ArchiveSettings, workers: int, report: Report
 ) -> tuple[SceneRecord, list[FileRecord]]:
     """Builds one scene, with other missing values where a first choice turns out to be taken by a valid pixel."""
     candidates = {modality.name: missing_candidates(modality) for modality in source.modalities}
-    stored = {modality.name: _next(candidates[modality.name], modality) for modality in source.modalities}
+    stored = {modality.name: _next(candidates[modality.name], source, modality) for modality in source.modalities}
     while True:
+        chosen = tuple(stored.values())
+        pixel_bytes = sum(one.modality.bands * np.dtype(one.dtype).itemsize for one in chosen)
         layout = SceneLayout(
             source.name,
             source.height,
             source.width,
-            tuple(stored.values()),
+            chosen,
             source.classes,
             source.crs_wkt,
             source.transform,
             source.generated,
-            settings,
+            fitting_settings(settings, pixel_bytes, source.name),
         )
         try:
-            return _build_layout(source, layout, content, report)
+            return _build_layout(source, layout, place, workers, report)
         except MissingValueTaken as taken:
             modality = stored[taken.modality].modality
-            stored[taken.modality] = _next(candidates[taken.modality], modality)
-            for folder in content.glob(f"*/{source.name}[.-]*"):
-                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+            stored[taken.modality] = _next(candidates[taken.modality], source, modality)
 
 
-def _next(candidates: Iterator[tuple[np.dtype[np.generic], float | int]], modality: Modality) -> StoredModality:
+def _next(
+    candidates: Iterator[tuple[np.dtype[np.generic], float | int]], source: SceneSource, modality: Modality
+) -> StoredModality:
     found = next(candidates, None)
     if found is None:
-        raise BadInput(f"{modality.name}: every {modality.dtype} value is in use; give `nodata` a value that is not")
+        raise BadInput(
+            f"{source.name}: {modality.name}: both ends of {modality.dtype} are in use by valid pixels and no wider "
+            "type is left to mark missing ones; give `nodata` a value that no pixel holds"
+        )
     return StoredModality(modality, found[0].name, found[1])
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What all shards of a scene share."""
+
+    source: SceneSource
+    layout: SceneLayout
+    place: Workplace
+    key: str
+
+
 def _build_layout(
-    source: SceneSource, layout: SceneLayout, content: Path, report: Callable[[Progress], None]
+    source: SceneSource, layout: SceneLayout, place: Workplace, workers: int, report: Report
 ) -> tuple[SceneRecord, list[FileRecord]]:
-    scene_folder = content / SCENES_FOLDER / f"{layout.name}.zarr"
-    create_zarr_scene(scene_folder, layout)
-    files = [
-        file_record(content, path.relative_to(content).as_posix(), 0)
-        for path in scene_folder.rglob("*")
-        if path.is_file()
-    ]
+    files = _write_metadata(layout, place)
     plans = list(plan_shards(layout.height, layout.width, layout.settings))
-    results: list[ShardResult] = []
-    for plan in plans:
-        results.append(_build_into(content, source, layout, plan))
-        report(Progress(layout.name, len(results), len(plans)))
-    files.extend(itertools.chain.from_iterable(result.files for result in results))
-    return scene_record(layout, results), files
+    key = hashlib.sha256(f"{layout!r} {source.identity}".encode()).hexdigest()
+    pixel_bytes = sum(one.modality.bands * np.dtype(one.dtype).itemsize for one in layout.modalities)
+    progress = Progress(layout.name, 0, layout.height * layout.width * pixel_bytes, 0, len(plans))
+    report(progress)
+    results: dict[int, ShardResult] = {}
+    for plan, result in run_all(_build_one, _Job(source, layout, place, key), plans, workers):
+        results[plan.index] = result
+        bytes_done = progress.bytes_done + plan.box.height * plan.box.width * pixel_bytes
+        progress = replace(progress, bytes_done=bytes_done, shards_done=len(results))
+        report(progress)
+    ordered = [results[plan.index] for plan in plans]
+    files.extend(itertools.chain.from_iterable(result.files for result in ordered))
+    return scene_record(layout, ordered), files
 
 
-def _build_into(content: Path, source: SceneSource, layout: SceneLayout, plan: ShardPlan) -> ShardResult:
-    scratch = content.parent / f"{content.name}.shard"
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        result = build_shard(source, layout, plan, scratch)
+def _write_metadata(layout: SceneLayout, place: Workplace) -> list[FileRecord]:
+    """Writes the scene's Zarr metadata and coordinates, which belong to no shard."""
+    with place.making() as folder:
+        create_zarr_scene(folder / SCENES_FOLDER / f"{layout.name}.zarr", layout)
+        paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        files = [file_record(folder, path, 0) for path in paths]
+        for path in paths:
+            place.content.put(folder / path, path)
+    return files
+
+
+def _build_one(job: _Job, plan: ShardPlan) -> tuple[ShardPlan, ShardResult]:
+    """Builds a shard, unless an earlier build left it finished."""
+    name = f"{job.layout.name}/{plan.index:06d}.json"
+    if (kept := finished_result(job.place, name, job.key)) is not None:
+        return plan, kept
+    with job.place.making() as folder:
+        result = build_shard(job.source, job.layout, plan, folder)
         for record in result.files:
-            target = content / record.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (scratch / record.path).rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return result
-
-
-def scene_record(layout: SceneLayout, results: Sequence[ShardResult]) -> SceneRecord:
-    """The manifest's record of a scene, from what its shards gave, in their order.
-
-    Raises:
-        BadInput: a modality has no valid pixel, or a band is constant.
-    """
-    modalities = []
-    for stored in layout.modalities:
-        total = BandStatistics.empty(stored.modality.bands)
-        for result in results:
-            total = total.merged(result.statistics[stored.modality.name])
-        modalities.append(_modality_record(layout.name, stored, total))
-    classes = layout.classes
-    return SceneRecord(
-        name=layout.name,
-        height=layout.height,
-        width=layout.width,
-        modalities=tuple(modalities),
-        crs_wkt=layout.crs_wkt,
-        transform=layout.transform,
-        classes=dict(classes.names) if classes else {},
-        descriptions=dict(classes.descriptions) if classes else {},
-        official_split=bool(classes and classes.official_split),
-        generated=layout.generated,
-        tile_size=layout.settings.tile_size,
-        halo=layout.settings.halo,
-        samples_per_shard=layout.settings.samples_per_shard,
-        tiles=tuple(itertools.chain.from_iterable(result.tiles for result in results)),
-    )
-
-
-def _modality_record(scene: str, stored: StoredModality, total: BandStatistics) -> ModalityRecord:
-    modality, std = stored.modality, total.std
-    if not total.count:
-        raise BadInput(
-            f"{scene}: {modality.name}: no valid pixel: each is nodata, not finite or covered by no file in some band"
-        )
-    if not std.any():
-        raise BadInput(f"{scene}: {modality.name}: every band is constant over the {total.count} valid pixels")
-    return ModalityRecord(
-        modality.name,
-        modality.bands,
-        stored.dtype,
-        modality.wavelengths_nm,
-        modality.fwhm_nm,
-        modality.bad_bands,
-        tuple(total.mean.tolist()),
-        tuple(std.tolist()),
-        total.count,
-        stored.missing_value,
-    )
+            job.place.content.put(folder / record.path, record.path)
+    note_result(job.place, name, job.key, result)
+    return plan, result

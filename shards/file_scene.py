@@ -61,6 +61,14 @@ class FileScene:
     generated: bool = field(default=False, init=False)
 
     @property
+    def identity(self) -> str:
+        """What was asked of which files, with their sizes and times."""
+        maps = [label.layer for label in (self.labels, *(self.split or ())) if label is not None]
+        layers = [layer for layer, _ in self.layers.values()] + maps
+        stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for layer in layers for path in layer.paths]
+        return f"{self!r} {stamps}"
+
+    @property
     def height(self) -> int:
         return self.grid.height
 

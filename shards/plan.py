@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shards.errors import BadInput
 
 LARGEST_TILE = 4096
+# a shard's pixels lie in memory this many times at most: as read, as stored, and on their way through the codecs
+COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -17,17 +19,20 @@ class ArchiveSettings:
         tile_size: core of a tile, in pixels along a side; also the chunk of the Zarr scene.
         halo: pixels around the core; windows up to 2 * halo + 1 can be cut around every core pixel.
         samples_per_shard: at most so many tiles in a tar, and so many chunks in a Zarr shard.
+        memory_mb: megabytes that one worker may take for the pixels of a shard; smaller shards where it is too little.
     """
 
     tile_size: int = 64
     halo: int = 7
     samples_per_shard: int = 16
+    memory_mb: int = 512
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("tile_size", 1, LARGEST_TILE),
             ("halo", 0, LARGEST_TILE),
             ("samples_per_shard", 1, 1 << 20),
+            ("memory_mb", 1, 1 << 20),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -38,6 +43,29 @@ class ArchiveSettings:
         """Rows and columns of tiles in a shard."""
         rows = math.isqrt(self.samples_per_shard)
         return rows, self.samples_per_shard // rows
+
+
+def fitting_settings(settings: ArchiveSettings, pixel_bytes: int, scene: str) -> ArchiveSettings:
+    """The settings with as many samples a shard as fit into the memory allowed.
+
+    Args:
+        settings: as wanted.
+        pixel_bytes: bytes of one pixel over all modalities.
+        scene: name of the scene, for messages.
+
+    Raises:
+        BadInput: not even one tile fits.
+    """
+    for samples in range(settings.samples_per_shard, 0, -1):
+        fitting = replace(settings, samples_per_shard=samples)
+        tall, wide = (side * settings.tile_size + 2 * settings.halo for side in fitting.shard_shape)
+        needed = tall * wide * pixel_bytes * COPIES
+        if needed <= settings.memory_mb << 20:
+            return fitting
+    raise BadInput(
+        f"{scene}: memory_mb: one tile of {settings.tile_size} pixels with its halo takes {needed >> 20} MB, "
+        f"more than the {settings.memory_mb} MB allowed; take smaller tiles or allow more"
+    )
 
 
 @dataclass(frozen=True)

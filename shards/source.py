@@ -60,6 +60,10 @@ class SceneSource(Protocol):
     def name(self) -> str: ...
 
     @property
+    def identity(self) -> str:
+        """Text that differs wherever the pixels may differ; an interrupted build goes on only with the same."""
+
+    @property
     def height(self) -> int: ...
 
     @property

@@ -116,6 +116,11 @@ class GeneratedScene:
         self._nm = tuple(round(spec.first_nm + band * self._step_nm, 2) for band in range(spec.bands))
         self._spectrometer = Spectrometer(self._nm, spec.noise, spec.overlap, spec.variation, spec.roughness)
 
+    @property
+    def identity(self) -> str:
+        """The specification, which decides every pixel."""
+        return repr(self.spec)
+
     @cached_property
     def modalities(self) -> tuple[Modality, ...]:
         fwhm_nm = round(1.1 * self._step_nm, 2) or 10.0

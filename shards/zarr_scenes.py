@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numcodecs.blosc
 import numpy as np
 import numpy.typing as npt
 import rasterio
@@ -42,6 +43,10 @@ class SceneLayout:
     transform: tuple[float, float, float, float, float, float] | None
     generated: bool
     settings: ArchiveSettings
+
+
+# threads would leave the order of Blosc's blocks to chance; a worker is one process on one core
+numcodecs.blosc.use_threads = False
 
 
 def create_zarr_scene(folder: Path, layout: SceneLayout) -> zarr.Group:

@@ -33,6 +33,10 @@ class ArrayLayer:
         return str(self.path)
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+    @property
     def wavelengths_nm(self) -> None:
         return None
 

@@ -1,6 +1,7 @@
 """What every reader gives: an array of bands on a grid that is read window by window."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +34,10 @@ class Layer(Protocol):
     @property
     def files(self) -> str:
         """The files, as a message names them."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All its files."""
 
     @property
     def grid(self) -> Grid: ...

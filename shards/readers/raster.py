@@ -52,6 +52,10 @@ class RasterLayer:
         return f"{self.parts[0].path}{more}"
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(part.path for part in self.parts)
+
+    @property
     def nodata(self) -> float | None:
         values = {part.nodata for part in self.parts}
         return values.pop() if len(values) == 1 else None

@@ -1,0 +1,82 @@
+"""Work spread over processes: in this one, or as Ray tasks on one machine or a cluster."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+# a call that was cancelled may still be writing for so long
+SECONDS_TO_STOP = 30
+
+# shards go to disk; only plans and records go through Ray
+OBJECT_STORE_BYTES = 100 << 20
+
+Shared = TypeVar("Shared")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def run_all(
+    function: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    """Results of `function(shared, item)`, as they come.
+
+    Args:
+        function: importable, free of state.
+        shared: sent to each process once.
+        items: one call each.
+        workers: calls at work at once; 1 calls in this process, more are tasks on the Ray cluster that RAY_ADDRESS
+            names, or on one started here.
+
+    Raises:
+        whatever a call raised; calls not yet begun are dropped.
+    """
+    if workers == 1 or len(items) == 1:
+        for item in items:
+            yield function(shared, item)
+        return
+    import ray  # takes a second to import, and a single worker does without
+
+    with ray_session(workers):
+        remote = ray.remote(num_cpus=1)(function)
+        reference = ray.put(shared)
+        waiting = list(reversed(items))
+        running = [remote.remote(reference, waiting.pop()) for _ in range(min(workers, len(waiting)))]
+        while running:
+            (done,), running = ray.wait(running, num_returns=1)
+            if waiting:
+                running.append(remote.remote(reference, waiting.pop()))
+            try:
+                result: Result = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                for left in running:
+                    ray.cancel(left, force=True)
+                ray.wait(running, num_returns=len(running), timeout=SECONDS_TO_STOP)
+                raise error.cause from error
+            yield result
+
+
+@contextmanager
+def ray_session(workers: int) -> Iterator[None]:
+    """Ray, joined where one is known, else started on this machine and stopped again."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
