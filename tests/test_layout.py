@@ -1,0 +1,150 @@
+"""The layout that the documentation promises: imports in one direction, shards without torch, commands that answer."""
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LIBRARIES = ("shards", "diffclip_dist")
+
+# a package may import those before it in this list and itself
+ORDER = ("shards", "stream", "model", "encoder", "engine", "fewshot", "mapping")
+# what a scene is and how it is read, before there is an archive
+SCENE_SIDE = (
+    "shards.errors",
+    "shards.source",
+    "shards.scene_file",
+    "shards.file_scene",
+    "shards.open_scene",
+    "shards.readers",
+    "shards.synthetic",
+    "shards.sensing",
+    "shards.land_cover",
+    "shards.landscape",
+    "shards.lattice",
+    "shards.spectra",
+)
+COMMANDS = ("shard.py", "pretrain.py", "fewshot.py", "predict.py")
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {_module(path): path for library in LIBRARIES for path in sorted((REPOSITORY / library).rglob("*.py"))}
+
+
+def _imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file; our own as deep as they go."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import; ours are absolute"
+            assert node.module
+            deeper = {f"{node.module}.{alias.name}" for alias in node.names} & SOURCES.keys()
+            found |= deeper or {node.module}
+    return found
+
+
+IMPORTS = {module: _imports(path) for module, path in SOURCES.items()}
+
+
+def _within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _place(module: str) -> int | None:
+    """Where a module stands in `ORDER`; None for what every package may use."""
+    parts = module.split(".")
+    package = parts[0] if parts[0] == "shards" else (parts[1] if len(parts) > 1 else "")
+    return ORDER.index(package) if package in ORDER else None
+
+
+def test_packages_import_in_one_direction() -> None:
+    back = [
+        f"{module} imports {imported}"
+        for module, found in IMPORTS.items()
+        for imported in found
+        if _within(imported, LIBRARIES)
+        and (place := _place(module)) is not None
+        and (other := _place(imported)) is not None
+        and other > place
+    ]
+    assert not back
+
+
+def test_every_package_has_its_place_in_the_order() -> None:
+    packages = {path.parent.name for path in (REPOSITORY / "diffclip_dist").glob("*/__init__.py")}
+    assert packages == set(ORDER) - {"shards"}
+
+
+def test_modules_import_without_cycles() -> None:
+    graph = {module: {name for name in found if name in SOURCES} for module, found in IMPORTS.items()}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_few_shot_and_mapping_need_no_training_engine() -> None:
+    users = [m for m in SOURCES if _within(m, ("diffclip_dist.fewshot", "diffclip_dist.mapping"))]
+    assert users
+    assert not [m for m in users if any(_within(i, ("diffclip_dist.engine", "deepspeed", "ray")) for i in IMPORTS[m])]
+
+
+def test_scenes_know_nothing_of_archives() -> None:
+    scene_side = [module for module in SOURCES if _within(module, SCENE_SIDE)]
+    assert set(SCENE_SIDE) <= SOURCES.keys()
+    back = [(m, i) for m in scene_side for i in IMPORTS[m] if _within(i, LIBRARIES) and not _within(i, SCENE_SIDE)]
+    assert not back
+
+
+def test_libraries_import_no_command_and_no_benchmark() -> None:
+    assert not [(m, i) for m, found in IMPORTS.items() for i in found if _within(i, ("launch", "benchmarks"))]
+
+
+def test_importing_all_of_shards_brings_in_no_torch() -> None:
+    modules = [module for module in SOURCES if _within(module, ("shards",))]
+    check = f"import sys, {', '.join(modules)}; print({{'torch', 'diffclip_dist'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "set()"
+
+
+def _commands() -> list[Path]:
+    """The scripts that are run by name."""
+    scripts = [*(REPOSITORY / "launch").glob("*.py"), *(REPOSITORY / "benchmarks").glob("*.py")]
+    return sorted(script for script in scripts if 'if __name__ == "__main__"' in script.read_text())
+
+
+def test_the_four_commands_are_there() -> None:
+    assert {script.name for script in _commands() if script.parent.name == "launch"} >= {*COMMANDS}
+
+
+@pytest.mark.parametrize("script", _commands(), ids=lambda script: f"{script.parent.name}/{script.name}")
+def test_a_command_explains_itself(script: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+    assert not list(tmp_path.iterdir())
+    unknown = subprocess.run(
+        [sys.executable, str(script), "--no-such-option"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert unknown.returncode == 2
+    assert "Traceback" not in unknown.stderr
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"])
+def test_a_document_names_files_that_exist(document: str) -> None:
+    text = (REPOSITORY / document).read_text()
+    ours = ("shards", "diffclip_dist", "launch", "benchmarks", "tests", "docs")
+    named = set(re.findall(rf"(?<![\w/.])(?:{'|'.join(ours)})/[\w./-]*[\w/]", text))
+    assert named
+    assert not {name for name in named if not (REPOSITORY / name).exists()}
