@@ -4,7 +4,7 @@ Every value is a function of the specification and the pixel alone, so a scene o
 Whatever shows such a scene says that it is generated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -19,7 +19,8 @@ from shards.sensing import RIM, Spectrometer, scan
 from shards.source import Classes, Labels, Mask, Modality, Values
 from shards.spectra import FIRST_NM, LAST_NM
 
-BLOCK_ROWS = 64  # rows made at once, so that memory is bounded by the block that is asked for
+# made at once, so that memory is bounded by the values that are asked for
+BLOCK_ROWS, BLOCK_COLS = 96, 256
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,10 @@ class GeneratedScene:
         (top, bottom), (left, right) = _ends(rows, self.height), _ends(cols, self.width)
         values = np.empty((bottom - top, right - left, record.bands), record.dtype)
         valid = np.ones(values.shape[:2], np.bool_)
-        x = np.arange(left - RIM, right + RIM)
-        for start in range(top, bottom, BLOCK_ROWS):
-            y = np.arange(start - RIM, min(start + BLOCK_ROWS, bottom) + RIM)
+        for y, x in _blocks(top, bottom, left, right):
+            block = np.s_[y[0] - top : y[-1] + 1 - top, x[0] - left : x[-1] + 1 - left]
+            y, x = _with_rim(y), _with_rim(x)
             piece = self._land(y, x)
-            block = slice(start - top, start - top + y.size - 2 * RIM)
             if modality == "hsi":
                 values[block] = self._spectrometer.see(piece, self._seed + 200, y, x)
             else:
@@ -164,15 +164,13 @@ class GeneratedScene:
         (top, bottom), (left, right) = _ends(rows, self.height), _ends(cols, self.width)
         labels = np.zeros((bottom - top, right - left), np.uint16)
         share = self.spec.labelled * reference_share(self.spec.rare)
-        x = np.arange(left, right)
-        for start in range(top, bottom, BLOCK_ROWS):
-            y = np.arange(start, min(start + BLOCK_ROWS, bottom))
+        for y, x in _blocks(top, bottom, left, right):
             cover = self._land(y, x).cover
             # the reference is drawn patch by patch, class by class
             places = np.meshgrid(y.astype(np.float64), x.astype(np.float64), indexing="ij")
             _, _, patch_row, patch_col = nearest_points(self._seed + 400, *places, spacing=7.0)
             drawn = uniform(hashes(self._seed + 401, patch_row, patch_col, cover)) < share[cover]
-            labels[start - top : start - top + y.size] = np.where(drawn, cover, 0)
+            labels[y[0] - top : y[-1] + 1 - top, x[0] - left : x[-1] + 1 - left] = np.where(drawn, cover, 0)
         return labels
 
     def read_split(self, rows: slice, cols: slice) -> tuple[Labels, Labels]:
@@ -193,3 +191,14 @@ class GeneratedScene:
 def _ends(span: slice, size: int) -> tuple[int, int]:
     start, stop, _ = span.indices(size)
     return start, max(start, stop)
+
+
+def _blocks(top: int, bottom: int, left: int, right: int) -> Iterator[tuple[Integers, Integers]]:
+    """The rows and columns of each block that is made at once."""
+    for row in range(top, bottom, BLOCK_ROWS):
+        for col in range(left, right, BLOCK_COLS):
+            yield np.arange(row, min(row + BLOCK_ROWS, bottom)), np.arange(col, min(col + BLOCK_COLS, right))
+
+
+def _with_rim(places: Integers) -> Integers:
+    return np.arange(places[0] - RIM, places[-1] + 1 + RIM)
