@@ -6,11 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from shards.cache import Cache, machine_cache
 from shards.errors import BadInput, DamagedArchive
 from shards.manifest import MANIFEST_NAME, Manifest, SceneRecord, TileRecord, read_manifest
 from shards.missing import valid_mask
 from shards.source import Labels, Mask, Values
-from shards.store import Store, open_store
+from shards.store import LocalStore, Store, open_store
 from shards.tiles import Tile, decode_sample
 from shards.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, array_of, open_zarr_scene
 
@@ -38,10 +39,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Archive:
-    """Scenes and tiles in a folder, as its manifest lists them. Make one with `Archive.open`."""
+    """Scenes and tiles at a place, as its manifest lists them. Make one with `Archive.open`.
+
+    Attributes:
+        store: where it lies.
+        manifest: what it holds.
+        cache: keeps tiles of a remote archive on this machine; None for a local one.
+    """
 
     store: Store
     manifest: Manifest
+    cache: Cache | None = None
 
     @property
     def location(self) -> str:
@@ -66,7 +74,8 @@ class Archive:
             content = store.read(MANIFEST_NAME)
         except OSError as error:
             raise BadInput(f"{location}: no archive here: {MANIFEST_NAME}: {error.strerror or error}") from error
-        archive = cls(store, read_manifest(content, store.location))
+        cache = None if isinstance(store, LocalStore) else machine_cache()
+        archive = cls(store, read_manifest(content, store.location), cache)
         if faults := archive.faults(verify):
             raise DamagedArchive(store.location, faults)
         return archive
@@ -95,10 +104,20 @@ class Archive:
             DamagedArchive: its bytes are not a sample as the manifest promises.
         """
         try:
-            sample = self.store.read_range(tile.path, tile.offset, tile.bytes)
-            return decode_sample(sample, tile, self.scene(tile.scene))
+            return decode_sample(self._sample(tile), tile, self.scene(tile.scene))
         except (OSError, ValueError) as error:
             raise DamagedArchive(self.location, (f"{tile.path}: tile {tile.key}: {error}",)) from error
+
+    def _sample(self, tile: TileRecord) -> bytes:
+        if self.cache is None:
+            return self.store.read_range(tile.path, tile.offset, tile.bytes)
+        # the fingerprint keeps an archive that was built anew from being read with the old one's pieces
+        key = f"{self.fingerprint} {tile.path} {tile.offset} {tile.bytes}"
+        sample = self.cache.get(key)
+        if sample is None:
+            sample = self.store.read_range(tile.path, tile.offset, tile.bytes)
+            self.cache.put(key, sample)
+        return sample
 
     def read_scene(self, name: str, modalities: tuple[str, ...] | None = None) -> Scene:
         """A whole scene, or some of its modalities, with its labels.
