@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LIBRARIES = ("shards", "diffclip_dist")
 
 # a package may import those before it in this list and itself
-ORDER = ("shards", "stream", "model", "encoder", "engine", "fewshot", "mapping")
+ORDER = ("shards", "stream", "model", "encoder", "engine", "fewshot", "mapping", "report")
 # what a scene is and how it is read, before there is an archive
 SCENE_SIDE = (
     "shards.errors",
@@ -91,8 +91,10 @@ def test_modules_import_without_cycles() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_few_shot_and_mapping_need_no_training_engine() -> None:
-    users = [m for m in SOURCES if _within(m, ("diffclip_dist.fewshot", "diffclip_dist.mapping"))]
+def test_nothing_after_the_encoder_needs_the_training_engine() -> None:
+    users = [
+        m for m in SOURCES if _within(m, ("diffclip_dist.fewshot", "diffclip_dist.mapping", "diffclip_dist.report"))
+    ]
     assert users
     assert not [m for m in users if any(_within(i, ("diffclip_dist.engine", "deepspeed", "ray")) for i in IMPORTS[m])]
 
