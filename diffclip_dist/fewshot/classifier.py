@@ -1,0 +1,129 @@
+"""A trained classifier on disk, all that is needed to map a scene: no pickle, no trace of the text model.
+
+FOLDER/config.json and model.safetensors hold the head and the class vectors, FOLDER/encoder/ the encoder.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import pydantic
+import safetensors
+import safetensors.torch
+import torch
+
+from diffclip_dist.encoder import EncoderConfig, Training, load_encoder, save_encoder
+from diffclip_dist.encoder.storage import FORMAT_VERSION as ENCODER_FORMAT_VERSION
+from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.head import FeatureStatistics, Head
+from diffclip_dist.fewshot.training import Learned
+from shards.errors import BadInput
+from shards.manifest import ModalityRecord
+
+FORMAT_VERSION: Final = 1
+WEIGHTS_FILE: Final = "model.safetensors"
+CONFIG_FILE: Final = "config.json"
+ENCODER_FOLDER: Final = "encoder"
+
+
+@dataclass(frozen=True)
+class MappedClass:
+    """A class that a classifier can name.
+
+    Attributes:
+        class_id: its value in a map, at least 1.
+        name: its name.
+        colour: as ``#rrggbb``.
+    """
+
+    class_id: int
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """What ``config.json`` holds.
+
+    Attributes:
+        format_version: of the folder.
+        scene: name of the scene of the shots.
+        generated: whether that scene is made up.
+        shots: labelled pixels a class.
+        seed: of the shots and of the head.
+        protocol: how the shots were drawn.
+        encoder: what the encoder's weights are, as results show it.
+        text: what the class vectors are made from, as results show it.
+        classes: in the order of the class vectors.
+        modalities: bands and statistics that the scene was standardised with.
+        fewshot: read-out and training settings.
+    """
+
+    format_version: int
+    scene: str
+    generated: bool
+    shots: int
+    seed: int
+    protocol: str
+    encoder: str
+    text: str
+    classes: tuple[MappedClass, ...]
+    modalities: tuple[ModalityRecord, ...]
+    fewshot: FewshotConfig
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier ready to map scenes."""
+
+    config: ClassifierConfig
+    learned: Learned
+
+
+def save_classifier(folder: Path, classifier: Classifier, encoder_training: Training) -> None:
+    """Writes a classifier; its configuration comes last, so that a folder without it is not a classifier."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    learned = classifier.learned
+    encoder_config = EncoderConfig(
+        ENCODER_FORMAT_VERSION, learned.encoder.config, learned.encoder.modalities, encoder_training
+    )
+    save_encoder(folder / ENCODER_FOLDER, learned.encoder.state_dict(), encoder_config)
+    weights = {name: tensor.detach().contiguous() for name, tensor in learned.head.state_dict().items()}
+    safetensors.torch.save_file({**weights, "text_CE": learned.text_CE.contiguous()}, folder / WEIGHTS_FILE)
+    partial = folder / f".{CONFIG_FILE}.partial"
+    partial.write_text(json.dumps(asdict(classifier.config), indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / CONFIG_FILE)
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """Reads a classifier.
+
+    Raises:
+        BadInput: the folder holds no classifier, or its files do not fit each other.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        config = pydantic.TypeAdapter(ClassifierConfig).validate_json(file.read_bytes())
+    except OSError as error:
+        raise BadInput(
+            f"{folder}: expected a classifier's {CONFIG_FILE}, as fewshot.py writes it: {error.strerror}"
+        ) from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
+    if config.format_version != FORMAT_VERSION:
+        raise BadInput(f"{file}: format_version: expected {FORMAT_VERSION}, found {config.format_version}")
+    encoder = load_encoder(folder / ENCODER_FOLDER)
+    try:
+        weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        text_CE = weights.pop("text_CE")
+        statistics = FeatureStatistics(weights["mean_MF"], weights["deviation_MF"])
+        head = Head(statistics, text_CE.shape[1], torch.Generator())
+        head.load_state_dict(weights)
+    except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None
+    if len(text_CE) != len(config.classes) or len(statistics.mean_MF) != len(encoder.modalities):
+        raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
+    return Classifier(config, Learned(encoder, head.eval(), text_CE))

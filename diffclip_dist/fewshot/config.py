@@ -1,0 +1,56 @@
+"""The settings of few-shot classification."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from shards.errors import BadInput
+
+Readout = Literal["class", "pixel", "both"]
+
+
+@dataclass(frozen=True)
+class FewshotConfig:
+    """How a classifier reads the encoder out and learns from its shots.
+
+    Attributes:
+        readout: what describes a pixel: the ``class`` token of its window (published), its own token (``pixel``), or
+            both; always of every modality, joined.
+        stride: pixels between the centres of the windows that are read, at least 1; each window describes the stride x
+            stride pixels around its centre. 1 gives each pixel a window of its own.
+        views: windows a labelled pixel is seen in while learning, at least 1: the one it will be read from, then others
+            turned, mirrored and shifted by up to half a stride.
+        steps: optimisation steps; the last one is the model, so that no label chooses it.
+        learning_rate: of projection, scale and text.
+        weight_decay: of projection and text.
+        modality_dropout: probability that a view hides one modality, in [0, 1).
+        tune_encoder: whether the encoder learns from the shots too (published) or stays as pretrained.
+        encoder_learning_rate: of the encoder where it learns.
+        statistics_windows: windows, evenly spread over the scene, that features are standardised by, at least 1.
+        window_batch: windows the encoder takes at once, at least 1.
+    """
+
+    readout: Readout = "pixel"
+    stride: int = 3
+    views: int = 8
+    steps: int = 150
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    modality_dropout: float = 0.1
+    tune_encoder: bool = False
+    encoder_learning_rate: float = 1e-4
+    statistics_windows: int = 384
+    window_batch: int = 256
+
+    def __post_init__(self) -> None:
+        if self.readout not in get_args(Readout):
+            raise BadInput(f"fewshot.readout: expected {', '.join(get_args(Readout))}, found {self.readout}")
+        for name in ("stride", "views", "steps", "statistics_windows", "window_batch"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"fewshot.{name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("learning_rate", "encoder_learning_rate"):
+            if getattr(self, name) <= 0.0:
+                raise BadInput(f"fewshot.{name}: expected more than 0, found {getattr(self, name)}")
+        if self.weight_decay < 0.0:
+            raise BadInput(f"fewshot.weight_decay: expected 0 or more, found {self.weight_decay}")
+        if not 0.0 <= self.modality_dropout < 1.0:
+            raise BadInput(f"fewshot.modality_dropout: expected 0 or more and below 1, found {self.modality_dropout}")

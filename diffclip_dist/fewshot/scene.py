@@ -1,0 +1,94 @@
+"""A scene and an encoder brought together: which modalities they share, and how the scene is standardised and read.
+
+Nothing here learns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.views import Grid
+from diffclip_dist.model.encoder import MultimodalEncoder
+from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.stream.windows import SceneWindows
+from shards.archive import Scene
+from shards.errors import BadInput
+from shards.manifest import ModalityRecord, SceneRecord
+
+
+@dataclass(frozen=True)
+class SceneView:
+    """A scene as a classifier sees it.
+
+    Attributes:
+        windows: where windows are cut.
+        grid: which of them its pixels are read from.
+        present: bool (row, col), where any modality has data.
+    """
+
+    windows: SceneWindows
+    grid: Grid
+    present: npt.NDArray[np.bool_]
+
+
+def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: str) -> MultimodalEncoder:
+    """The part of an encoder that a scene needs: its modalities, in the scene's order, and what they share.
+
+    Args:
+        encoder: may know other sensors too.
+        record: the scene.
+        source: where the encoder is from, for messages.
+
+    Raises:
+        BadInput: they share no modality, or one of the scene's modalities goes by a name that the encoder knows with
+            other bands only.
+    """
+    schemas = []
+    for modality in record.modalities:
+        wanted = ModalitySchema.of(modality)
+        named = [schema for schema in encoder.modalities if schema.name == wanted.name]
+        fitting = [schema for schema in named if schema.key == wanted.key] or [
+            schema for schema in named if schema.bands == wanted.bands
+        ]
+        if named and not fitting:
+            bands = ", ".join(str(schema.bands) for schema in named)
+            raise BadInput(
+                f"{source}: knows modality {wanted.name} with {bands} bands, and scene {record.name} has {wanted.bands}"
+            )
+        schemas += fitting[:1]
+    if not schemas:
+        raise BadInput(
+            f"{source}: knows the modalities {', '.join(schema.name for schema in encoder.modalities)}, and scene "
+            f"{record.name} has {', '.join(modality.name for modality in record.modalities)}: none is shared"
+        )
+    with torch.random.fork_rng(devices=[]):
+        part = MultimodalEncoder(encoder.config, schemas)
+    weights = encoder.state_dict()
+    part.load_state_dict({name: weights[name] for name in part.state_dict()})
+    return part.eval().requires_grad_(False)
+
+
+def view_scene(
+    scene: Scene, modalities: Sequence[ModalityRecord], encoder: MultimodalEncoder, config: FewshotConfig
+) -> SceneView:
+    """Standardises a scene for an encoder.
+
+    Args:
+        scene: values of the scene, or of some of its rows.
+        modalities: statistics to standardise with; those of the scene that are not among them are left out.
+        encoder: sets the window.
+        config: sets the stride.
+    """
+    known = {schema.name for schema in encoder.modalities}
+    used = [record for record in modalities if record.name in known and record.name in scene.values]
+    window = encoder.config.window
+    height, width = next(iter(scene.valid.values())).shape
+    windows = SceneWindows(scene, replace(scene.record, modalities=tuple(used)), window)
+    present = np.zeros((height, width), dtype=np.bool_)
+    for record in used:
+        present |= scene.valid[record.name]
+    return SceneView(windows, Grid(height, width, window, min(config.stride, window)), present)

@@ -1,0 +1,235 @@
+"""Class names into unit vectors: the text side that pixels are matched with.
+
+Shapes: C classes, L text tokens, E text width.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from shards.errors import BadInput
+
+PROMPT = "a multimodal fusion patch of a {}."
+SCRATCH_WIDTH = 128
+SCRATCH_DEPTH = 2
+SCRATCH_HEADS = 4
+# Qualifiers that banks of stuff classes add to a plain name, as in "water-other"
+BANK_QUALIFIERS = (" other", " stuff")
+
+
+@dataclass(frozen=True)
+class ClassText:
+    """What is known of a class in words."""
+
+    name: str
+    description: str | None = None
+
+    def prompt(self) -> str:
+        """The description where there is one, else the name, in the paper's template."""
+        return PROMPT.format(self.description or self.name)
+
+
+class TextSide(nn.Module):
+    """Gives each class a unit vector (C, E); what it is made from is said in `label` and `entries`.
+
+    Attributes:
+        label: kind and source, as results show it.
+        entries: for a bank, the names in the bank that stand for each class.
+        width: E.
+    """
+
+    label: str
+    entries: Mapping[str, Sequence[str]]
+    width: int
+
+
+class FrozenText(TextSide):
+    """Class vectors that were made elsewhere and do not learn."""
+
+    def __init__(self, label: str, vectors_CE: Tensor, entries: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__()
+        self.label = label
+        self.entries = entries or {}
+        self.width = vectors_CE.shape[1]
+        self.vectors_CE: Tensor
+        self.register_buffer("vectors_CE", normalize(vectors_CE.float(), dim=-1))
+
+    def forward(self) -> Tensor:
+        return self.vectors_CE
+
+
+class ScratchText(TextSide):
+    """A small transformer over open_clip's tokens of the prompts, trained with the classifier; needs no download.
+
+    It keeps vectors only for the tokens that the prompts use, in the order of their ids, so that neither its size nor
+    its initial weights depend on the vocabulary's size or the order of the classes.
+    """
+
+    def __init__(self, classes: Sequence[ClassText], generator: torch.Generator) -> None:
+        super().__init__()
+        self.label = "scratch"
+        self.entries = {}
+        self.width = SCRATCH_WIDTH
+        tokens_CL = cast(Tensor, SimpleTokenizer()([text.prompt() for text in classes]))
+        tokens_CL = tokens_CL[:, : int((tokens_CL != 0).sum(dim=1).max())].contiguous()
+        vocabulary = torch.unique(tokens_CL)
+        self.tokens_CL: Tensor
+        self.ends_C: Tensor
+        self.register_buffer("tokens_CL", torch.searchsorted(vocabulary, tokens_CL), persistent=False)
+        # open_clip's end token has the highest id, and is where a causal text tower is read out
+        self.register_buffer("ends_C", tokens_CL.argmax(dim=1), persistent=False)
+        self.embed = nn.Embedding(len(vocabulary), self.width)
+        self.places = nn.Parameter(torch.empty(tokens_CL.shape[1], self.width))
+        layer = nn.TransformerEncoderLayer(
+            self.width, SCRATCH_HEADS, 2 * self.width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, SCRATCH_DEPTH, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(self.width)
+        self._initialise(generator)
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        for name, parameter in self.named_parameters():
+            if "norm" in name:
+                continue
+            if parameter.dim() == 1:
+                nn.init.zeros_(parameter)
+            elif name.startswith(("embed", "places")):
+                nn.init.normal_(
+                    parameter, std=0.02 if name == "places" else 1 / math.sqrt(self.width), generator=generator
+                )
+            else:
+                nn.init.xavier_uniform_(parameter, generator=generator)
+
+    def forward(self) -> Tensor:
+        length = self.tokens_CL.shape[1]
+        causal_LL = torch.triu(torch.full((length, length), float("-inf")), diagonal=1)
+        states_CLE = self.layers(self.embed(self.tokens_CL) + self.places, mask=causal_LL, is_causal=True)
+        ends_CE = states_CLE[torch.arange(len(states_CLE)), self.ends_C]
+        return normalize(self.norm(ends_CE), dim=-1)
+
+
+def check_text_kind(spec: str) -> None:
+    """Raises BadInput unless `spec` is one of the three kinds of text."""
+    kind, _, source = spec.partition(":")
+    if (kind == "scratch" and not source) or (kind in {"bank", "open_clip"} and source):
+        return
+    raise BadInput(f"--text {spec}: expected scratch, bank:FILE or open_clip:MODEL[:PRETRAINED]")
+
+
+def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generator) -> TextSide:
+    """Builds the text side that `spec` names.
+
+    Args:
+        spec: ``scratch``, ``bank:FILE.npy`` or ``open_clip:MODEL[:PRETRAINED]``; MODEL may be ``local-dir:FOLDER``.
+        classes: the classes, at least one.
+        generator: draws the weights of ``scratch``.
+
+    Raises:
+        BadInput: an unknown kind, a file that cannot be used, or a class that the bank does not know.
+    """
+    check_text_kind(spec)
+    kind, _, source = spec.partition(":")
+    if kind == "bank":
+        return _bank(Path(source), classes)
+    if kind == "open_clip":
+        return _open_clip(source, classes)
+    return ScratchText(classes, generator)
+
+
+def _bank(file: Path, classes: Sequence[ClassText]) -> FrozenText:
+    vectors = _bank_vectors(file)
+    names_file, names = _bank_names(file, len(vectors))
+    row_of = {_plain(name): row for row, name in reversed(list(enumerate(names)))}
+    rows: dict[str, list[int]] = {}
+    for text in classes:
+        listed = (text.description or "").split(",")
+        for wanted in ([text.name], listed):
+            found = [row_of[_plain(name)] for name in wanted if _plain(name) in row_of]
+            if len(found) == len(wanted):
+                rows[text.name] = found
+                break
+    missing = [text.name for text in classes if text.name not in rows]
+    if missing:
+        raise BadInput(
+            f"{names_file}: no entry for class {', '.join(missing)}; name each class, or list entries in its "
+            "description in the scene.yaml, as the bank does"
+        )
+    vectors_CE = np.stack([vectors[rows[text.name]].mean(axis=0) for text in classes])
+    entries = {name: [names[row] for row in found] for name, found in rows.items()}
+    twins = [name for name in entries if list(entries.values()).count(entries[name]) > 1]
+    if twins:
+        raise BadInput(f"{names_file}: classes {', '.join(twins)} have the same entries and cannot be told apart")
+    return FrozenText(f"bank:{file}", torch.from_numpy(vectors_CE), entries)
+
+
+def _plain(name: str) -> str:
+    plain = " ".join(name.casefold().replace("-", " ").replace("_", " ").split())
+    for qualifier in BANK_QUALIFIERS:
+        plain = plain.removesuffix(qualifier)
+    return plain
+
+
+def _bank_vectors(file: Path) -> npt.NDArray[np.float32]:
+    try:
+        vectors = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(f"{file}: not a readable .npy file of text embeddings ({error})") from error
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise BadInput(f"{file}: expected floating-point text embeddings of shape (names, width)")
+    vectors = vectors.astype(np.float32)
+    if not np.isfinite(vectors).all() or not np.linalg.norm(vectors, axis=1).all():
+        raise BadInput(f"{file}: text embeddings must be finite and not zero")
+    # A mean of entries is a mean of directions
+    return cast(npt.NDArray[np.float32], vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def _bank_names(file: Path, count: int) -> tuple[Path, list[str]]:
+    """The list of names that belongs to a bank: the JSON file of its own name, else the only fitting one beside it."""
+    own = file.with_suffix(".json")
+    candidates = [own] if own.is_file() else sorted(file.parent.glob("*.json"))
+    fitting: list[tuple[Path, list[str]]] = []
+    for candidate in candidates:
+        try:
+            names = json.loads(candidate.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names):
+            fitting.append((candidate, names))
+    if len(fitting) != 1:
+        raise BadInput(
+            f"{file}: expected one JSON list of its {count} names beside it ({own.name}), found {len(fitting)}"
+        )
+    return fitting[0]
+
+
+def _open_clip(source: str, classes: Sequence[ClassText]) -> FrozenText:
+    if source.startswith("local-dir:"):
+        model_name, pretrained = source, None
+        has_weights = True
+    else:
+        model_name, _, tag = source.partition(":")
+        pretrained = tag or None
+        has_weights = pretrained is not None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            # Weights that are not loaded are drawn by open_clip from the global generator
+            torch.manual_seed(0)
+            model = open_clip.create_model(model_name, pretrained=pretrained, require_pretrained=has_weights)
+        tokenize = open_clip.get_tokenizer(model_name)
+    except (RuntimeError, ValueError, OSError, AssertionError) as error:
+        raise BadInput(f"--text open_clip:{source}: cannot be loaded: {error}") from error
+    model.eval()
+    with torch.no_grad():
+        vectors_CE = model.encode_text(tokenize([text.prompt() for text in classes]))
+    return FrozenText(f"open_clip:{source}" + ("" if has_weights else " (random weights)"), vectors_CE)

@@ -1,0 +1,128 @@
+"""Teaches a head, and the encoder if asked, from the shots alone; the last step is the model.
+
+Shapes: P support pixels, M modalities, F read-out width, E text width, C classes.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.head import FeatureStatistics, Head, PixelFeatures
+from diffclip_dist.fewshot.loss import alignment_loss
+from diffclip_dist.fewshot.reading import read_pixels, read_view, read_view_in_batches
+from diffclip_dist.fewshot.scene import SceneView
+from diffclip_dist.fewshot.text import TextSide
+from diffclip_dist.fewshot.views import Positions, View, learning_view, plain_view
+from diffclip_dist.model.encoder import MultimodalEncoder
+
+
+@dataclass(frozen=True)
+class Support:
+    """The pixels to learn from and the index of the class of each."""
+
+    rows: Positions
+    cols: Positions
+    targets: Positions
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of the shots: an encoder (the given one, unless it was tuned), a head and unit class vectors (C, E)."""
+
+    encoder: MultimodalEncoder
+    head: Head
+    text_CE: Tensor
+
+
+def feature_statistics(encoder: MultimodalEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:
+    """Mean and deviation of the features over pixels of the scene; no label is needed."""
+    rows, cols = np.nonzero(scene.present)
+    centre_rows, centre_cols = scene.grid.centres(rows, cols)
+    centres = centre_rows * scene.grid.width + centre_cols
+    kept = np.unique(centres)
+    kept = kept[np.linspace(0, len(kept) - 1, min(len(kept), config.statistics_windows)).astype(np.int64)]
+    sampled = np.zeros_like(scene.present)
+    in_kept = np.isin(centres, kept)
+    sampled[rows[in_kept], cols[in_kept]] = True
+    read = [part.features for part in read_pixels(encoder, scene.windows, scene.grid, sampled, config)]
+    return FeatureStatistics.of(PixelFeatures.joined(read))
+
+
+def learn(
+    encoder: MultimodalEncoder,
+    scene: SceneView,
+    support: Support,
+    text: TextSide,
+    statistics: FeatureStatistics,
+    config: FewshotConfig,
+    seed: int,
+) -> Learned:
+    """Fits projection, scale and text, and the encoder where the configuration says so, to the support.
+
+    Args:
+        encoder: stays as it is; a tuned one is a copy.
+        scene: the scene of the shots.
+        support: at least one pixel.
+        text: the class texts; learns in place where it can.
+        statistics: of the encoder's features in this scene.
+        config: steps, rates, views.
+        seed: of the head's weights and of the views.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    head = Head(statistics, text.width, generator)
+    targets_P = torch.from_numpy(support.targets)
+    groups: list[dict[str, object]] = [{"params": [*head.parameters(), *text.parameters()]}]
+    if config.tune_encoder:
+        encoder = copy.deepcopy(encoder)
+        groups.append({"params": list(encoder.parameters()), "lr": config.encoder_learning_rate})
+    seen: list[PixelFeatures] = []
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    for step in range(config.steps):
+        number = step % config.views
+        if config.tune_encoder:
+            features = read_view(encoder, _view(scene, support, seed, number, config), config)
+        else:
+            if number == len(seen):
+                view = _view(scene, support, seed, number, config)
+                seen.append(read_view_in_batches(encoder, view, config))
+            features = seen[number]
+        loss = alignment_loss(head(features, text()), targets_P)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+    with torch.no_grad():
+        return Learned(encoder, head, text().clone())
+
+
+def _view(scene: SceneView, support: Support, seed: int, number: int, config: FewshotConfig) -> View:
+    """View 0 is the one that the pixels will be read from."""
+    if number == 0:
+        return plain_view(scene.windows, scene.grid, support.rows, support.cols)
+    position = (seed, number)
+    return learning_view(scene.windows, scene.grid, support.rows, support.cols, position, config.modality_dropout)
+
+
+def classify(
+    learned: list[Learned], scene: SceneView, wanted: npt.NDArray[np.bool_], config: FewshotConfig
+) -> npt.NDArray[np.int64]:
+    """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere and where no modality has data.
+
+    Args:
+        learned: classifiers that share one encoder, which reads the scene once for all of them.
+        scene: the scene to read.
+        wanted: bool (row, col).
+        config: the read-out and the size of a batch.
+    """
+    encoder = learned[0].encoder
+    assert all(one.encoder is encoder for one in learned)
+    found = np.full((len(learned), *wanted.shape), -1, dtype=np.int64)
+    for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
+        with torch.no_grad():
+            for number, one in enumerate(learned):
+                found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).numpy()
+    return found

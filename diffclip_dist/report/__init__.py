@@ -1,0 +1,1 @@
+"""What a few-shot study leaves behind: figures, classifiers, maps and a page to read."""
