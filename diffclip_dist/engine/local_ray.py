@@ -59,6 +59,8 @@ def local_ray_head(cores: int | None = None) -> Iterator[LocalRay]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": f"{_LOOPBACK}:{head}",
+        # jobs say `python`, and mean this one
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{dashboard}",
     }
     # a short path: Ray's sockets lie below it, and their names may have 107 characters
