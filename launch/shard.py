@@ -32,7 +32,12 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     defaults = ArchiveSettings()
-    parser.add_argument("scenes", metavar="SCENE", nargs="*", help="a scene.yaml, a folder with one, or `synthetic`")
+    parser.add_argument(
+        "scenes",
+        metavar="SCENE",
+        nargs="*",
+        help="a scene.yaml, a folder with one, `synthetic`, or the name of a public set such as houston2013",
+    )
     parser.add_argument(
         "--out", metavar="ARCHIVE", help="the archive to be made: a folder, or a URL such as s3://bucket/name"
     )

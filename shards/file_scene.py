@@ -10,6 +10,7 @@ from shards.readers.arrays import read_vector
 from shards.readers.layer import Affine6, Grid, Layer, nodata_as
 from shards.readers.open_layer import find_files, open_layer
 from shards.readers.raster import same_crs
+from shards.readers.resampled import resample
 from shards.readers.spectral_tags import nm_per_unit
 from shards.scene_file import LabelsFile, ModalityFile, SceneFile, WavelengthFile, read_scene_file
 from shards.source import Classes, Labels, Mask, Modality, Values
@@ -116,6 +117,8 @@ def open_scene_file(path: Path) -> FileScene:
     for name, spec in described.modalities.items():
         field_name = f"modalities.{name}"
         layer = open_layer(find_files(path.parent, spec.files, field_name), spec.variable, spec.nodata, field_name)
+        if spec.resample is not None and layers:
+            layer = resample(layer, next(iter(layers.values()))[0].grid, spec.resample, field_name)
         bands = _bands(spec, layer, field_name)
         layers[name] = (layer, bands)
         modalities.append(_modality(name, spec, layer, bands, path.parent))
@@ -220,6 +223,8 @@ def _with_labels(
         layer = open_layer(find_files(path.parent, files, field_name), variable, None, field_name)
         if layer.bands != 1:
             raise BadInput(f"{layer.files}: {field_name}: {layer.bands} bands, expected one band of class ids")
+        if spec.resample is not None:
+            layer = resample(layer, first.grid, spec.resample, field_name)
         check_same_grid(first, layer, field_name, first_name)
         return LabelLayer(layer, frozenset(spec.classes), frozenset({0, *spec.ignore}))
 

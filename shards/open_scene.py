@@ -4,6 +4,7 @@ from pathlib import Path
 
 from shards.errors import BadInput
 from shards.file_scene import open_scene_file
+from shards.public_sets import PUBLIC_SETS, open_public_set
 from shards.source import SceneSource
 from shards.synthetic import PRESETS, generated_scene
 
@@ -11,7 +12,8 @@ SCENE_FILE = "scene.yaml"
 
 
 def open_scene(spec: str) -> SceneSource:
-    """Opens a scene: a scene.yaml, a folder that holds one, or the name of a generated scene.
+    """Opens a scene: a scene.yaml, a folder that holds one, or the name of a generated
+    or a public scene.
 
     Raises:
         BadInput: there is no such scene, or it cannot be used.
@@ -23,4 +25,7 @@ def open_scene(spec: str) -> SceneSource:
         return open_scene_file(path)
     if spec in PRESETS:
         return generated_scene(spec)
-    raise BadInput(f"{spec}: no such scene; expected a scene.yaml, a folder with one, or one of {', '.join(PRESETS)}")
+    if spec in PUBLIC_SETS:
+        return open_public_set(spec)
+    names = ", ".join([*PRESETS, *PUBLIC_SETS])
+    raise BadInput(f"{spec}: no such scene; expected a scene.yaml, a folder with one, or one of {names}")

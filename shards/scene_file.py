@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -106,6 +106,7 @@ class ModalityFile:
     bands: Annotated[tuple[int, ...], BeforeValidator(parse_bands)] | None = None
     nodata: float | None = None
     wavelengths: WavelengthFile | tuple[float, ...] | None = None
+    resample: Literal["nearest", "bilinear", "cubic", "average"] | None = None
 
 
 def _layer(value: object) -> object:
@@ -130,6 +131,7 @@ class LabelsFile:
     files: Files | None = None
     variable: Text | None = None
     ignore: tuple[int, ...] = (0,)
+    resample: Literal["nearest"] | None = None
     descriptions: dict[ClassId, Text] = field(default_factory=dict)
     split: SplitFile | None = None
 

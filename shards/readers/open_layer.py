@@ -5,10 +5,12 @@ from pathlib import Path
 
 from shards.errors import BadInput
 from shards.readers.arrays import open_array
+from shards.readers.cubes import open_cube
 from shards.readers.layer import Layer
 from shards.readers.raster import open_rasters
 
 ARRAY_SUFFIXES = frozenset({".npy", ".mat"})
+CUBE_SUFFIXES = frozenset({".zarr", ".nc", ".nc4", ".cdf"})
 
 
 def find_files(folder: Path, patterns: tuple[str, ...], field: str) -> tuple[Path, ...]:
@@ -35,11 +37,12 @@ def open_layer(paths: tuple[Path, ...], variable: str | None, nodata: float | No
     Raises:
         BadInput: they cannot be read or do not agree; the message names the file.
     """
-    arrays = [path for path in paths if path.suffix.lower() in ARRAY_SUFFIXES]
-    if arrays and len(paths) > 1:
-        raise BadInput(f"{arrays[0]}: {field}: carries no transform, so that it cannot be joined with other files")
-    if arrays:
-        return open_array(arrays[0], variable, nodata)
+    single = [path for path in paths if path.suffix.lower() in ARRAY_SUFFIXES | CUBE_SUFFIXES]
+    if single and len(paths) > 1:
+        raise BadInput(f"{single[0]}: {field}: cannot be joined with other files; only rasters can")
+    if single:
+        open_single = open_array if single[0].suffix.lower() in ARRAY_SUFFIXES else open_cube
+        return open_single(single[0], variable, nodata)
     if variable is not None:
         raise BadInput(f"{paths[0]}: {field}: variable {variable!r}: a raster has bands, not variables")
     return open_rasters(paths, nodata)
