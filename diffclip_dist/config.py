@@ -9,6 +9,7 @@ import pydantic
 import yaml
 
 from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.presets import PRESETS
 from diffclip_dist.stream.order import OrderConfig
 from shards.embedded import GENERATED_ARCHIVE
 from shards.errors import BadInput
@@ -133,6 +134,8 @@ class PretrainConfig:
 def resolve_config(file: Path | None, options: Mapping[str, object], settings: Sequence[str]) -> PretrainConfig:
     """Builds a configuration from the defaults, then a file, then options, then ``key=value`` settings.
 
+    The file and the settings may each name a ``preset`` of the model's sizes; it is applied before their other fields.
+
     Args:
         file: YAML with the fields of `PretrainConfig`; nested sections as mappings.
         options: top-level fields given on the command line.
@@ -144,9 +147,17 @@ def resolve_config(file: Path | None, options: Mapping[str, object], settings: S
     tree: dict[str, Any] = {}
     if file is not None:
         tree = _read_yaml(file)
+        if "preset" in tree:
+            name = tree.pop("preset")
+            tree["model"] = {**_preset(name, str(file)), **_section(tree, "model", str(file))}
     tree.update(options)
-    for setting in settings:
-        _apply_setting(tree, setting)
+    given = [_parse_setting(setting) for setting in settings]
+    for key, name in given:
+        if key == "preset":
+            tree["model"] = {**_section(tree, "model", str(file)), **_preset(name, "--set")}
+    for key, value in given:
+        if key != "preset":
+            _apply_setting(tree, key, value)
     try:
         return pydantic.TypeAdapter(PretrainConfig).validate_python(tree, extra="forbid")
     except pydantic.ValidationError as error:
@@ -170,19 +181,37 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
-def _apply_setting(tree: dict[str, Any], setting: str) -> None:
+def _preset(name: object, source: str) -> Mapping[str, object]:
+    """The model's sizes under that name."""
+    if not isinstance(name, str) or name not in PRESETS:
+        raise BadInput(f"{source}: preset: expected one of {', '.join(PRESETS)}, found {name}")
+    return PRESETS[name]
+
+
+def _section(tree: Mapping[str, Any], name: str, source: str) -> Mapping[str, object]:
+    section = tree.get(name, {})
+    if not isinstance(section, dict):
+        raise BadInput(f"{source}: {name}: expected a mapping of settings")
+    return section
+
+
+def _parse_setting(setting: str) -> tuple[str, object]:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise BadInput(f"--set {setting}: expected key=value")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadInput(f"--set {setting}: the value is not YAML") from None
+
+
+def _apply_setting(tree: dict[str, Any], key: str, value: object) -> None:
     *sections, name = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
-            raise BadInput(f"--set {setting}: {section} is not a section")
-    try:
-        tree[name] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise BadInput(f"--set {setting}: the value is not YAML") from None
+            raise BadInput(f"--set {key}: {section} is not a section")
+    tree[name] = value
 
 
 def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --run-dir")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-        help="any other setting, such as model.depth=6; the resolved ones are printed",
+        help="any other setting, such as model.depth=6, or preset=published|base|large|huge for the model's sizes; "
+        "the resolved ones are printed",
     )  # fmt: skip
     return parser.parse_args()
 

@@ -17,6 +17,7 @@ class ModelConfig:
         heads: attention heads of encoder and decoders.
         mlp_ratio: hidden width of a block's MLP over its width.
         decoder_depth: blocks of each modality's decoder.
+        decoder_width: D of the decoders, a multiple of 4 and of ``heads``; ``None`` is the encoder's.
         timestep_width: width of the timestep's sinusoid, even.
         mask_ratio: share of a window's valid tokens that is hidden from the encoder, in [0, 1).
         visible_weight: weight of the loss over visible tokens.
@@ -30,6 +31,7 @@ class ModelConfig:
     heads: int = 8
     mlp_ratio: float = 2.0
     decoder_depth: int = 3
+    decoder_width: int | None = None
     timestep_width: int = 256
     mask_ratio: float = 0.7
     visible_weight: float = 1.0
@@ -39,13 +41,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.window < 1 or self.window % 2 == 0:
             raise BadInput(f"model.window: expected an odd number of pixels, found {self.window}")
-        if self.width < 4 or self.width % 4 or self.width % self.heads:
-            raise BadInput(
-                f"model.width: expected a multiple of 4 and of model.heads ({self.heads}), found {self.width}"
-            )
         for name in ("depth", "decoder_depth", "heads"):
             if getattr(self, name) < 1:
                 raise BadInput(f"model.{name}: expected at least 1, found {getattr(self, name)}")
+        for name, width in (("width", self.width), ("decoder_width", self.width_in_decoder)):
+            if width < 4 or width % 4 or width % self.heads:
+                raise BadInput(
+                    f"model.{name}: expected a multiple of 4 and of model.heads ({self.heads}), found {width}"
+                )
         if self.mlp_ratio <= 0.0:
             raise BadInput(f"model.mlp_ratio: expected more than 0, found {self.mlp_ratio}")
         if self.timestep_width < 2 or self.timestep_width % 2:
@@ -57,6 +60,11 @@ class ModelConfig:
                 "model.visible_weight, model.masked_weight: expected no negative weight and one above 0, "
                 f"found {self.visible_weight} and {self.masked_weight}"
             )
+
+    @property
+    def width_in_decoder(self) -> int:
+        """D of the decoders."""
+        return self.width if self.decoder_width is None else self.decoder_width
 
     @property
     def tokens(self) -> int:

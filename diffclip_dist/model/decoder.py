@@ -1,6 +1,7 @@
 """A modality's decoder: from what the encoder saw back to every pixel's bands.
 
-Shapes: B windows, N tokens of a window, K visible slots, C bands, D width.
+Shapes: B windows, N tokens of a window, K visible slots, C bands, D the encoder's width,
+E the decoder's.
 """
 
 import torch
@@ -11,14 +12,14 @@ from diffclip_dist.model.masking import TokenMask
 from diffclip_dist.model.transformer import Transformer
 
 
-def restore_places(visible_BKD: Tensor, mask: TokenMask, filler_D: Tensor) -> Tensor:
-    """Puts visible tokens back at their places in the window and the filler everywhere else: (B, N, D)."""
-    batch, _, width = visible_BKD.shape
+def restore_places(visible_BKE: Tensor, mask: TokenMask, filler_E: Tensor) -> Tensor:
+    """Puts visible tokens back at their places in the window and the filler everywhere else: (B, N, E)."""
+    batch, _, width = visible_BKE.shape
     tokens = mask.visible_BN.shape[1]
     # one place more than the window has, for the slots that hold no token
     places_BK = mask.slots_BK.masked_fill(~mask.filled_BK, tokens)
-    window_BND = filler_D.to(visible_BKD.dtype).expand(batch, tokens + 1, width).clone()
-    return window_BND.scatter(1, places_BK[..., None].expand(-1, -1, width), visible_BKD)[:, :tokens]
+    window_BNE = filler_E.to(visible_BKE.dtype).expand(batch, tokens + 1, width).clone()
+    return window_BNE.scatter(1, places_BK[..., None].expand(-1, -1, width), visible_BKE)[:, :tokens]
 
 
 class ModalityDecoder(nn.Module):
@@ -26,22 +27,23 @@ class ModalityDecoder(nn.Module):
 
     def __init__(self, bands: int, config: ModelConfig) -> None:
         super().__init__()
-        self.input = nn.Linear(config.width, config.width)
-        self.mask_token_D = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.transformer = Transformer(config.decoder_depth, config.width, config.heads, config.mlp_ratio)
-        self.head = nn.Linear(config.width, bands)
+        width = config.width_in_decoder
+        self.input = nn.Linear(config.width, width)
+        self.mask_token_E = nn.Parameter(torch.randn(width) * 0.02)
+        self.transformer = Transformer(config.decoder_depth, width, config.heads, config.mlp_ratio)
+        self.head = nn.Linear(width, bands)
 
-    def forward(self, encoded_BSD: Tensor, mask: TokenMask, positions_ND: Tensor) -> Tensor:
+    def forward(self, encoded_BSD: Tensor, mask: TokenMask, positions_NE: Tensor) -> Tensor:
         """Predicted clean values (B, N, C).
 
         Args:
             encoded_BSD: the encoder's output, class token first, then the K visible slots.
             mask: where those slots belong.
-            positions_ND: fixed positions of the window's pixels.
+            positions_NE: fixed positions of the window's pixels.
         """
-        embedded_BSD = self.input(encoded_BSD)
-        pixels_BND = restore_places(embedded_BSD[:, 1:], mask, self.mask_token_D)
-        pixels_BND = pixels_BND + positions_ND.to(pixels_BND.dtype)
-        decoded_BSD = self.transformer(torch.cat([embedded_BSD[:, :1], pixels_BND], dim=1))
-        predicted_BNC: Tensor = self.head(decoded_BSD[:, 1:])
+        embedded_BSE = self.input(encoded_BSD)
+        pixels_BNE = restore_places(embedded_BSE[:, 1:], mask, self.mask_token_E)
+        pixels_BNE = pixels_BNE + positions_NE.to(pixels_BNE.dtype)
+        decoded_BSE = self.transformer(torch.cat([embedded_BSE[:, :1], pixels_BNE], dim=1))
+        predicted_BNC: Tensor = self.head(decoded_BSE[:, 1:])
         return predicted_BNC

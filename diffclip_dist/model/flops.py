@@ -26,15 +26,15 @@ def _modality_flops(config: ModelConfig, bands: int, visible: int) -> int:
     width = config.width
     stem = 2 * visible * (bands * width + width * width)
     timestep = 2 * (config.timestep_width * width + width * width)
-    encoder = config.depth * _block_flops(config, visible + 1)
-    decoder_input = 2 * (visible + 1) * width * width
-    decoder = config.decoder_depth * _block_flops(config, config.tokens + 1)
-    head = 2 * config.tokens * width * bands
+    encoder = config.depth * _block_flops(config, width, visible + 1)
+    decoder_input = 2 * (visible + 1) * width * config.width_in_decoder
+    decoder = config.decoder_depth * _block_flops(config, config.width_in_decoder, config.tokens + 1)
+    head = 2 * config.tokens * config.width_in_decoder * bands
     return stem + timestep + encoder + decoder_input + decoder + head
 
 
-def _block_flops(config: ModelConfig, tokens: int) -> int:
-    projections = 2 * tokens * 4 * config.width**2
-    mixing = 2 * 2 * tokens**2 * config.width
-    mlp = 2 * 2 * tokens * config.width * int(config.width * config.mlp_ratio)
+def _block_flops(config: ModelConfig, width: int, tokens: int) -> int:
+    projections = 2 * tokens * 4 * width**2
+    mixing = 2 * 2 * tokens**2 * width
+    mlp = 2 * 2 * tokens * width * int(width * config.mlp_ratio)
     return projections + mixing + mlp

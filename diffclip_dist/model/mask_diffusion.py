@@ -1,6 +1,7 @@
 """Mask diffusion over multimodal windows (DiffCLIP, stage 1): the model that pretraining trains.
 
-Shapes: B windows, M modalities, N tokens of a window, K visible slots, C bands, D width.
+Shapes: B windows, M modalities, N tokens of a window, K visible slots, C bands, D width, E
+the decoders' width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from diffclip_dist.model.decoder import ModalityDecoder
 from diffclip_dist.model.diffusion import ForwardDiffusion
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.masking import TokenMask, draw_mask, visible_counts
+from diffclip_dist.model.transformer import position_embedding
 from diffclip_dist.stream.batches import WindowBatch
 from diffclip_dist.stream.schema import ModalitySchema
 
@@ -62,11 +64,16 @@ def draw(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Draws
 class MaskDiffusion(nn.Module):
     """Encoder, decoders and the loss between them."""
 
+    decoder_positions_NE: Tensor
+
     def __init__(self, config: ModelConfig, modalities: Sequence[ModalitySchema]) -> None:
         super().__init__()
         self.config = config
         self.encoder = MultimodalEncoder(config, modalities)
         self.decoders = nn.ModuleDict({schema.key: ModalityDecoder(schema.bands, config) for schema in modalities})
+        self.register_buffer(
+            "decoder_positions_NE", position_embedding(config.window, config.width_in_decoder), persistent=False
+        )
         self.diffusion = ForwardDiffusion(config.diffusion)
 
     def predict(self, batch: WindowBatch, draws: Draws) -> dict[str, Tensor]:
@@ -81,7 +88,7 @@ class MaskDiffusion(nn.Module):
             present.append(torch.cat([mask.filled_BK.new_ones(len(draws.t_B), 1), mask.filled_BK], dim=1))
         encoded = self.encoder.encode(sequences, None if batch.dense else present)
         return {
-            schema.key: self.decoders[schema.key](encoded_BSD, draws.masks[schema.key], self.encoder.positions_ND)
+            schema.key: self.decoders[schema.key](encoded_BSD, draws.masks[schema.key], self.decoder_positions_NE)
             for schema, encoded_BSD in zip(batch.schemas, encoded, strict=True)
         }
 

@@ -1,0 +1,31 @@
+"""Model sizes by name, from the published one to over a billion parameters.
+
+Beyond the published size the encoders follow the vision transformers (Dosovitskiy et al. 2021): heads of width 64 and
+an MLP of four times the width. Their decoders are narrow, as in masked autoencoders (He et al. 2022): a decoder sees
+every token of the window, and at the encoder's width it would cost more than the encoder.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        # DiffCLIP, stage 1
+        "published": {
+            "width": 128, "depth": 4, "heads": 8, "mlp_ratio": 2.0, "decoder_width": None, "decoder_depth": 3,
+        },
+        # about 86 M parameters in the encoder
+        "base": {
+            "width": 768, "depth": 12, "heads": 12, "mlp_ratio": 4.0, "decoder_width": 192, "decoder_depth": 3,
+        },
+        # about 300 M
+        "large": {
+            "width": 1024, "depth": 24, "heads": 16, "mlp_ratio": 4.0, "decoder_width": 256, "decoder_depth": 3,
+        },
+        # over 1 B
+        "huge": {
+            "width": 1536, "depth": 36, "heads": 24, "mlp_ratio": 4.0, "decoder_width": 384, "decoder_depth": 3,
+        },
+    }
+)  # fmt: skip

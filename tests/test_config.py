@@ -1,0 +1,69 @@
+"""How a run's settings come together from presets, a file, options and ``key=value`` settings."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from diffclip_dist.config import PretrainConfig, resolve_config
+from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.model.presets import PRESETS
+from diffclip_dist.stream.schema import ModalitySchema
+from shards.errors import BadInput
+
+HOUSTON = (ModalitySchema("hsi", 144), ModalitySchema("lidar", 1))
+
+
+def test_the_published_preset_is_the_default() -> None:
+    assert resolve_config(None, {}, ["preset=published"]) == PretrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("preset", "least", "most"),
+    [("published", 1.4e6, 1.7e6), ("base", 84e6, 92e6), ("large", 290e6, 320e6), ("huge", 1e9, 1.1e9)],
+)
+def test_a_preset_has_the_parameters_it_is_named_for(preset: str, least: float, most: float) -> None:
+    config = resolve_config(None, {}, [f"preset={preset}"]).model
+    with torch.device("meta"):
+        model = MaskDiffusion(config, HOUSTON)
+    assert least < sum(parameter.numel() for parameter in model.parameters()) < most
+
+
+def test_settings_of_the_model_go_over_the_preset_wherever_they_stand() -> None:
+    config = resolve_config(None, {}, ["model.depth=7", "preset=base", "model.window=5"])
+    assert config.model == ModelConfig(**{**PRESETS["base"], "depth": 7, "window": 5})
+
+
+def test_a_file_may_name_a_preset_and_a_setting_another(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"preset": "base", "model": {"window": 7, "depth": 3}, "steps": 5}))
+    from_file = resolve_config(file, {}, [])
+    assert from_file.model == ModelConfig(**{**PRESETS["base"], "depth": 3, "window": 7})
+    other = resolve_config(file, {}, ["preset=large"])
+    assert other.model == ModelConfig(**PRESETS["large"], window=7)
+    assert other.steps == 5
+
+
+def test_a_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = resolve_config(None, {"steps": 3}, ["preset=huge", "model.window=7"])
+    file = tmp_path / "config.yaml"
+    file.write_text(config.to_yaml())
+    assert resolve_config(file, {}, []) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "fault"),
+    [
+        ("steps: 1", ["preset=enormous"], "--set: preset: expected one of published, base, large, huge"),
+        ("preset: [1]", [], "preset: expected one of published"),
+        ("preset: base\nmodel: 3", [], "model: expected a mapping"),
+        ("steps: 1", ["preset=base", "model.decoder_width=100"], "model.decoder_width: expected a multiple of 4"),
+    ],
+)
+def test_a_preset_that_does_not_fit_is_named(tmp_path: Path, content: str, settings: list[str], fault: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(BadInput, match=fault.replace("[", r"\[")):
+        resolve_config(file, {}, settings)
