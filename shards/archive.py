@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from shards.cache import Cache, machine_cache
 from shards.errors import BadInput, DamagedArchive
@@ -13,9 +10,8 @@ from shards.missing import valid_mask
 from shards.source import Labels, Mask, Values
 from shards.store import LocalStore, Store, open_store
 from shards.tiles import Tile, decode_sample
-from shards.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, array_of, open_zarr_scene
-
-Check = Literal["size", "hash"]
+from shards.verify import Check, find_faults
+from shards.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, open_zarr_scene, read_whole
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Archive:
             raise BadInput(f"{location}: no archive here: {MANIFEST_NAME}: {error.strerror or error}") from error
         cache = None if isinstance(store, LocalStore) else machine_cache()
         archive = cls(store, read_manifest(content, store.location), cache)
-        if faults := archive.faults(verify):
+        if faults := find_faults(store, archive.manifest, verify):
             raise DamagedArchive(store.location, faults)
         return archive
 
@@ -137,30 +133,16 @@ class Archive:
         try:
             group = open_zarr_scene(self.store.zarr_store(record.zarr_path))
 
-            def whole(array: str) -> Values:
-                return np.asarray(array_of(group, array)[...])
-
-            values = {modality: whole(modality) for modality in chosen}
-            labels = whole(LABELS).astype(np.uint16, copy=False) if record.classes else None
+            values = {}
+            for stored in map(record.modality, chosen):
+                shape = (record.height, record.width, stored.bands)
+                values[stored.name] = read_whole(group, stored.name, shape, stored.dtype)
+            grid = (record.height, record.width)
+            labels = read_whole(group, LABELS, grid, "uint16") if record.classes else None
             split = None
             if record.official_split:
-                split = (whole(SPLIT_TRAIN).astype(np.uint16), whole(SPLIT_TEST).astype(np.uint16))
+                split = (read_whole(group, SPLIT_TRAIN, grid, "uint16"), read_whole(group, SPLIT_TEST, grid, "uint16"))
         except Exception as error:  # codecs raise many kinds on damaged chunks
             raise DamagedArchive(self.location, (f"{record.zarr_path}: {type(error).__name__}: {error}",)) from error
         valid = {m: valid_mask(values[m], record.modality(m).missing_value) for m in chosen}
         return Scene(record, values, valid, labels, split)
-
-    def faults(self, verify: Check) -> tuple[str, ...]:
-        """One line for each file that is missing, extra, or not of its size or (`hash`) its content."""
-        sizes = self.store.sizes()
-        faults = []
-        for record in self.manifest.files:
-            if record.path not in sizes:
-                faults.append(f"{record.path}: is missing")
-            elif sizes[record.path] != record.bytes:
-                faults.append(f"{record.path}: {sizes[record.path]} bytes, expected {record.bytes}")
-            elif verify == "hash" and self.store.sha256(record.path) != record.sha256:
-                faults.append(f"{record.path}: its content was changed (sha256 differs)")
-        listed = {record.path for record in self.manifest.files} | {MANIFEST_NAME}
-        faults.extend(f"{path}: is not in the manifest" for path in sorted(set(sizes) - listed))
-        return tuple(faults)

@@ -15,6 +15,7 @@ from shards.errors import BadInput, FailedRun
 from shards.finished import finished_result, note_result
 from shards.manifest import SCENES_FOLDER, FileRecord, Manifest, SceneRecord, new_manifest
 from shards.missing import missing_candidates
+from shards.names import checked_scene_name
 from shards.parallel import ray_session, run_all
 from shards.plan import ArchiveSettings, ShardPlan, fitting_settings, plan_shards
 from shards.scene_record import scene_record
@@ -72,6 +73,10 @@ def build_archive(
     if workers < 1:
         raise BadInput(f"workers: {workers}, expected at least 1")
     for name in names:
+        try:
+            checked_scene_name(name)
+        except ValueError as error:
+            raise BadInput(f"scene name: {error}") from error
         if (names + taken).count(name) > 1:
             raise BadInput(f"{out}: two scenes bear the name {name!r}; each needs a name of its own")
     records: list[SceneRecord] = list(older.scenes) if older else []

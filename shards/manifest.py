@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shards.errors import DamagedArchive
+from shards.names import ModalityName, SceneName
 from shards.scene_file import first_fault
 
 FORMAT_VERSION = 1
@@ -17,7 +18,7 @@ MANIFEST_NAME = "manifest.json"
 SCENES_FOLDER = "scenes"
 TILES_FOLDER = "tiles"
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def inside_archive(path: str) -> str:
@@ -36,7 +37,10 @@ InsidePath = Annotated[str, AfterValidator(inside_archive)]
 Size = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 # JSON knows no NaN; pydantic writes it as null
-MissingValue = Annotated[int | float, BeforeValidator(lambda value: math.nan if value is None else value)]
+MissingValue = Annotated[
+    int | Annotated[float, Field(allow_inf_nan=True)],
+    BeforeValidator(lambda value: math.nan if value is None else value),
+]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -69,7 +73,7 @@ class ModalityRecord:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    name: str
+    name: ModalityName
     bands: Size
     dtype: Annotated[str, Field(pattern="^(u?int(8|16|32|64)|float(16|32|64))$")]
     wavelengths_nm: tuple[float, ...] | None
@@ -119,7 +123,7 @@ class SceneRecord:
     """A scene: grid, modalities, classes, tiles. See `shards.source` for the meaning of what it repeats."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    name: str
+    name: SceneName
     height: Size
     width: Size
     modalities: Annotated[tuple[ModalityRecord, ...], Field(min_length=1)]

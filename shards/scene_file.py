@@ -9,9 +9,9 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from shards.errors import BadInput
+from shards.names import ModalityName, SceneName
 
 LARGEST_CLASS_ID = 65535
-RESERVED_NAMES = frozenset({"labels", "split_train", "split_test", "spatial_ref", "x", "y", "json"})
 
 
 class _NoTwins(yaml.SafeLoader):
@@ -49,28 +49,10 @@ def parse_bands(text: object) -> tuple[int, ...]:
     return tuple(bands)
 
 
-def _scene_name(name: str) -> str:
-    # a name becomes a path and a WebDataset key, where a dot ends the key
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        raise ValueError(f"{name!r} must be 1 to 64 letters, digits, '-' or '_', the first a letter or digit")
-    return name
-
-
-def _modality_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,31}", name) or name in RESERVED_NAMES:
-        raise ValueError(
-            f"{name!r} must be 1 to 32 letters, digits, '-' or '_', the first a letter, "
-            f"and none of {', '.join(sorted(RESERVED_NAMES))}"
-        )
-    return name
-
-
 def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-SceneName = Annotated[str, BeforeValidator(_scene_name)]
-ModalityName = Annotated[str, BeforeValidator(_modality_name)]
 Files = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 ClassId = Annotated[int, Field(ge=0, le=LARGEST_CLASS_ID)]
 Text = Annotated[str, Field(min_length=1)]

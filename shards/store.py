@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ class Store(Protocol):
         """The place as the user wrote it, for messages."""
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each file there is; empty where the place does not exist."""
+        """Bytes of each file there is, -1 for links and devices; empty where the place does not exist."""
 
     def read(self, path: str) -> bytes:
         """A whole file; FileNotFoundError where there is none."""
@@ -79,12 +80,13 @@ class LocalStore:
         return str(self.folder)
 
     def sizes(self) -> dict[str, int]:
-        # lstat: a link is a file of its own, and never followed out of the folder
-        return {
-            path.relative_to(self.folder).as_posix(): path.lstat().st_size
-            for path in self.folder.rglob("*")
-            if path.is_symlink() or not path.is_dir()
-        }
+        sizes = {}
+        for path in self.folder.rglob("*"):
+            status = path.lstat()  # a link is never followed out of the folder
+            if not stat.S_ISDIR(status.st_mode):
+                plain = stat.S_ISREG(status.st_mode)
+                sizes[path.relative_to(self.folder).as_posix()] = status.st_size if plain else -1
+        return sizes
 
     def read(self, path: str) -> bytes:
         return (self.folder / path).read_bytes()

@@ -100,6 +100,18 @@ def array_of(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     return cast("zarr.Array[Any]", group[name])
 
 
+def read_whole(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
+    """A whole array, which must be as the manifest says before room is made for it.
+
+    Raises:
+        ValueError: shape or dtype are others.
+    """
+    array = array_of(group, name)
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise ValueError(f"{name}: {array.dtype} in shape {array.shape}, expected {dtype} in shape {shape}")
+    return np.asarray(array[...])
+
+
 def _create_modality(group: zarr.Group, stored: StoredModality, layout: SceneLayout) -> None:
     modality = stored.modality
     attributes: dict[str, Any] = {

@@ -1,0 +1,382 @@
+"""Damage to an archive, by accident or on purpose: refused by name, nothing executed, nothing trusted."""
+
+import io
+import json
+import pickle
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_scenes import ShardCommand
+
+from shards.archive import Archive
+from shards.build import build_archive
+from shards.build_shard import file_record
+from shards.errors import BadInput, DamagedArchive
+from shards.manifest import Manifest, TileRecord, new_manifest, write_manifest
+from shards.open_scene import open_scene
+from shards.plan import ArchiveSettings
+
+TAR = "tiles/place-000000.tar"
+CHUNK = "scenes/place.zarr/hsi/c/0/0/0"
+
+
+@pytest.fixture
+def archive(plain_scene: Path, tmp_path: Path) -> Path:
+    settings = ArchiveSettings(tile_size=8, halo=2, samples_per_shard=4)
+    build_archive([open_scene(str(plain_scene))], tmp_path / "archive", settings)
+    return tmp_path / "archive"
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x10
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str, bool]] = {
+    # what happens, which file must be named, whether sizes alone show it
+    "flipped in a tar": (lambda a: flip(a / TAR, 5000), TAR, False),
+    "flipped in a chunk": (lambda a: flip(a / CHUNK, 100), CHUNK, False),
+    "flipped in the manifest": (lambda a: flip(a / "manifest.json", 3000), "manifest.json", True),
+    "truncated tar": (lambda a: (a / TAR).write_bytes((a / TAR).read_bytes()[:-600]), TAR, True),
+    "truncated manifest": (
+        lambda a: (a / "manifest.json").write_bytes((a / "manifest.json").read_bytes()[:-50]),
+        "manifest.json",
+        True,
+    ),
+    "missing tar": (lambda a: (a / TAR).unlink(), TAR, True),
+    "missing chunk": (lambda a: (a / CHUNK).unlink(), CHUNK, True),
+    "extra file": (lambda a: (a / "tiles" / "place-000099.tar").write_bytes(b""), "tiles/place-000099.tar", True),
+    "duplicate file": (lambda a: shutil.copy(a / TAR, a / "tiles" / "copy.tar"), "tiles/copy.tar", True),
+    "hidden extra file": (lambda a: (a / "scenes" / ".x").write_bytes(b"1"), "scenes/.x", True),
+    "link out of the archive": (lambda a: relink(a / TAR, a.parent / "elsewhere.tar"), TAR, True),
+}
+
+
+def relink(path: Path, target: Path) -> None:
+    path.rename(target)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named(damage: str, archive: Path, shard_command: ShardCommand) -> None:
+    harm, named, sizes_show_it = DAMAGES[damage]
+    harm(archive)
+    outcome = shard_command("--verify", archive)
+    assert outcome.status == 1
+    assert [line for line in outcome.err.splitlines() if named in line]
+    assert "Traceback" not in outcome.err
+    if sizes_show_it:
+        with pytest.raises(DamagedArchive, match=named.replace(".", r"\.")):
+            Archive.open(archive)
+    with pytest.raises(DamagedArchive, match=named.replace(".", r"\.")):
+        Archive.open(archive, verify="hash")
+
+
+def test_every_damaged_file_is_named_at_once(archive: Path, shard_command: ShardCommand) -> None:
+    flip(archive / TAR, 5000)
+    (archive / CHUNK).unlink()
+    (archive / "notes.txt").write_text("mine")
+    outcome = shard_command("--verify", archive)
+    assert outcome.status == 1
+    assert all(path in outcome.err for path in (TAR, CHUNK, "notes.txt"))
+
+
+def test_an_absent_archive_is_bad_input(tmp_path: Path, shard_command: ShardCommand) -> None:
+    outcome = shard_command("--verify", tmp_path / "none")
+    assert outcome.status == 2
+    assert "manifest.json" in outcome.err
+
+
+def test_a_manifest_of_a_newer_version_is_refused(archive: Path, shard_command: ShardCommand) -> None:
+    plain = json.loads((archive / "manifest.json").read_text())
+    (archive / "manifest.json").write_text(json.dumps(plain | {"format_version": 2}))
+    outcome = shard_command("--verify", archive)
+    assert outcome.status == 1
+    assert "version 2 is newer" in outcome.err
+
+
+def forge(archive: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes the manifest and gives it the fingerprint that fits, as an attacker would."""
+    from shards.manifest import _fingerprint
+
+    plain = json.loads((archive / "manifest.json").read_text())
+    change(plain)
+    plain["fingerprint"] = _fingerprint(plain)
+    (archive / "manifest.json").write_text(json.dumps(plain))
+
+
+FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "absolute path": (lambda m: m["files"][0].update(path="/etc/passwd"), "/etc/passwd"),
+    "path upwards": (lambda m: m["files"][0].update(path="tiles/../../secret"), r"\.\./secret"),
+    "tile path upwards": (lambda m: m["scenes"][0]["tiles"][0].update(path="../x.tar"), r"\.\./x\.tar"),
+    "scene named upwards": (lambda m: m["scenes"][0].update(name="../../x"), r"\.\./\.\./x"),
+    "twin file": (lambda m: m["files"].append(m["files"][0]), "listed twice"),
+    "twin scene": (lambda m: m["scenes"].append(m["scenes"][0]), "two scenes"),
+    "twin tile": (lambda m: m["scenes"][0]["tiles"].append(m["scenes"][0]["tiles"][0]), "listed twice"),
+    "tile beyond its tar": (lambda m: m["scenes"][0]["tiles"][0].update(bytes=10**10), "beyond the end"),
+    "tile off the scene": (lambda m: m["scenes"][0]["tiles"][0].update(row=10**6), "does not lie in the scene"),
+    "negative offset": (lambda m: m["scenes"][0]["tiles"][0].update(offset=-512), "offset"),
+    "unknown field": (lambda m: m.update(code="import os"), "code"),
+    "unknown dtype": (lambda m: m["scenes"][0]["modalities"][0].update(dtype="object"), "dtype"),
+    "too few means": (lambda m: m["scenes"][0]["modalities"][0].update(mean=[1.0]), "band"),
+    "no scene": (lambda m: m.update(scenes=[]), "scenes"),
+    "no version": (lambda m: m.pop("format_version"), "version"),
+    "bands in the thousands of millions": (lambda m: m["scenes"][0]["modalities"][0].update(bands=10**12), "band"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_manifest_is_refused(forgery: str, archive: Path, shard_command: ShardCommand) -> None:
+    change, words = FORGERIES[forgery]
+    forge(archive, change)
+    with pytest.raises(DamagedArchive, match=words):
+        Archive.open(archive)
+    assert shard_command("--verify", archive).status == 1
+
+
+class Boom:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.mark,))
+
+
+def members_of(tar: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
+    with tarfile.open(tar) as file:
+        return [(member, file.extractfile(member).read()) for member in file]  # type: ignore[union-attr]
+
+
+def forge_tar(archive: Path, change: Callable[[int, tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes]]) -> None:
+    """Rewrites the first tar member by member, and a manifest that fits it in every size and hash."""
+    members = [change(place, *member) for place, member in enumerate(members_of(archive / TAR))]
+    manifest = Archive.open(archive).manifest
+    (scene,) = manifest.scenes
+    per_tile = 1 + len(scene.modalities)
+    written, offsets = io.BytesIO(), []
+    for place, (member, content) in enumerate(members):
+        if place % per_tile == 0:
+            offsets.append(written.tell())
+        written.write(member.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512))
+    offsets.append(written.tell())
+    (archive / TAR).write_bytes(written.getvalue() + bytes(1024))
+    tiles = [tile for tile in scene.tiles if tile.path == TAR]
+    moved = {
+        tile.key: replace(tile, offset=start, bytes=stop - start)
+        for tile, start, stop in zip(tiles, offsets[:-1], offsets[1:], strict=True)
+    }
+    new_tiles = tuple(moved.get(tile.key, tile) for tile in scene.tiles)
+    files = tuple(
+        file_record(archive, TAR, record.samples) if record.path == TAR else record for record in manifest.files
+    )
+    save(archive, new_manifest((replace(scene, tiles=new_tiles),), files))
+
+
+def save(archive: Path, manifest: Manifest) -> None:
+    (archive / "manifest.json").write_bytes(write_manifest(manifest))
+
+
+def forged_member(kind: str, mark: Path) -> Callable[[int, tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes]]:
+    def change(place: int, member: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        if place != 1:
+            return member, content
+        if kind == "absolute":
+            member.name = "/etc/cron.d/x"
+        elif kind == "upwards":
+            member.name = "../../x.npy"
+        elif kind == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        elif kind == "pickle":
+            content = pickle.dumps(Boom(mark))
+        elif kind == "pickle in npy":
+            file = io.BytesIO()
+            np.save(file, np.array([Boom(mark)], dtype=object), allow_pickle=True)
+            content = file.getvalue()
+        elif kind == "ten gigabytes in npy":
+            file = io.BytesIO()
+            header = {"descr": "<f4", "fortran_order": False, "shape": (50000, 50000, 1)}
+            np.lib.format.write_array_header_1_0(file, header)
+            content = file.getvalue() + content[-100:]
+        elif kind == "other shape":
+            file = io.BytesIO()
+            np.save(file, np.zeros((12, 13, 5), np.int16))
+            content = file.getvalue()
+        member.size = 10 * 2**30 if kind == "ten gigabytes in tar" else len(content)
+        return member, content
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("absolute", "/etc/cron.d/x"),
+        ("upwards", r"\.\./\.\./x\.npy"),
+        ("link", "expected the file"),
+        ("pickle", "not a .npy file"),
+        ("pickle in npy", "not a .npy file"),
+        ("ten gigabytes in npy", "not a .npy file"),
+        ("ten gigabytes in tar", "claims 10737418240 bytes"),
+        ("other shape", "not a .npy file"),
+    ],
+)
+def test_a_forged_tar_is_refused_even_where_its_hash_fits(
+    kind: str, words: str, archive: Path, tmp_path: Path, shard_command: ShardCommand
+) -> None:
+    mark = tmp_path / "executed"
+    forge_tar(archive, forged_member(kind, mark))
+    opened = Archive.open(archive)  # sizes fit, and nothing has been read yet
+    first = opened.manifest.scenes[0].tiles[0]
+    with pytest.raises(DamagedArchive, match=words) as refused:
+        opened.read_tile(first)
+    assert TAR in str(refused.value)
+    with pytest.raises(DamagedArchive, match=words):
+        Archive.open(archive, verify="hash")
+    assert shard_command("--verify", archive).status == 1
+    assert not mark.exists()
+
+
+def test_an_unchanged_tar_passes_the_same_way(archive: Path, tmp_path: Path) -> None:
+    """The forger itself breaks nothing, so that the tests above fail for the right reason."""
+    forge_tar(archive, forged_member("nothing", tmp_path / "mark"))
+    Archive.open(archive, verify="hash")
+
+
+def test_a_zarr_scene_that_claims_another_shape_is_refused(archive: Path) -> None:
+    manifest = Archive.open(archive).manifest
+    path = "scenes/place.zarr/hsi/zarr.json"
+    for name in (path, "scenes/place.zarr/zarr.json"):
+        text = (archive / name).read_text()
+        plain = json.loads(text)
+        metadata = plain if name == path else plain["consolidated_metadata"]["metadata"]["hsi"]
+        metadata["shape"] = [100000, 100000, 5]
+        (archive / name).write_text(json.dumps(plain))
+    files = tuple(file_record(archive, record.path, record.samples) for record in manifest.files)
+    save(archive, new_manifest(manifest.scenes, files))
+    with pytest.raises(DamagedArchive, match=r"place\.zarr.*expected int16 in shape \(20, 30, 5\)"):
+        Archive.open(archive, verify="hash").read_scene("place")
+
+
+def test_a_chunk_that_rots_after_opening_is_caught_by_its_checksum(archive: Path) -> None:
+    opened = Archive.open(archive, verify="hash")
+    flip(archive / CHUNK, 200)
+    with pytest.raises(DamagedArchive, match=r"place\.zarr"):
+        opened.read_scene("place")
+
+
+def test_unknown_scenes_and_modalities_are_bad_input(archive: Path) -> None:
+    opened = Archive.open(archive)
+    with pytest.raises(BadInput, match="no scene 'elsewhere'; it holds: place"):
+        opened.scene("elsewhere")
+    with pytest.raises(BadInput, match="no modality 'sar'; it has: hsi, lidar"):
+        opened.read_scene("place", ("sar",))
+
+
+NASTY: list[Any] = [None, -1, 0, 2**63, 10**30, 1e308, "", "../..", "/", "a\x00b", [], {}, True, [[[[]]]], "NaN", -0.5]
+
+
+def leaves(plain: Any) -> list[tuple[Any, Any]]:
+    """Every place in a JSON value, as its container and key."""
+    found: list[tuple[Any, Any]] = []
+    items = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, inner in items:
+        found.append((plain, key))
+        found.extend(leaves(inner))
+    return found
+
+
+def opened_or_fault(folder: Path) -> Archive | str:
+    try:
+        return Archive.open(folder)
+    except DamagedArchive as damage:
+        return str(damage)
+
+
+def values_or_fault(archive: Archive, tile: TileRecord) -> np.ndarray | str:
+    try:
+        return archive.read_tile(tile).values["hsi"]
+    except DamagedArchive as damage:
+        return str(damage)
+
+
+def read_everything(folder: Path) -> None:
+    """All that a reader of an archive may do; ends well, or with the two errors that users are told of."""
+    try:
+        opened = Archive.open(folder)
+        for scene in opened.manifest.scenes:
+            for tile in scene.tiles:
+                opened.read_tile(tile)
+            opened.read_scene(scene.name)
+    except (BadInput, DamagedArchive):
+        pass
+
+
+def test_fuzzed_manifests_end_in_a_clear_error(archive: Path) -> None:
+    """Random bytes and random fields, the latter with a fingerprint that fits: never any other exception."""
+    rng = np.random.default_rng(0)
+    whole = (archive / "manifest.json").read_bytes()
+    original = Archive.open(archive).manifest
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            place = int(rng.integers(len(content)))
+            match rng.integers(3):
+                case 0:
+                    content[place] = int(rng.integers(256))
+                case 1:
+                    del content[place : place + int(rng.integers(1, 50))]
+                case _:
+                    content[place:place] = rng.bytes(int(rng.integers(1, 9)))
+        (archive / "manifest.json").write_bytes(content)
+        opened = opened_or_fault(archive)
+        if isinstance(opened, Archive):  # only blanks changed
+            assert write_manifest(opened.manifest) == write_manifest(original)
+        else:
+            assert "manifest.json" in opened
+    for _ in range(150):
+        (archive / "manifest.json").write_bytes(whole)
+
+        def change(plain: dict[str, Any]) -> None:
+            places = leaves(plain)
+            container, key = places[rng.integers(len(places))]
+            if rng.integers(4) == 0:
+                del container[key]
+            else:
+                container[key] = NASTY[rng.integers(len(NASTY))]
+
+        forge(archive, change)
+        read_everything(archive)
+
+
+def test_fuzzed_tars_end_in_a_clear_error(archive: Path) -> None:
+    """Whatever a tar of the right size holds, a tile is read in its shape or refused; its hash always tells."""
+    rng = np.random.default_rng(1)
+    whole = (archive / TAR).read_bytes()
+    opened = Archive.open(archive)
+    (scene,) = opened.manifest.scenes
+    headers = [tile.offset for tile in scene.tiles if tile.path == TAR]
+    for _ in range(200):
+        content = bytearray(whole)
+        for _ in range(rng.integers(1, 6)):
+            # half of the changes fall upon headers, which are few among many pixels
+            place = int(rng.choice(headers) + rng.integers(1200) if rng.integers(2) else rng.integers(len(content)))
+            content[place] = int(rng.integers(256))
+        (archive / TAR).write_bytes(content)
+        for tile in scene.tiles:
+            values = values_or_fault(opened, tile)
+            if isinstance(values, str):
+                assert TAR in values
+            else:
+                assert values.shape == (tile.height + 4, tile.width + 4, 5)
+        if bytes(content) != whole:
+            with pytest.raises(DamagedArchive, match="place-000000"):
+                Archive.open(archive, verify="hash")
