@@ -1,7 +1,9 @@
-"""What every command shares: exit statuses, one-line errors and a clean end on SIGINT."""
+"""What every command shares: exit statuses, one-line errors and a clean end on SIGINT and SIGTERM."""
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from shards.errors import BadInput, DamagedArchive, FailedRun
 
@@ -9,6 +11,15 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class _Terminated(BaseException):
+    """SIGTERM as an exception, so that what was started is stopped and what was half-written is removed."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def run_command(main: Callable[[], int]) -> int:
@@ -18,9 +29,10 @@ def run_command(main: Callable[[], int]) -> int:
         main: the command's body; it returns its own exit status.
 
     Returns:
-        0 done, 1 a failed run, 2 bad input (one line on standard error), 130 after SIGINT. Any other
-        exception is a fault of ours and keeps its traceback, which Python ends with status 1.
+        0 done, 1 a failed run, 2 bad input (one line on standard error), 130 after SIGINT, 143 after SIGTERM. Any
+        other exception is a fault of ours and keeps its traceback, which Python ends with status 1.
     """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return main()
     except (BadInput, DamagedArchive) as error:
@@ -32,3 +44,6 @@ def run_command(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except _Terminated:
+        print("terminated", file=sys.stderr)
+        return EXIT_TERMINATED
