@@ -17,7 +17,7 @@ from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.stream.windows import SceneWindows
 
 # What a quick run spends on reading windows: some seconds on two cores
-QUICK_FLOPS = 5e11
+QUICK_FLOPS = 2.5e11
 
 
 def affordable_windows(encoder: MultimodalEncoder) -> int:

@@ -36,8 +36,8 @@ class ClassText:
     description: str | None = None
 
     def prompt(self) -> str:
-        """The description where there is one, else the name, in the paper's template."""
-        return PROMPT.format(self.description or self.name)
+        """The name, expanded by the description where there is one, in the paper's template."""
+        return PROMPT.format(self.name if self.description is None else f"{self.name}, {self.description}")
 
 
 class TextSide(nn.Module):
@@ -89,12 +89,20 @@ class ScratchText(TextSide):
         self.register_buffer("tokens_CL", torch.searchsorted(vocabulary, tokens_CL), persistent=False)
         # open_clip's end token has the highest id, and is where a causal text tower is read out
         self.register_buffer("ends_C", tokens_CL.argmax(dim=1), persistent=False)
-        self.embed = nn.Embedding(len(vocabulary), self.width)
+        self.embed = nn.Embedding.from_pretrained(torch.empty(len(vocabulary), self.width), freeze=False)
         self.places = nn.Parameter(torch.empty(tokens_CL.shape[1], self.width))
-        layer = nn.TransformerEncoderLayer(
-            self.width, SCRATCH_HEADS, 2 * self.width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, SCRATCH_DEPTH, enable_nested_tensor=False)
+        with torch.random.fork_rng(devices=[]):
+            # torch draws first weights from its global generator; ours take their place below
+            layer = nn.TransformerEncoderLayer(
+                self.width,
+                SCRATCH_HEADS,
+                2 * self.width,
+                dropout=0.0,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            self.layers = nn.TransformerEncoder(layer, SCRATCH_DEPTH, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(self.width)
         self._initialise(generator)
 

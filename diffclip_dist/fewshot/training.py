@@ -78,7 +78,7 @@ def learn(
     targets_P = torch.from_numpy(support.targets)
     groups: list[dict[str, object]] = [{"params": [*head.parameters(), *text.parameters()]}]
     if config.tune_encoder:
-        encoder = copy.deepcopy(encoder)
+        encoder = copy.deepcopy(encoder).requires_grad_(True)
         groups.append({"params": list(encoder.parameters()), "lr": config.encoder_learning_rate})
     seen: list[PixelFeatures] = []
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -96,7 +96,7 @@ def learn(
         torch.autograd.backward(loss)
         optimiser.step()
     with torch.no_grad():
-        return Learned(encoder, head, text().clone())
+        return Learned(encoder.requires_grad_(False), head, text().clone())
 
 
 def _view(scene: SceneView, support: Support, seed: int, number: int, config: FewshotConfig) -> View:

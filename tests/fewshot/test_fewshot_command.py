@@ -1,0 +1,216 @@
+"""launch/fewshot.py from an archive to figures, classifiers, maps and a report."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from small_study import CLASSES, HEIGHT, WIDTH, Study, build, command, write_encoder
+
+from diffclip_dist.encoder import load_encoder
+from diffclip_dist.fewshot.classifier import load_classifier
+from shards.archive import Archive
+from shards.errors import BadInput
+
+SUMMARY = {"mean", "std", "ci95", "per_seed"}
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return read
+
+
+def test_the_command_ends_well_and_says_where_things_lie(study: Study) -> None:
+    assert study.ended.status == 0, study.ended.errors
+    assert "mean [95 % interval]" in study.ended.output
+    assert str(study.folder / "report.html") in study.ended.output
+    assert {path.name for path in study.folder.iterdir()} == {
+        "results.json", "supports.json", "report.html", "maps", "model-1shot", "model-4shot",
+    }  # fmt: skip
+
+
+def test_results_are_as_the_contract_says(study: Study, encoder: Path) -> None:
+    results = results_of(study.folder)
+    assert (results["scene"], results["protocol"], results["text"]) == ("town", "random", "scratch")
+    assert results["encoder"] == str(encoder)
+    assert list(results["shots"]) == ["1", "4"]
+    for figures in results["shots"].values():
+        for name in ("oa", "aa", "kappa"):
+            assert set(figures[name]) == SUMMARY
+            assert len(figures[name]["per_seed"]) == 3
+            assert figures[name]["mean"] == pytest.approx(np.mean(figures[name]["per_seed"]))
+            low, high = figures[name]["ci95"]
+            assert low <= figures[name]["mean"] <= high
+        assert 1 < figures["oa"]["mean"] <= 100
+        assert -1 <= figures["kappa"]["mean"] <= 1
+        assert list(figures["per_class"]) == list(CLASSES.values())
+        assert sum(map(sum, figures["confusion"])) == sum(figures["query_pixels"])
+    assert [note for note in results["notes"] if "water" in note and "4 shots" in note]
+
+
+def test_the_chosen_pixels_are_saved_and_nested(study: Study, archive: Archive) -> None:
+    chosen = json.loads((study.folder / "supports.json").read_text())["shots"]
+    labels = archive.read_scene("town").labels
+    assert labels is not None
+    for seed in ("0", "1", "2"):
+        for class_id, name in CLASSES.items():
+            few, many = chosen["1"][seed][name], chosen["4"][seed][name]
+            assert len(few) == 1
+            assert few == many[:1]
+            assert len(many) == (3 if name == "water" else 4)
+            assert {int(labels[row, col]) for row, col in many} == {class_id}
+
+
+def test_the_report_needs_no_other_file_and_says_how_it_was_done(study: Study) -> None:
+    page = (study.folder / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert page.count("data:image/png;base64,") == 4
+    for text in ("pretrained for 7 steps on town", "scratch", "water", "GENERATED"):
+        assert (text in page) is (text != "GENERATED")
+
+
+def test_maps_and_classifiers_are_there_for_every_count_of_shots(study: Study) -> None:
+    for shots in (1, 4):
+        assert (study.folder / "maps" / f"{shots}shot.png").stat().st_size > 5000
+        with rasterio.open(study.folder / "maps" / f"{shots}shot.tif") as read:
+            assert read.shape == (HEIGHT, WIDTH)
+            assert set(np.unique(read.read(1)).tolist()) <= {*CLASSES}
+        classifier = load_classifier(study.folder / f"model-{shots}shot")
+        assert (classifier.config.shots, classifier.config.seed) == (shots, 0)
+        assert [known.name for known in classifier.config.classes] == list(CLASSES.values())
+
+
+def test_a_map_of_the_kept_classifier_is_the_studys_own_map(study: Study, archive: Archive, tmp_path: Path) -> None:
+    out = tmp_path / "maps" / "town.tif"
+    arguments = ("--archive", archive.location, "--scene", "town", "--out", out)
+    ended = command("predict.py", "--model", study.folder / "model-4shot", *arguments)
+    assert ended.status == 0, ended.errors
+    with rasterio.open(out) as mine, rasterio.open(study.folder / "maps" / "4shot.tif") as theirs:
+        assert np.array_equal(mine.read(1), theirs.read(1))
+
+
+def test_the_same_seed_gives_the_same_figures_and_weights_whatever_else_is_asked(
+    study: Study, archive: Archive, encoder: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    arguments = ("--archive", archive.location, "--scene", "town", "--encoder", encoder, "--shots", 4, "--seeds", 1)
+    assert command("fewshot.py", *arguments, "--out", again).status == 0
+    one, other = results_of(study.folder)["shots"]["4"], results_of(again)["shots"]["4"]
+    assert one["oa"]["per_seed"][:1] == other["oa"]["per_seed"]
+    for kept in ("model-4shot/model.safetensors", "maps/4shot.tif", "maps/4shot.png"):
+        assert (study.folder / kept).read_bytes() == (again / kept).read_bytes()
+
+
+def test_an_earlier_study_is_replaced_and_anything_else_is_not_touched(
+    study: Study, archive: Archive, encoder: Path, tmp_path: Path
+) -> None:
+    arguments = ("--archive", archive.location, "--encoder", f"none:{encoder}", "--shots", "2", "--seeds", 1, "--quick")
+    earlier = shutil.copytree(study.folder, tmp_path / "earlier")
+    assert command("fewshot.py", *arguments, "--out", earlier).status == 0
+    assert not (earlier / "model-1shot").exists()
+    results = results_of(earlier)
+    assert (results["quick"], results["shots"]["2"]["oa"]["ci95"]) == (True, None)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    ended = command("fewshot.py", *arguments, "--out", precious)
+    assert ended.status == 2
+    assert "name another folder" in ended.errors
+    assert [path.name for path in precious.iterdir()] == ["thesis.txt"]
+
+
+def test_a_generated_scene_is_called_one_everywhere(tmp_path: Path) -> None:
+    made = build(["synthetic"], tmp_path / "made")
+    small = write_encoder(made, "synthetic", tmp_path / "encoder")
+    out = tmp_path / "study"
+    arguments = ("--archive", made.location, "--encoder", f"none:{small}", "--shots", "1,2", "--seeds", 2, "--quick")
+    ended = command("fewshot.py", *arguments, "--out", out)
+    assert ended.status == 0, ended.errors
+    assert "synthetic (generated)" in ended.output
+    assert results_of(out)["generated"] is True
+    page = (out / "report.html").read_text()
+    assert "GENERATED SCENE" in page
+    assert "RANDOM ENCODER" in page
+    with rasterio.open(out / "maps" / "2shot.tif") as read:
+        assert read.tags()["GENERATED"] == "true"
+    assert load_classifier(out / "model-2shot").config.generated
+
+
+def test_random_weights_of_an_encoders_configuration_are_a_control(
+    archive: Archive, encoder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "control"
+    arguments = ("--archive", archive.location, "--encoder", f"none:{encoder}", "--shots", "1", "--seeds", 1)
+    assert command("fewshot.py", *arguments, "--out", out).status == 0
+    control = load_classifier(out / "model-1shot").learned.encoder
+    pretrained = load_encoder(encoder)
+    assert control.config == pretrained.config
+    weight = "transformer.blocks.0.mlp.0.weight"
+    assert not (control.state_dict()[weight] == pretrained.state_dict()[weight]).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--shots", "0"], "--shots"),
+        (["--shots", "two"], "--shots two: expected numbers"),
+        (["--shots", "1", "--seeds", "0"], "--seeds"),
+        (["--shots", "1", "--scene", "village"], "no scene 'village'"),
+        (["--shots", "1", "--scene", "plain"], "--scene plain: has no labels"),
+        (["--shots", "1", "--protocol", "official"], "no official split"),
+        (["--shots", "1", "--text", "bank:absent.npy"], "absent.npy"),
+        (["--shots", "1", "--text", "clip"], "expected scratch, bank:FILE or open_clip"),
+        (["--shots", "1", "--encoder", "absent"], "absent: expected an encoder's"),
+        (["--shots", "1", "--encoder", "none:absent"], "absent: expected an encoder's"),
+        (["--shots", "1", "--archive", "absent"], "absent"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_leaves_nothing(
+    archive: Archive, tmp_path: Path, arguments: list[str], fault: str
+) -> None:
+    out = tmp_path / "out"
+    given = ["--archive", archive.location, "--encoder", "none", *arguments]
+    ended = command("fewshot.py", *given, "--out", out)
+    assert ended.status == 2
+    assert fault in ended.errors
+    assert len([line for line in ended.errors.splitlines() if line.startswith("error: ")]) == 1
+    assert "Traceback" not in ended.errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_labelled_scenes_want_a_name(archive: Archive, tmp_path: Path) -> None:
+    del archive
+    two = build(["synthetic", "synthetic-vnir"], tmp_path / "two")
+    ended = command(
+        "fewshot.py", "--archive", two.location, "--encoder", "none", "--shots", "1", "--out", tmp_path / "o"
+    )
+    assert ended.status == 2
+    assert "synthetic, synthetic-vnir" in ended.errors
+
+
+def test_a_damaged_classifier_is_refused_by_name(study: Study, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+
+    def copied() -> Path:
+        shutil.rmtree(broken, ignore_errors=True)
+        shutil.copytree(study.folder / "model-1shot", broken)
+        return broken
+
+    weights = copied() / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(BadInput, match=r"model\.safetensors: not a classifier's weights"):
+        load_classifier(broken)
+    (copied() / "config.json").unlink()
+    with pytest.raises(BadInput, match=r"config\.json"):
+        load_classifier(broken)
+    config = copied() / "config.json"
+    config.write_text(config.read_text().replace('"format_version": 1', '"format_version": 9', 1))
+    with pytest.raises(BadInput, match="format_version: expected 1, found 9"):
+        load_classifier(broken)
+    shutil.rmtree(copied() / "encoder")
+    with pytest.raises(BadInput, match="encoder"):
+        load_classifier(broken)
