@@ -89,10 +89,10 @@ class ScratchText(TextSide):
         self.register_buffer("tokens_CL", torch.searchsorted(vocabulary, tokens_CL), persistent=False)
         # open_clip's end token has the highest id, and is where a causal text tower is read out
         self.register_buffer("ends_C", tokens_CL.argmax(dim=1), persistent=False)
-        self.embed = nn.Embedding.from_pretrained(torch.empty(len(vocabulary), self.width), freeze=False)
         self.places = nn.Parameter(torch.empty(tokens_CL.shape[1], self.width))
         with torch.random.fork_rng(devices=[]):
             # torch draws first weights from its global generator; ours take their place below
+            self.embed = nn.Embedding(len(vocabulary), self.width)
             layer = nn.TransformerEncoderLayer(
                 self.width,
                 SCRATCH_HEADS,

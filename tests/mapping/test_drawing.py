@@ -59,7 +59,7 @@ def test_ids_above_255_keep_their_value(archive: Archive, tmp_path: Path) -> Non
 def test_gis_programs_find_the_class_names(archive: Archive, tmp_path: Path) -> None:
     class_map = np.ones((HEIGHT, WIDTH), np.uint8)
     write_geotiff(tmp_path / "map.tif", class_map, archive.scene("town"), classes(1, 3), {})
-    written = ElementTree.parse(tmp_path / "map.tif.aux.xml")  # noqa: S314: our own file
+    written = ElementTree.parse(tmp_path / "map.tif.aux.xml")  # noqa: S314
     names = [node.text for node in written.iter("Category")]
     assert names == ["unmapped", "kind 1", None, "kind 3"]
 
