@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +20,7 @@ Value = str | int | float | bool | None
 Row = Mapping[str, Value]
 
 LOWEST, HIGHEST = "lowest_", "highest_"
+_NO_LIMIT = 1000
 
 # the words of a key that say what its number counts or measures; a plural noun (workers, shots) counts itself
 _UNITS = {"s", "ms", "us", "h", "nm", "m", "db", "per", "percent", "fraction", "ratio", "flop", "gflop", "tflop"}
@@ -100,13 +102,18 @@ def repeated(measure: Callable[[], Row], repeats: int) -> dict[str, Value]:
 def print_table(title: str, rows: Sequence[Row], console: Console | None = None) -> None:
     """Prints rows as a table, one column a key; a number with a spread reads ``median (lowest to highest)``."""
     columns = [key for key in dict.fromkeys(k for row in rows for k in row) if not key.startswith((LOWEST, HIGHEST))]
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_cell(row, column) for column in columns))
-    (console or Console()).print(table)
+    console = console or Console()
+    if not console.is_terminal:  # a file or a pipe has no width to fit
+        console.width = max(
+            console.width, console.measure(table, options=console.options.update(width=_NO_LIMIT)).maximum
+        )
+    console.print(table)
 
 
 def _cell(row: Row, key: str) -> str:
@@ -124,6 +131,16 @@ def _text(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else value
+
+
+def check_destination(path: Path | None) -> None:
+    """Refuses a ``--json`` that could not be written, before anything is measured.
+
+    Raises:
+        BadInput: the folder to write to does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise BadInput(f"--json {path}: expected a file in a folder that exists")
 
 
 def write_json(path: Path, config: Mapping[str, object], rows: Sequence[Row]) -> None:
@@ -144,8 +161,7 @@ def write_json(path: Path, config: Mapping[str, object], rows: Sequence[Row]) ->
             raise ValueError(f"{key}: a row's numbers have their unit in the key's name, such as {key}_percent")
     report = {"machine": describe_machine(), "config": dict(config), "rows": [dict(row) for row in rows]}
     text = json.dumps(report, indent=2, allow_nan=False)
-    if not path.parent.is_dir():
-        raise BadInput(f"--json {path}: expected a file in a folder that exists")
+    check_destination(path)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text + "\n")
     partial.replace(path)

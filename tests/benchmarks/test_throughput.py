@@ -1,0 +1,77 @@
+"""benchmarks/throughput.py: real runs, the contract's JSON, and figures that agree with each other."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import throughput
+
+from shards.build import build_archive
+from shards.commandline import run_command
+from shards.plan import ArchiveSettings
+from shards.synthetic import GeneratedScene, GeneratedSceneSpec
+
+COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "throughput.py"
+
+
+@pytest.mark.slow
+def test_each_row_is_a_run_whose_figures_agree(generated_archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    ended = subprocess.run(
+        [sys.executable, str(COMMAND), "--quick", "--archive", str(generated_archive), "--json", str(out)],
+        capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "small (generated)" in ended.stdout
+    assert "samples/s" in ended.stdout
+    report = json.loads(out.read_text())
+    assert report.keys() == {"machine", "config", "rows"}
+    assert [(row["precision"], row["workers"]) for row in report["rows"]] == [("float32", 1), ("bfloat16", 1)]
+    for row in report["rows"]:
+        assert row["scenes"] == "small (generated)"
+        assert row["repeats"] == throughput.QUICK.repeats
+        assert row["samples_per_s"] == pytest.approx(row["samples_per_s_per_worker"] * row["workers"])
+        assert 0.0 <= row["data_wait_percent"] < 100.0
+        reached = row["samples_per_s_per_worker"] * row["model_gflop_per_sample"]
+        assert reached == pytest.approx(row["mfu_percent"] / 100.0 * row["matrix_gflop_per_s_per_worker"], rel=0.01)
+
+
+def test_the_published_configuration_comes_first_and_other_rows_change_one_thing() -> None:
+    first, *others = throughput.setups(quick=False)
+    assert (first.precision, first.micro_batch, first.window, first.workers) == ("float32", 128, 11, 1)
+    for other in others:
+        changed = [name for name, value in vars(other).items() if value != getattr(first, name)]
+        assert len(changed) == 1, other
+    assert {name for other in others for name in vars(other) if vars(other)[name] != vars(first)[name]} >= {
+        "precision", "micro_batch", "window",
+    }  # fmt: skip
+
+
+def test_the_generated_scene_has_the_bands_of_the_published_one(tmp_path: Path) -> None:
+    scenes, schemas = throughput.described(throughput.build_generated(tmp_path / "archive", 8))
+    assert "(generated)" in scenes
+    assert [schema.bands for schema in schemas] == [144, 1]
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "--quick", *arguments])
+    assert run_command(throughput.main) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_bad_input_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(throughput, "pretrain", lambda config: pytest.fail(f"ran {config}"))
+    narrow, mixed = tmp_path / "narrow", tmp_path / "mixed"
+    spec = GeneratedSceneSpec(name="one", height=24, width=24, bands=4)
+    build_archive([GeneratedScene(spec)], narrow, ArchiveSettings(tile_size=8, halo=2))
+    other = GeneratedSceneSpec(name="two", height=24, width=24, bands=5)
+    build_archive([GeneratedScene(spec), GeneratedScene(other)], mixed, ArchiveSettings(tile_size=8))
+    assert "nowhere" in refusal(monkeypatch, capsys, "--archive", str(tmp_path / "nowhere"))
+    assert "model.window: expected at most 5" in refusal(monkeypatch, capsys, "--archive", str(narrow))
+    assert "one combination of modalities, found 2" in refusal(monkeypatch, capsys, "--archive", str(mixed))
+    assert "--json" in refusal(monkeypatch, capsys, "--json", str(tmp_path / "absent" / "figures.json"))
