@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +23,7 @@ from shards.errors import BadInput, DamagedArchive
 from shards.manifest import Manifest
 from shards.open_scene import open_scene
 from shards.plan import ArchiveSettings
+from shards.preview import write_previews
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,7 +55,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="shards built at once; more than 1 use Ray")
     parser.add_argument("--add", action="store_true", help="add the scenes to the archive that is there")
-    parser.add_argument("--verify", metavar="ARCHIVE", help="check every byte of an archive instead")
+    parser.add_argument(
+        "--keep-bits", type=int, metavar="BITS", help="round floats to so many bits of mantissa; lossless without"
+    )
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--verify", metavar="ARCHIVE", help="check every byte of an archive instead")
+    other.add_argument("--preview", metavar="ARCHIVE", help="draw each scene of an archive into --out as PNG instead")
     return parser.parse_args()
 
 
@@ -64,9 +71,15 @@ def main() -> int:
         if arguments.scenes or arguments.out is not None:
             raise BadInput("--verify: takes an archive alone, no scenes and no --out")
         return verify(arguments.verify)
+    if arguments.preview is not None:
+        if arguments.scenes:
+            raise BadInput("--preview: takes an archive and --out FOLDER, no scenes")
+        return preview(arguments.preview, arguments.out)
     if not arguments.scenes or arguments.out is None:
-        raise BadInput("expected SCENE [SCENE ...] --out ARCHIVE, or --verify ARCHIVE; see --help")
-    settings = ArchiveSettings(arguments.tile_size, arguments.halo, arguments.samples_per_shard, arguments.memory_mb)
+        raise BadInput("expected SCENE [SCENE ...] --out ARCHIVE, --verify ARCHIVE or --preview ARCHIVE; see --help")
+    settings = ArchiveSettings(
+        arguments.tile_size, arguments.halo, arguments.samples_per_shard, arguments.memory_mb, arguments.keep_bits
+    )
     sources = [open_scene(spec) for spec in arguments.scenes]
     console = Console(stderr=True)
     columns: tuple[ProgressColumn, ...] = (
@@ -100,6 +113,16 @@ def verify(location: str) -> int:
     total = sum(record.bytes for record in archive.manifest.files)
     print(f"{location}: {len(archive.manifest.files)} files, {total / 1e6:,.1f} MB, all as written")
     print(f"fingerprint {archive.fingerprint}")
+    return EXIT_DONE
+
+
+def preview(location: str, out: str | None) -> int:
+    """Draws each scene of an archive, by default into ARCHIVE-preview."""
+    archive = Archive.open(location)
+    if out is None:
+        out = f"{location.rstrip('/').rpartition('://')[2]}-preview"
+    for path in write_previews(archive, Path(out)):
+        print(path)
     return EXIT_DONE
 
 

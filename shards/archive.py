@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from shards.cache import Cache, machine_cache
 from shards.errors import BadInput, DamagedArchive
 from shards.manifest import MANIFEST_NAME, Manifest, SceneRecord, TileRecord, read_manifest
@@ -11,12 +13,16 @@ from shards.source import Labels, Mask, Values
 from shards.store import LocalStore, Store, open_store
 from shards.tiles import Tile, decode_sample
 from shards.verify import Check, find_faults
-from shards.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, open_zarr_scene, read_whole
+from shards.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, open_zarr_scene, read_part
+
+WHOLE = slice(None)
+# what zarr and its codecs raise on damaged metadata and chunks
+CODEC_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A whole scene as read.
+    """A scene, or a part of it, as read.
 
     Attributes:
         record: what the manifest says of it.
@@ -115,8 +121,20 @@ class Archive:
             self.cache.put(key, sample)
         return sample
 
-    def read_scene(self, name: str, modalities: tuple[str, ...] | None = None) -> Scene:
-        """A whole scene, or some of its modalities, with its labels.
+    def read_scene(
+        self,
+        name: str,
+        modalities: tuple[str, ...] | None = None,
+        rows: slice = WHOLE,
+        cols: slice = WHOLE,
+    ) -> Scene:
+        """A scene, or some of its modalities, or some of its rows and columns, with its labels.
+
+        Args:
+            name: the scene.
+            modalities: names of those that are wanted, None for all.
+            rows: rows that are wanted, counted from 0.
+            cols: columns that are wanted.
 
         Raises:
             BadInput: there is no such scene or modality.
@@ -133,16 +151,16 @@ class Archive:
         try:
             group = open_zarr_scene(self.store.zarr_store(record.zarr_path))
 
-            values = {}
-            for stored in map(record.modality, chosen):
-                shape = (record.height, record.width, stored.bands)
-                values[stored.name] = read_whole(group, stored.name, shape, stored.dtype)
-            grid = (record.height, record.width)
-            labels = read_whole(group, LABELS, grid, "uint16") if record.classes else None
-            split = None
-            if record.official_split:
-                split = (read_whole(group, SPLIT_TRAIN, grid, "uint16"), read_whole(group, SPLIT_TEST, grid, "uint16"))
-        except Exception as error:  # codecs raise many kinds on damaged chunks
+            def part(array: str, dtype: str, *bands: int) -> Values:
+                return read_part(group, array, (record.height, record.width, *bands), dtype, (rows, cols))
+
+            def class_ids(array: str) -> Labels:
+                return part(array, "uint16").astype(np.uint16, copy=False)
+
+            values = {m.name: part(m.name, m.dtype, m.bands) for m in map(record.modality, chosen)}
+            labels = class_ids(LABELS) if record.classes else None
+            split = (class_ids(SPLIT_TRAIN), class_ids(SPLIT_TEST)) if record.official_split else None
+        except CODEC_ERRORS as error:
             raise DamagedArchive(self.location, (f"{record.zarr_path}: {type(error).__name__}: {error}",)) from error
         valid = {m: valid_mask(values[m], record.modality(m).missing_value) for m in chosen}
         return Scene(record, values, valid, labels, split)

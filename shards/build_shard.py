@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from shards.codecs import round_bits
 from shards.manifest import SCENES_FOLDER, TILES_FOLDER, FileRecord, TileRecord
 from shards.missing import holds_missing_value, valid_mask
 from shards.plan import Box, ShardPlan
@@ -77,7 +78,7 @@ def _read_with_halo(source: SceneSource, stored: StoredModality, layout: SceneLa
     shape = (box.height + 2 * halo, box.width + 2 * halo, modality.bands)
     block = np.full(shape, stored.missing_value, dtype=stored.dtype)
     place = block[top - box.row + halo : bottom - box.row + halo, left - box.col + halo : right - box.col + halo]
-    place[...] = read
+    place[...] = read if layout.settings.kept_bits is None else round_bits(read, layout.settings.kept_bits)
     if holds_missing_value(place, valid, stored.missing_value):
         raise MissingValueTaken(modality.name)
     place[~valid] = stored.missing_value

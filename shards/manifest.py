@@ -120,7 +120,10 @@ class TileRecord:
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """A scene: grid, modalities, classes, tiles. See `shards.source` for the meaning of what it repeats."""
+    """A scene: grid, modalities, classes, tiles, and the settings it was built with.
+
+    See `shards.source` and `shards.plan.ArchiveSettings` for the meaning of what it repeats.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     name: SceneName
@@ -136,6 +139,7 @@ class SceneRecord:
     tile_size: Size
     halo: Count
     samples_per_shard: Size
+    kept_bits: Annotated[int, Field(ge=1)] | None
     tiles: tuple[TileRecord, ...]
 
     def modality(self, name: str) -> ModalityRecord:

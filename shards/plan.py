@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from shards.errors import BadInput
 
 LARGEST_TILE = 4096
+MANTISSA_BITS = 52  # of a float64
 # a shard's pixels lie in memory this many times at most: as read, as stored, and on their way through the codecs
 COPIES = 4
 
@@ -19,6 +20,7 @@ class ArchiveSettings:
         tile_size: core of a tile, in pixels along a side; also the chunk of the Zarr scene.
         halo: pixels around the core; windows up to 2 * halo + 1 can be cut around every core pixel.
         samples_per_shard: at most so many tiles in a tar, and so many chunks in a Zarr shard.
+        kept_bits: bits of the mantissa that floats keep; the rest are rounded away. None keeps all: lossless.
         memory_mb: megabytes that one worker may take for the pixels of a shard; smaller shards where it is too little.
     """
 
@@ -26,6 +28,7 @@ class ArchiveSettings:
     halo: int = 7
     samples_per_shard: int = 16
     memory_mb: int = 512
+    kept_bits: int | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -37,6 +40,9 @@ class ArchiveSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise BadInput(f"{name}: {value}, expected {low} to {high}")
+
+        if self.kept_bits is not None and not 1 <= self.kept_bits <= MANTISSA_BITS:
+            raise BadInput(f"kept_bits: {self.kept_bits}, expected 1 to {MANTISSA_BITS}")
 
     @property
     def shard_shape(self) -> tuple[int, int]:

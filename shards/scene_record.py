@@ -37,6 +37,7 @@ def scene_record(layout: SceneLayout, results: Sequence[ShardResult]) -> SceneRe
         tile_size=layout.settings.tile_size,
         halo=layout.settings.halo,
         samples_per_shard=layout.settings.samples_per_shard,
+        kept_bits=layout.settings.kept_bits,
         tiles=tuple(itertools.chain.from_iterable(result.tiles for result in results)),
     )
 

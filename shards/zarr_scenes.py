@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numcodecs.blosc
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import zarr
-from zarr.codecs import BloscCodec, BloscShuffle, BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.errors import ZarrUserWarning
 
+from shards.codecs import sharded
 from shards.plan import ArchiveSettings
 from shards.source import Classes, Modality
 
@@ -43,10 +42,6 @@ class SceneLayout:
     transform: tuple[float, float, float, float, float, float] | None
     generated: bool
     settings: ArchiveSettings
-
-
-# threads would leave the order of Blosc's blocks to chance; a worker is one process on one core
-numcodecs.blosc.use_threads = False
 
 
 def create_zarr_scene(folder: Path, layout: SceneLayout) -> zarr.Group:
@@ -100,8 +95,10 @@ def array_of(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     return cast("zarr.Array[Any]", group[name])
 
 
-def read_whole(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
-    """A whole array, which must be as the manifest says before room is made for it.
+def read_part(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str, place: tuple[slice, slice]
+) -> npt.NDArray[Any]:
+    """Rows and columns of an array, which must be as the manifest says before room is made for it.
 
     Raises:
         ValueError: shape or dtype are others.
@@ -109,7 +106,7 @@ def read_whole(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str)
     array = array_of(group, name)
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise ValueError(f"{name}: {array.dtype} in shape {array.shape}, expected {dtype} in shape {shape}")
-    return np.asarray(array[...])
+    return np.asarray(array[place])
 
 
 def _create_modality(group: zarr.Group, stored: StoredModality, layout: SceneLayout) -> None:
@@ -153,22 +150,13 @@ def _create_array(
         attributes = {**attributes, "grid_mapping": "spatial_ref"}
     size = layout.settings.tile_size
     tall, wide = layout.settings.shard_shape
-    codec = ShardingCodec(
-        chunk_shape=(size, size, *bands),
-        codecs=[
-            BytesCodec(),
-            BloscCodec(cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle, typesize=dtype.itemsize),
-            Crc32cCodec(),
-        ],
-        index_codecs=[BytesCodec(), Crc32cCodec()],
-    )
     group.create_array(
         name,
         shape=(layout.height, layout.width, *bands),
         dtype=dtype,
         chunks=(tall * size, wide * size, *bands),
         fill_value=fill_value,
-        serializer=codec,
+        serializer=sharded(dtype, (size, size, *bands)),
         compressors=None,
         filters=None,
         dimension_names=dimensions,

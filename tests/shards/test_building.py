@@ -221,3 +221,30 @@ def test_memory_allowed_decides_the_shards(long_scene: Path, tmp_path: Path, sha
     assert outcome.status == 2
     assert "memory_mb" in outcome.err
     shutil.rmtree(tmp_path / "wide")
+
+
+def test_bit_rounding_is_a_choice_that_the_manifest_records(tmp_path: Path, shard_command: ShardCommand) -> None:
+    values = np.random.default_rng(0).normal(1, 0.1, (32, 32, 6)).astype(np.float32)
+    values[3, 4] = np.nan
+    np.save(tmp_path / "hsi.npy", values)
+    np.save(tmp_path / "counts.npy", pixels(32, 32, 1, "int16"))
+    scene = write_scene(tmp_path, {"hsi": {"files": "hsi.npy"}, "counts": {"files": "counts.npy"}})
+    assert shard_command(scene, "--out", tmp_path / "all").status == 0
+    assert shard_command(scene, "--out", tmp_path / "some", "--keep-bits", 7).status == 0
+    assert shard_command(scene, "--out", tmp_path / "none", "--keep-bits", 0).status == 2
+    whole, rounded = Archive.open(tmp_path / "all"), Archive.open(tmp_path / "some")
+    assert whole.scene("place").kept_bits is None
+    assert rounded.scene("place").kept_bits == 7
+    np.testing.assert_array_equal(whole.read_scene("place").values["hsi"], values)
+    read = rounded.read_scene("place")
+    np.testing.assert_allclose(read.values["hsi"], values, rtol=2**-8)
+    assert not np.array_equal(read.values["hsi"], values, equal_nan=True)
+    assert np.argwhere(~read.valid["hsi"]).tolist() == [[3, 4]]
+    np.testing.assert_array_equal(read.values["counts"], np.load(tmp_path / "counts.npy"))
+    tile = rounded.read_tile(rounded.scene("place").tiles[0])
+    np.testing.assert_array_equal(tile.values["hsi"][7:-7, 7:-7], read.values["hsi"])
+
+    def chunk_bytes(archive: Archive) -> int:
+        return sum(file.bytes for file in archive.manifest.files if "/hsi/c/" in file.path)
+
+    assert chunk_bytes(rounded) < 0.7 * chunk_bytes(whole)

@@ -357,6 +357,23 @@ def test_fuzzed_manifests_end_in_a_clear_error(archive: Path) -> None:
         read_everything(archive)
 
 
+def test_fuzzed_zarr_metadata_and_chunks_end_in_a_clear_error(archive: Path) -> None:
+    rng = np.random.default_rng(2)
+    opened = Archive.open(archive)
+    for name in ("scenes/place.zarr/zarr.json", "scenes/place.zarr/hsi/zarr.json", CHUNK):
+        whole = (archive / name).read_bytes()
+        for _ in range(60):
+            content = bytearray(whole)
+            for _ in range(rng.integers(1, 4)):
+                content[int(rng.integers(len(content)))] = int(rng.integers(256))
+            (archive / name).write_bytes(content)
+            try:
+                assert opened.read_scene("place").values["hsi"].shape == (20, 30, 5)
+            except DamagedArchive:
+                continue
+        (archive / name).write_bytes(whole)
+
+
 def test_fuzzed_tars_end_in_a_clear_error(archive: Path) -> None:
     """Whatever a tar of the right size holds, a tile is read in its shape or refused; its hash always tells."""
     rng = np.random.default_rng(1)
