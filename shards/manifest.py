@@ -67,7 +67,8 @@ class ModalityRecord:
         fwhm_nm: full width at half maximum of each band, where known.
         bad_bands: bands (from 1) that the files called bad.
         mean: per band over valid pixels.
-        std: standard deviation per band over valid pixels; 0 for a constant band.
+        std: standard deviation per band over valid pixels, above 0; for a constant band 1, so that dividing is safe.
+        constant_bands: bands (from 1) that hold one value in every valid pixel: dead channels, nothing to learn from.
         valid_pixels: pixels valid in this modality.
         missing_value: what a missing pixel holds in every band; NaN for floats.
     """
@@ -81,13 +82,9 @@ class ModalityRecord:
     bad_bands: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    constant_bands: tuple[int, ...]
     valid_pixels: Size
     missing_value: MissingValue
-
-    @property
-    def constant_bands(self) -> tuple[int, ...]:
-        """Bands (from 1) that hold one value in every valid pixel: dead channels, which carry nothing to learn."""
-        return tuple(band for band, std in enumerate(self.std, start=1) if std == 0)
 
 
 @dataclass(frozen=True)
@@ -243,8 +240,8 @@ def _contradiction(manifest: Manifest) -> str | None:
             lengths |= {len(known) for known in (modality.wavelengths_nm, modality.fwhm_nm) if known is not None}
             if len(lengths) > 1:
                 return f"{scene.name}: {modality.name}: as many values a band as it has bands are expected"
-            if not all(std >= 0 and math.isfinite(std) for std in modality.std):
-                return f"{scene.name}: {modality.name}: a standard deviation that is no positive number"
+            if not all(std > 0 for std in modality.std):
+                return f"{scene.name}: {modality.name}: a standard deviation that is not above 0"
         keys = set()
         for tile in scene.tiles:
             if tile.scene != scene.name or tile.key in keys:

@@ -55,8 +55,9 @@ def shown_bands(record: ModalityRecord) -> ShownBands:
     if record.bands < 3:
         return ShownBands((0,), record.name if record.bands == 1 else f"{record.name}, band 1")
     if record.wavelengths_nm is not None:
-        centres = np.array(record.wavelengths_nm)
-        usable = np.where(np.array(record.std) > 0, centres, np.inf)
+        centres = np.array(record.wavelengths_nm, dtype=np.float64)
+        usable = centres.copy()
+        usable[np.array(record.constant_bands, dtype=np.int64) - 1] = np.inf
         for wanted, kind in ((TRUE_COLOUR, "true colour"), (FALSE_COLOUR, "false colour (near infrared as red)")):
             nearest = tuple(int(np.abs(usable - nm).argmin()) for nm in wanted)
             if all(abs(usable[band] - nm) <= COLOUR_REACH_NM for band, nm in zip(nearest, wanted, strict=True)):

@@ -138,7 +138,7 @@ def _draw_spectra(axes: Any, scene: Overview, name: str) -> None:
     x = np.array(centres if centres is not None else range(1, modality.bands + 1), dtype=np.float64)
     mean, std = np.array(modality.mean), np.array(modality.std)
     order = np.argsort(x, kind="stable")
-    order = order[std[order] > 0]  # dead bands say nothing
+    order = order[~np.isin(order + 1, modality.constant_bands)]
     breaks = _breaks(x[order])
 
     def curve(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -58,7 +58,8 @@ def _modality_record(scene: str, stored: StoredModality, total: BandStatistics) 
         modality.fwhm_nm,
         modality.bad_bands,
         total.mean,
-        std,
+        tuple(deviation or 1.0 for deviation in std),
+        tuple(band for band, deviation in enumerate(std, start=1) if not deviation),
         total.count,
         stored.missing_value,
     )

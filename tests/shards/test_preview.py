@@ -19,15 +19,15 @@ from shards.source import Classes
 
 
 def modality(wavelengths: tuple[float, ...] | None, bands: int, dead: tuple[int, ...] = ()) -> ModalityRecord:
-    std = tuple(0.0 if band in dead else 1.0 for band in range(bands))
-    return ModalityRecord("hsi", bands, "float32", wavelengths, None, (), (0.0,) * bands, std, 1, float("nan"))
+    mean, std = (0.0,) * bands, (1.0,) * bands
+    return ModalityRecord("hsi", bands, "float32", wavelengths, None, (), mean, std, dead, 1, float("nan"))
 
 
 @pytest.mark.parametrize(
     ("record", "bands", "word"),
     [
         (modality((440, 470, 550, 655, 900), 5), (3, 2, 1), "true colour"),
-        (modality((470, 550, 655, 660, 900), 5, dead=(2,)), (3, 1, 0), "true colour"),
+        (modality((470, 550, 655, 660, 900), 5, dead=(3,)), (3, 1, 0), "true colour"),
         (modality((560, 650, 850), 3), (2, 1, 0), "near infrared"),
         (modality((1500, 1600, 2100, 2200), 4), (3, 2, 1), "bands 4, 3, 2"),
         (modality(None, 6), (5, 3, 1), "bands 6, 4, 2"),
