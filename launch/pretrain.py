@@ -10,7 +10,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from diffclip_dist.config import PretrainConfig, resolve_config
-from diffclip_dist.engine.ray_run import pretrain
+from diffclip_dist.engine.dry_run import describe, plan_run
+from diffclip_dist.engine.ray_run import check_run_dir, pretrain
 from shards.commandline import run_command
 from shards.embedded import ensure_generated_archive
 
@@ -33,6 +34,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--log-every", type=int, help=f"steps between logged steps ({defaults['log_every']})")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --run-dir")
     parser.add_argument(
+        "--dry-run", action="store_true",
+        help="print settings, parameters, memory by ZeRO stage, steps and an estimate of the time, and start nothing",
+    )  # fmt: skip
+    parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
         help="any other setting, such as model.depth=6, or preset=published|base|large|huge for the model's sizes; "
         "the resolved ones are printed",
@@ -49,6 +54,10 @@ def main() -> int:
     }
     config = resolve_config(arguments.config, given, arguments.settings)
     print(config.to_yaml())
+    if arguments.dry_run:
+        check_run_dir(config, arguments.resume)
+        print(describe(plan_run(config)))
+        return 0
     ensure_generated_archive(config.archive)
     encoder = pretrain(config, arguments.resume)
     print(f"encoder: {encoder}")

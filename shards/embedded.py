@@ -1,14 +1,33 @@
 """The embedded default: an archive of the generated scene, for a first run with nothing at hand."""
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
+from shards.archive import Archive
 from shards.build import build_archive
+from shards.manifest import Manifest
 from shards.open_scene import open_scene
 from shards.plan import ArchiveSettings
 
 GENERATED_SCENE: Final = "synthetic"
 GENERATED_ARCHIVE: Final = "runs/synthetic-archive"
+
+
+def known_manifest(location: str) -> Manifest:
+    """An archive's manifest, without writing anything: the generated scene's is worked out in memory where absent.
+
+    Raises:
+        BadInput: there is no archive at any other place.
+    """
+    if location == GENERATED_ARCHIVE and not Path(location).exists():
+        return _generated_manifest()
+    return Archive.open(location).manifest
+
+
+@cache
+def _generated_manifest() -> Manifest:
+    return build_archive([open_scene(GENERATED_SCENE)], "memory://generated-scene", ArchiveSettings())
 
 
 def ensure_generated_archive(location: str) -> None:

@@ -1,0 +1,95 @@
+"""launch/pretrain.py --dry-run: what a run would be, with nothing started and nothing written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from diffclip_dist.config import resolve_config
+from diffclip_dist.encoder import new_encoder
+from diffclip_dist.engine.dry_run import RunPlan, plan_run
+from diffclip_dist.engine.memory import activation_bytes
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, draw
+from diffclip_dist.stream.batches import WindowBatch
+from diffclip_dist.stream.schema import ModalitySchema
+
+# a run that started Ray would have to reach this, and nothing answers there
+NO_RAY = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
+
+
+def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "launch" / "pretrain.py"), "--dry-run", *arguments]
+    return subprocess.run(command, cwd=folder, env=NO_RAY, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_dry_run_says_what_the_run_would_be_and_leaves_nothing(tmp_path: Path) -> None:
+    done = dry_run(tmp_path, "--workers", "4", "--steps", "160", "--set", "preset=huge", "--set", "precision=bfloat16")
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+    settings, _, figures = done.stdout.partition("\n\n")
+    assert yaml.safe_load(settings)["model"]["depth"] == 36
+    assert "synthetic (generated)" in figures
+    assert re.search(r"parameters +1,0\d\d,\d{3},\d{3}, of which 1,0\d\d,\d{3},\d{3} in the exported encoder", figures)
+    assert "80 steps are an epoch, so 2.00 epochs" in figures  # 128 x 160 pixels, 256 at a time
+    assert re.search(r"time +about [\d.]+ (days|hours|minutes|s), at 40% \(assumed\) of [\d,]+ GFLOP/s", figures)
+    for stage in ("0", "1 \\*", "2", "3"):
+        assert re.search(rf"^ +{stage}( +[\d.]+ [MGT]B){{5}} *$", figures, re.MULTILINE), figures
+
+
+def test_a_dry_run_refuses_what_a_run_would(tmp_path: Path) -> None:
+    absent = dry_run(tmp_path, "--archive", "nowhere")
+    assert (absent.returncode, len(absent.stderr.splitlines())) == (2, 1)
+    assert "nowhere" in absent.stderr
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    taken = dry_run(tmp_path, "--run-dir", "run")
+    assert (taken.returncode, len(taken.stderr.splitlines())) == (2, 1)
+    assert "holds a run already" in taken.stderr
+
+
+def plan(archive: Path, *settings: str) -> RunPlan:
+    return plan_run(resolve_config(None, {"archive": str(archive)}, ["global_batch=24", *settings]))
+
+
+def test_parameters_are_those_of_the_model_that_is_trained(generated_archive: Path) -> None:
+    planned = plan(generated_archive, "model.width=32")
+    encoder = new_encoder(planned.config.model, (ModalitySchema("hsi", 12), ModalitySchema("height", 1)), seed=0)
+    of_encoder = sum(parameter.numel() for parameter in encoder.parameters())
+    assert planned.encoder_parameters == of_encoder
+    assert planned.parameters > planned.encoder_parameters
+
+
+def test_each_stage_shards_what_it_says(generated_archive: Path) -> None:
+    alone, four = plan(generated_archive).states, plan(generated_archive, "workers=4").states
+    for one, shared, by in zip(alone, four, ((1, 1, 1), (1, 1, 4), (1, 4, 4), (4, 4, 4)), strict=True):
+        held = [one.parameters / by[0], one.gradients / by[1], one.optimizer / by[2]]
+        assert [shared.parameters, shared.gradients, shared.optimizer] == pytest.approx(held)
+
+
+def test_the_estimate_of_the_time_follows_the_work(generated_archive: Path) -> None:
+    once = plan(generated_archive, "steps=10")
+    assert once.seconds * once.matrix_rate * 0.4 == pytest.approx(10 * 24 * once.sample_flops)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_activations_are_what_a_real_pass_keeps(precision: str) -> None:
+    config = resolve_config(None, {}, [f"precision={precision}", "model.window=7", "model.width=64"])
+    schemas = (ModalitySchema("hsi", 20), ModalitySchema("lidar", 1))
+    windows = {schema.key: torch.randn(32, 49, schema.bands) for schema in schemas}
+    valid = {schema.key: torch.ones(32, 49, dtype=torch.bool) for schema in schemas}
+    batch = WindowBatch(schemas, torch.arange(32), windows, valid, dense=True)
+    draws = draw(batch, config.model, seed=0, step=0)
+    model = MaskDiffusion(config.model, schemas).to(getattr(torch, precision))
+    tracker = MemTracker()
+    with tracker:
+        loss = model(batch, draws)
+    kept = next(iter(tracker.get_tracker_snapshot("current").values()))
+    held = sum(size for kind, size in kept.items() if str(kind).endswith(("ACT", "TEMP", "OTH")))
+    del loss
+    assert activation_bytes(config, schemas, 32) == pytest.approx(held, rel=0.1)
