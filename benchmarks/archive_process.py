@@ -1,0 +1,76 @@
+"""Tasks that `archive_io.py` runs in processes of their own, to measure their memory or to kill them.
+
+    archive_process.py build|stream|shards OUT SIDE
+
+Prints a first line when the task begins and a line of JSON when it is done.
+"""
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from shards.archive import Archive
+from shards.build import build_archive
+from shards.plan import ArchiveSettings
+from shards.synthetic import GeneratedScene, GeneratedSceneSpec
+
+BANDS: Final = 144
+MANY_SHARDS: Final = ArchiveSettings(samples_per_shard=1)
+WINDOW: Final = 11
+BATCH: Final = 256
+
+
+def houston_like(side: int) -> GeneratedScene:
+    """A generated scene with the bands of Houston2013: 144 of a spectrometer and a height."""
+    return GeneratedScene(GeneratedSceneSpec("generated-144", side, side, BANDS, 380.0, 1050.0))
+
+
+def raw_mb(side: int) -> float:
+    """Megabytes of its pixels: 144 bands of int16 and a height of float32."""
+    return side * side * (BANDS * 2 + 4) / 1e6
+
+
+def stream(out: str) -> int:
+    """Reads and standardises every tile as pretraining does it, and cuts a batch of windows from each."""
+    import torch  # here, so that building is measured without it
+
+    from diffclip_dist.stream.sensors import group_scenes
+    from diffclip_dist.stream.tiles import TileReader
+    from diffclip_dist.stream.windows import cut_windows, window_offsets
+
+    torch.set_num_threads(1)
+    (group,) = group_scenes(Archive.open(out).manifest, WINDOW)
+    reader, offsets_N = TileReader(out, WINDOW), window_offsets(WINDOW, group.tile_side)
+    rng, windows = np.random.default_rng(0), 0
+    for index in rng.permutation(len(group.tiles)):
+        tile = reader[0, int(index)]
+        centres_B = tile.centres_V[torch.from_numpy(rng.integers(0, len(tile.centres_V), BATCH))]
+        cut = [cut_windows(values.flatten(0, 1), centres_B, offsets_N) for values in tile.values.values()]
+        windows += len(cut[0])
+    return windows
+
+
+def peak_mb() -> float:
+    """The most memory that this process ever held; unlike getrusage's, without what its parent held before it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
+
+
+def main(task: str, out: str, side: int) -> None:
+    print(f"{task} begins", flush=True)
+    start, windows = time.perf_counter(), 0
+    if task == "stream":
+        windows = stream(out)
+    else:
+        build_archive([houston_like(side)], out, MANY_SHARDS if task == "shards" else ArchiveSettings())
+    print(json.dumps({"wall_s": time.perf_counter() - start, "peak_mb": peak_mb(), "windows": windows}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
