@@ -97,8 +97,8 @@ class PretrainConfig:
     run_dir: str = "runs/pretrain"
     workers: int = 1
     zero_stage: Literal[0, 1, 2, 3] = 1
-    steps: int = 600
-    global_batch: int = 256
+    steps: int = 300
+    global_batch: int = 128
     micro_batch: int = 128
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0

@@ -1,4 +1,4 @@
-"""From nothing to a land-cover map: shards a generated scene, pretrains on it as a Ray job, and maps it from a few shots.
+"""From nothing to a land-cover map: shards a generated scene, pretrains on it as a Ray job, maps it from a few shots.
 
 Starts a Ray head of its own on loopback, with token authentication, and stops only that one. Everything lies in demo/.
 """
@@ -41,7 +41,8 @@ def main() -> int:
     with local_ray_head() as head:
         step(
             "pretraining on it, unlabelled, as a Ray job",
-            "ray", "job", "submit", "--", "python", "launch/pretrain.py", "--archive", archive, "--run-dir", run, *PRETRAIN,
+            "ray", "job", "submit", "--",
+            "python", "launch/pretrain.py", "--archive", archive, "--run-dir", run, *PRETRAIN,
             environment=head.environment,
         )  # fmt: skip
     step(

@@ -146,12 +146,13 @@ def _paint_open_land(piece: Landscape, seed: int, y: Reals, x: Reals, district: 
     patches = value_noise(seed, y, x, 11.0)
     texture = value_noise(seed + 1, y, x, 2.5)
     half = value_noise(seed + 2, y, x, 40.0) < 0.5
+    side = half.astype(np.int64)
 
     crops = district == District.CROPLAND
-    piece.paint(crops, Cover.CROPS, 0.5 + 0.4 * texture, hashes(seed + 3, word, half))
+    piece.paint(crops, Cover.CROPS, 0.5 + 0.4 * texture, hashes(seed + 3, word, side))
     fallow = district == District.FALLOW
-    piece.paint(fallow & half, Cover.BARE_SOIL, 0.05, hashes(seed + 4, word, half))
-    piece.paint(fallow & ~half, Cover.DRY_GRASS, 0.2 + 0.2 * texture, hashes(seed + 4, word, half))
+    piece.paint(fallow & half, Cover.BARE_SOIL, 0.05, hashes(seed + 4, word, side))
+    piece.paint(fallow & ~half, Cover.DRY_GRASS, 0.2 + 0.2 * texture, hashes(seed + 4, word, side))
     piece.paint((fallow & (patches > 0.66)) | (crops & (patches > 0.83)), Cover.SHRUBS, 0.8 + 1.8 * texture, word)
 
     park = district == District.PARK

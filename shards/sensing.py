@@ -6,6 +6,7 @@ C classes.
 """
 
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,14 @@ RIM = 6
 STORED_PER_REFLECTANCE = 10_000
 
 Singles = npt.NDArray[np.float32]
+Kind = TypeVar("Kind", bound=np.generic)
 
 # the sun stands in the south-east at an elevation of 50 degrees: per diagonal step the ray climbs by
 _RAY_CLIMB_M = 1.19 * PIXEL_M * 2**0.5
 _RAY_STEPS = 4
 
 
-def inner(array_RQ: npt.NDArray[np.generic], rim: int = RIM) -> npt.NDArray[np.generic]:
+def inner(array_RQ: npt.NDArray[Kind], rim: int = RIM) -> npt.NDArray[Kind]:
     """The block without its rim."""
     return array_RQ[rim:-rim, rim:-rim]
 
@@ -35,7 +37,8 @@ def inner(array_RQ: npt.NDArray[np.generic], rim: int = RIM) -> npt.NDArray[np.g
 @cache
 def _normal_table() -> Singles:
     """The normal distribution as 65,536 equally likely values: 16 bits of a hash index it."""
-    return ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
+    table: Singles = ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
+    return table
 
 
 def _normals(seed: int, y_H: Integers, x_W: Integers, count: int) -> Singles:
@@ -43,7 +46,8 @@ def _normals(seed: int, y_H: Integers, x_W: Integers, count: int) -> Singles:
     fours = np.arange(-(-count // 4))
     words = hashes(seed, y_H[:, None, None], x_W[None, :, None], fours)
     pieces = words.astype("<u8").view("<u2")[..., :count]
-    return _normal_table()[pieces]
+    drawn: Singles = _normal_table()[pieces]
+    return drawn
 
 
 def _blurred(plane_RQ: Reals) -> Reals:

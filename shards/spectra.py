@@ -128,4 +128,4 @@ def reflectance(materials: tuple[str, ...], wavelengths_nm: tuple[float, ...]) -
     nm = np.asarray(wavelengths_nm, dtype=np.float64)
     curves = np.stack([MATERIALS[name].reflectance(nm) for name in materials])
     # six digits are beyond any sensor and below what exp differs by between math libraries
-    return np.round(np.clip(curves, 0.0, 1.0), 6)
+    return np.clip(curves, 0.0, 1.0).round(6)

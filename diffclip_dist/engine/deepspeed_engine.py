@@ -25,10 +25,11 @@ def join_process_group(device: torch.device) -> None:
     )
 
 
-def deepspeed_settings(config: PretrainConfig, world_size: int) -> dict[str, Any]:
+def deepspeed_settings(config: PretrainConfig, world_size: int, load_universal: bool = False) -> dict[str, Any]:
     """The run's settings in DeepSpeed's own terms.
 
-    The learning rate is not among them: it is a function of the step that the trainer sets.
+    The learning rate is not among them: it is a function of the step that the trainer sets. DeepSpeed wants to know
+    beforehand whether the engine will load a checkpoint in its universal form.
     """
     share = config.global_batch // world_size
     micro_batch = min(config.micro_batch, share)
@@ -38,6 +39,7 @@ def deepspeed_settings(config: PretrainConfig, world_size: int) -> dict[str, Any
         "zero_optimization": {"stage": config.zero_stage},
         "bf16": {"enabled": config.precision == "bfloat16"},
         "gradient_clipping": config.optimiser.clip_norm,
+        "checkpoint": {"load_universal": load_universal},
         "steps_per_print": 10**9,
     }
 
@@ -67,7 +69,11 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Op
 
 
 def start_engine(
-    config: PretrainConfig, modalities: Sequence[ModalitySchema], device: torch.device, world_size: int
+    config: PretrainConfig,
+    modalities: Sequence[ModalitySchema],
+    device: torch.device,
+    world_size: int,
+    load_universal: bool = False,
 ) -> DeepSpeedEngine:
     """Builds the model and the engine that shards it."""
     model = build_model(config, modalities).to(device)
@@ -75,7 +81,7 @@ def start_engine(
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=build_optimiser(model, config.optimiser),
-        config=deepspeed_settings(config, world_size),
+        config=deepspeed_settings(config, world_size, load_universal),
         dist_init_required=False,
     )
     return engine

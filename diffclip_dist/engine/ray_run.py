@@ -15,15 +15,15 @@ import ray.train.torch
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from diffclip_dist.config import PretrainConfig, resolve_config, same_run
+from diffclip_dist.engine.checkpoints import CHECKPOINTS, needs_conversion, newest_checkpoint
 from diffclip_dist.engine.progress import follow_metrics
-from diffclip_dist.engine.worker import pretrain_worker
+from diffclip_dist.engine.worker import STOPPED_FILE, pretrain_worker
 from diffclip_dist.stream.order import GlobalOrder
 from diffclip_dist.stream.sensors import group_scenes
 from shards.archive import Archive
 from shards.errors import BadInput, FailedRun
 
 CONFIG_FILE: Final = "config.yaml"
-CHECKPOINTS: Final = "checkpoints"
 
 
 def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
@@ -42,17 +42,21 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
     """
     config = replace(config, archive=str(Path(config.archive).resolve()), run_dir=str(Path(config.run_dir).resolve()))
     run_dir = Path(config.run_dir)
-    check_archive(config)
+    fingerprint = check_archive(config)
     check_run_dir(config, resume)
+    if resume:
+        check_newest_checkpoint(config, fingerprint)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / CONFIG_FILE).write_text(config.to_yaml())
+    (run_dir / STOPPED_FILE).unlink(missing_ok=True)
+    attempt = _next_attempt(run_dir / CHECKPOINTS)
     with ray_cluster(), follow_metrics(run_dir, config.steps):
         trainer = ray.train.torch.TorchTrainer(
-            partial(pretrain_worker, config),
+            partial(pretrain_worker, config, attempt),
             scaling_config=worker_resources(config),
             run_config=ray.train.RunConfig(
-                name=CHECKPOINTS,
-                storage_path=str(run_dir),
+                name=attempt,
+                storage_path=str(run_dir / CHECKPOINTS),
                 failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
             ),
@@ -61,14 +65,21 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
             trainer.fit()
         except TrainingFailedError as error:
             raise FailedRun(f"{run_dir}: {_cause(error)}") from error
+    if (run_dir / STOPPED_FILE).exists():
+        raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
     return run_dir / "encoder"
 
 
-def check_archive(config: PretrainConfig) -> None:
-    """Opens the archive and lays out the order, so that bad input is refused before anything starts."""
+def check_archive(config: PretrainConfig) -> str:
+    """Opens the archive and lays out the order, so that bad input is refused before anything starts.
+
+    Returns:
+        The archive's fingerprint.
+    """
     archive = Archive.open(config.archive)
     groups = group_scenes(archive.manifest, config.model.window)
     GlobalOrder([group.tile_pixels for group in groups], config.order)
+    return archive.fingerprint
 
 
 def check_run_dir(config: PretrainConfig, resume: bool) -> None:
@@ -86,6 +97,27 @@ def check_run_dir(config: PretrainConfig, resume: bool) -> None:
                 f"{run_dir / CONFIG_FILE}: --resume: expected the same {', '.join(changed)}; these differ, "
                 "and another run cannot go on from its checkpoints"
             )
+
+
+def check_newest_checkpoint(config: PretrainConfig, archive_fingerprint: str) -> None:
+    """Refuses a checkpoint that this archive or these workers cannot go on from; says which step the run resumes at."""
+    newest = newest_checkpoint(Path(config.run_dir) / CHECKPOINTS)
+    if newest is None:
+        print("no checkpoint had been finished: starting at step 0")
+        return
+    if newest.state.archive_fingerprint != archive_fingerprint:
+        raise BadInput(
+            f"{config.archive}: --resume: expected the archive with fingerprint {newest.state.archive_fingerprint}, "
+            f"found {archive_fingerprint}: it has changed since"
+        )
+    needs_conversion(newest.state, config.zero_stage, config.workers)
+    print(f"going on from step {newest.state.step}: {newest.folder}")
+
+
+def _next_attempt(checkpoints: Path) -> str:
+    """A name that no earlier start of this run has borne: Ray would go on from an old one silently."""
+    earlier = [int(folder.name.removeprefix("attempt-")) for folder in checkpoints.glob("attempt-*")]
+    return f"attempt-{max(earlier, default=0) + 1:04d}"
 
 
 def worker_resources(config: PretrainConfig) -> ray.train.ScalingConfig:

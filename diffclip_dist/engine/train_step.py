@@ -29,6 +29,18 @@ class StepResult:
     learning_rate: float
 
 
+def probe_loss(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig) -> float:
+    """The run's loss on a batch with the draws of step 0, without moving the weights; every rank must call."""
+    counts_2M = token_counts(batch, config.model)
+    dist.all_reduce(counts_2M)
+    terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
+    with torch.no_grad():
+        for micro_batch in batch.split(config.micro_batch):
+            terms_2M += loss_terms(engine(micro_batch, draw(micro_batch, config.model, config.seed, 0)), counts_2M)
+    dist.all_reduce(terms_2M)
+    return float(weighted_loss(terms_2M, config.model))
+
+
 def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig, step: int) -> StepResult:
     """Takes this rank's share of a global batch through the model and moves the weights.
 

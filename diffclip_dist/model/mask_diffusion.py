@@ -136,5 +136,5 @@ def loss_terms(sums_2M: Tensor, counts_2M: Tensor) -> Tensor:
 
 def weighted_loss(terms_2M: Tensor, config: ModelConfig) -> Tensor:
     """Sum over modalities of L_visible + 0.1 L_masked at the published weights (DiffCLIP, stage 1, loss)."""
-    visible_M, masked_M = terms_2M
+    visible_M, masked_M = terms_2M.unbind()
     return config.visible_weight * visible_M.sum() + config.masked_weight * masked_M.sum()

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,13 @@ class Run:
 Pretrain = Callable[..., Run]
 
 
+def pretrain_command(folder: Path, archive: Path, arguments: Sequence[str], settings: Sequence[str]) -> list[str]:
+    """launch/pretrain.py with a small model."""
+    command = [sys.executable, str(REPOSITORY / "launch" / "pretrain.py"), "--archive", str(archive)]
+    command += ["--run-dir", str(folder), "--global-batch", "24", *arguments]
+    return command + [part for setting in (*SMALL_MODEL, *settings) for part in ("--set", setting)]
+
+
 @pytest.fixture(scope="session")
 def ray_head() -> Iterator[LocalRay]:
     with local_ray_head(cores=2) as head:
@@ -51,9 +58,7 @@ def pretrain(ray_head: LocalRay, generated_archive: Path) -> Pretrain:
     """Runs launch/pretrain.py on the head with a small model; further arguments come last."""
 
     def run(folder: Path, *arguments: str, settings: tuple[str, ...] = (), archive: Path = generated_archive) -> Run:
-        command = [sys.executable, str(REPOSITORY / "launch" / "pretrain.py"), "--archive", str(archive)]
-        command += ["--run-dir", str(folder), "--global-batch", "24", *arguments]
-        command += [part for setting in (*SMALL_MODEL, *settings) for part in ("--set", setting)]
+        command = pretrain_command(folder, archive, arguments, settings)
         ended = subprocess.run(command, env=ray_head.environment, capture_output=True, text=True, timeout=300)
         return Run(ended.returncode, ended.stdout, ended.stderr, folder)
 
