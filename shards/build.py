@@ -1,13 +1,10 @@
 """Scenes into an archive, shard by shard, by one process or many, with the same bytes whichever way."""
 
 import hashlib
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from shards.archive import Archive
 from shards.build_shard import MissingValueTaken, ShardResult, build_shard, file_record
@@ -83,8 +80,7 @@ def build_archive(
     files: list[FileRecord] = list(older.files) if older else []
     try:
         with ray_session(workers) if workers > 1 else nullcontext(), open_workplace(out, names, add) as place:
-            for source in sources:
-                record, scene_files = _build_scene(source, place, settings, workers, report)
+            for record, scene_files in _build_scenes(sources, place, settings, workers, report):
                 records.append(record)
                 files.extend(scene_files)
             manifest = new_manifest(tuple(records), tuple(files))
@@ -94,94 +90,131 @@ def build_archive(
     return manifest
 
 
-def _build_scene(
-    source: SceneSource, place: Workplace, settings: ArchiveSettings, workers: int, report: Report
-) -> tuple[SceneRecord, list[FileRecord]]:
-    """Builds one scene, with other missing values where a first choice turns out to be taken by a valid pixel."""
-    candidates = {modality.name: missing_candidates(modality) for modality in source.modalities}
-    stored = {modality.name: _next(candidates[modality.name], source, modality) for modality in source.modalities}
-    while True:
-        chosen = tuple(stored.values())
-        pixel_bytes = sum(one.modality.bands * np.dtype(one.dtype).itemsize for one in chosen)
-        layout = SceneLayout(
-            source.name,
-            source.height,
-            source.width,
-            chosen,
-            source.classes,
-            source.crs_wkt,
-            source.transform,
-            source.generated,
-            fitting_settings(settings, pixel_bytes, source.name),
-        )
-        try:
-            return _build_layout(source, layout, place, workers, report)
-        except MissingValueTaken as taken:
-            modality = stored[taken.modality].modality
-            stored[taken.modality] = _next(candidates[taken.modality], source, modality)
+def _build_scenes(
+    sources: Sequence[SceneSource], place: Workplace, settings: ArchiveSettings, workers: int, report: Report
+) -> list[tuple[SceneRecord, list[FileRecord]]]:
+    """Builds all scenes at once, so that many small ones keep the workers as busy as a large one.
+
+    A scene of which a modality's missing value turns out to be in use by a valid pixel is built again with another.
+    """
+    choices = [_Choice(source) for source in sources]
+    built: dict[int, tuple[SceneRecord, list[FileRecord]]] = {}
+    while len(built) < len(sources):
+        left = [number for number in range(len(sources)) if number not in built]
+        jobs = {number: _job(sources[number], choices[number].stored, place, settings) for number in left}
+        items = [(number, plan) for number, job in jobs.items() for plan in job.plans]
+        shown = {number: Progress(job.layout.name, 0, job.raw_bytes, 0, len(job.plans)) for number, job in jobs.items()}
+        results: dict[int, dict[int, ShardResult]] = {number: {} for number in left}
+        taken: dict[int, str] = {}
+        for number, plan, outcome in run_all(_build_one, jobs, items, workers):
+            if isinstance(outcome, str):
+                taken[number] = outcome
+                continue
+            results[number][plan.index] = outcome
+            bytes_done = shown[number].bytes_done + plan.box.height * plan.box.width * jobs[number].layout.pixel_bytes
+            shown[number] = replace(shown[number], bytes_done=bytes_done, shards_done=len(results[number]))
+            report(shown[number])
+        for number, job in jobs.items():
+            if number in taken:
+                choices[number].pass_over(taken[number])
+            else:
+                ordered = [results[number][plan.index] for plan in job.plans]
+                files = [*_write_metadata(job), *(file for result in ordered for file in result.files)]
+                built[number] = scene_record(job.layout, ordered), files
+    return [built[number] for number in range(len(sources))]
 
 
-def _next(
-    candidates: Iterator[tuple[np.dtype[np.generic], float | int]], source: SceneSource, modality: Modality
-) -> StoredModality:
-    found = next(candidates, None)
-    if found is None:
-        raise BadInput(
-            f"{source.name}: {modality.name}: both ends of {modality.dtype} are in use by valid pixels and no wider "
-            "type is left to mark missing ones; give `nodata` a value that no pixel holds"
-        )
-    return StoredModality(modality, found[0].name, found[1])
+class _Choice:
+    """In which dtype and with which missing value each modality of a scene is stored."""
+
+    def __init__(self, source: SceneSource) -> None:
+        self._scene = source.name
+        self._candidates = {modality.name: missing_candidates(modality) for modality in source.modalities}
+        self._chosen = {modality.name: self._next(modality) for modality in source.modalities}
+
+    @property
+    def stored(self) -> tuple[StoredModality, ...]:
+        return tuple(self._chosen.values())
+
+    def pass_over(self, name: str) -> None:
+        """Takes the next candidate for a modality whose missing value is in use."""
+        self._chosen[name] = self._next(self._chosen[name].modality)
+
+    def _next(self, modality: Modality) -> StoredModality:
+        found = next(self._candidates[modality.name], None)
+        if found is None:
+            raise BadInput(
+                f"{self._scene}: {modality.name}: both ends of {modality.dtype} are in use by valid pixels and no "
+                "wider type is left to mark missing ones; give `nodata` a value that no pixel holds"
+            )
+        return StoredModality(modality, found[0].name, found[1])
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What all shards of a scene share."""
+    """A scene's work.
+
+    Attributes:
+        source: the scene.
+        layout: how it is stored.
+        plans: its shards.
+        place: where they go.
+        key: differs wherever source, layout or settings differ.
+    """
 
     source: SceneSource
     layout: SceneLayout
+    plans: tuple[ShardPlan, ...]
     place: Workplace
     key: str
 
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of all its pixels."""
+        return self.layout.height * self.layout.width * self.layout.pixel_bytes
 
-def _build_layout(
-    source: SceneSource, layout: SceneLayout, place: Workplace, workers: int, report: Report
-) -> tuple[SceneRecord, list[FileRecord]]:
-    files = _write_metadata(layout, place)
-    plans = list(plan_shards(layout.height, layout.width, layout.settings))
+
+def _job(source: SceneSource, stored: tuple[StoredModality, ...], place: Workplace, settings: ArchiveSettings) -> _Job:
+    layout = SceneLayout(
+        source.name,
+        source.height,
+        source.width,
+        stored,
+        source.classes,
+        source.crs_wkt,
+        source.transform,
+        source.generated,
+        settings,
+    )
+    layout = replace(layout, settings=fitting_settings(settings, layout.pixel_bytes, source.name))
     key = hashlib.sha256(f"{layout!r} {source.identity}".encode()).hexdigest()
-    pixel_bytes = sum(one.modality.bands * np.dtype(one.dtype).itemsize for one in layout.modalities)
-    progress = Progress(layout.name, 0, layout.height * layout.width * pixel_bytes, 0, len(plans))
-    report(progress)
-    results: dict[int, ShardResult] = {}
-    for plan, result in run_all(_build_one, _Job(source, layout, place, key), plans, workers):
-        results[plan.index] = result
-        bytes_done = progress.bytes_done + plan.box.height * plan.box.width * pixel_bytes
-        progress = replace(progress, bytes_done=bytes_done, shards_done=len(results))
-        report(progress)
-    ordered = [results[plan.index] for plan in plans]
-    files.extend(itertools.chain.from_iterable(result.files for result in ordered))
-    return scene_record(layout, ordered), files
+    return _Job(source, layout, tuple(plan_shards(layout.height, layout.width, layout.settings)), place, key)
 
 
-def _write_metadata(layout: SceneLayout, place: Workplace) -> list[FileRecord]:
+def _write_metadata(job: _Job) -> list[FileRecord]:
     """Writes the scene's Zarr metadata and coordinates, which belong to no shard."""
-    with place.making() as folder:
-        create_zarr_scene(folder / SCENES_FOLDER / f"{layout.name}.zarr", layout)
+    with job.place.making() as folder:
+        create_zarr_scene(folder / SCENES_FOLDER / f"{job.layout.name}.zarr", job.layout)
         paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         files = [file_record(folder, path, 0) for path in paths]
         for path in paths:
-            place.content.put(folder / path, path)
+            job.place.content.put(folder / path, path)
     return files
 
 
-def _build_one(job: _Job, plan: ShardPlan) -> tuple[ShardPlan, ShardResult]:
-    """Builds a shard, unless an earlier build left it finished."""
+def _build_one(jobs: Mapping[int, _Job], item: tuple[int, ShardPlan]) -> tuple[int, ShardPlan, ShardResult | str]:
+    """Builds a shard, or keeps it if it is finished; gives the modality's name where a missing value is taken."""
+    number, plan = item
+    job = jobs[number]
     name = f"{job.layout.name}/{plan.index:06d}.json"
     if (kept := finished_result(job.place, name, job.key)) is not None:
-        return plan, kept
+        return number, plan, kept
     with job.place.making() as folder:
-        result = build_shard(job.source, job.layout, plan, folder)
+        try:
+            result = build_shard(job.source, job.layout, plan, folder)
+        except MissingValueTaken as taken:
+            return number, plan, taken.modality
         for record in result.files:
             job.place.content.put(folder / record.path, record.path)
     note_result(job.place, name, job.key, result)
-    return plan, result
+    return number, plan, result

@@ -21,6 +21,10 @@ class DamagedArchive(RuntimeError):
         self.faults = faults
         super().__init__(f"{archive}: damaged: " + "; ".join(faults))
 
+    def __reduce__(self) -> tuple[type["DamagedArchive"], tuple[str, tuple[str, ...]]]:
+        """A worker's fault reaches the driver as it is."""
+        return DamagedArchive, (self.archive, self.faults)
+
 
 class FailedRun(RuntimeError):
     """A run that started and could not be finished. Commands exit with status 1; the message is one line."""

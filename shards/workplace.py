@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.errors import BadInput
+from shards.errors import BadInput, FailedRun
 from shards.manifest import MANIFEST_NAME, SCENES_FOLDER, TILES_FOLDER, Manifest, write_manifest
 from shards.store import LocalStore, Store, open_store
 
@@ -92,10 +92,20 @@ def publish(place: Workplace, out: str | Path, manifest: Manifest, scenes: Seque
         manifest: of the whole archive, older scenes included.
         scenes: names of the scenes that were built.
         adding: whether older scenes are there already.
+
+    Raises:
+        FailedRun: a file that a worker finished is not there.
     """
     target = open_store(out)
     listed = {record.path for record in manifest.files}
-    for path in place.content.sizes():
+    there = place.content.sizes()
+    for record in manifest.files:
+        if belongs_to(record.path, scenes) and there.get(record.path) != record.bytes:
+            raise FailedRun(
+                f"{out}: {record.path}: a worker wrote it where this machine sees nothing of it; "
+                "workers on several machines need an archive on storage that all share"
+            )
+    for path in there:
         # left by an earlier build of these scenes that was killed, from other input or with other settings
         if belongs_to(path, scenes) and path not in listed:
             place.content.delete(path)

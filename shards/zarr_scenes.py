@@ -43,6 +43,11 @@ class SceneLayout:
     generated: bool
     settings: ArchiveSettings
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel over all modalities."""
+        return sum(stored.modality.bands * np.dtype(stored.dtype).itemsize for stored in self.modalities)
+
 
 def create_zarr_scene(folder: Path, layout: SceneLayout) -> zarr.Group:
     """Writes the group's metadata and coordinates, and arrays without chunks, into an empty folder."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from small_scenes import ShardCommand, pixels, write_scene
 
 from shards.archive import Archive
+from shards.array_scene import ArrayScene
 from shards.build import Progress, build_archive
 from shards.errors import BadInput, DamagedArchive, FailedRun
 from shards.open_scene import open_scene
@@ -55,6 +57,52 @@ def test_a_fault_in_a_worker_is_as_clear_as_one_here(plain_scene: Path, tmp_path
     with pytest.raises(BadInput, match=r"lidar\.npy: cannot be read"):
         build_archive([source], tmp_path / "archive", SMALL, workers=2)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("workers")
+def test_many_small_scenes_are_built_by_many_workers_as_by_one(tmp_path: Path) -> None:
+    """Some take their second or third missing value, so that they are built again among others that are not."""
+    sources = []
+    for number in range(6):
+        values = pixels(9, 9, 1, "uint8", seed=number)
+        if number % 3:
+            values[0, 0] = 255
+        if number % 3 == 2:
+            values[0, 1] = 0
+        sources.append(ArrayScene(f"scene{number}", {"hsi": values}))
+    build_archive(sources, tmp_path / "one", SMALL)
+    build_archive(sources[::-1], tmp_path / "many", SMALL, workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "many")
+    archive = Archive.open(tmp_path / "many")
+    kinds = [(scene.modalities[0].dtype, scene.modalities[0].missing_value) for scene in archive.manifest.scenes]
+    assert kinds == [("uint8", 255), ("uint8", 0), ("int16", -32768)] * 2
+    for source in sources:
+        read = archive.read_scene(source.name)
+        np.testing.assert_array_equal(read.values["hsi"], source.values["hsi"])
+        assert read.valid["hsi"].all()
+
+
+def test_a_file_that_a_worker_wrote_elsewhere_is_missed_before_publishing(
+    plain_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = LocalStore.put
+
+    def put_on_another_machine(store: LocalStore, file: Path, path: str) -> None:
+        if path.endswith("000001.tar"):
+            file.unlink()
+        else:
+            put(store, file, path)
+
+    monkeypatch.setattr(LocalStore, "put", put_on_another_machine)
+    with pytest.raises(FailedRun, match=r"000001\.tar.*storage that all share"):
+        build_archive([open_scene(str(plain_scene))], tmp_path / "archive", SMALL)
+    assert not (tmp_path / "archive").exists()
+
+
+def test_faults_reach_the_driver_from_a_worker() -> None:
+    damage = DamagedArchive("somewhere", ("one: is missing", "two: 3 bytes, expected 4"))
+    copy = pickle.loads(pickle.dumps(damage))  # noqa: S301  our own, as Ray does it
+    assert (str(copy), copy.archive, copy.faults) == (str(damage), damage.archive, damage.faults)
 
 
 @pytest.fixture

@@ -104,5 +104,11 @@ def check_plain_webdataset(archive: Archive) -> None:
         sample = samples[tile.key]
         assert (sample["json"]["row"], sample["json"]["col"]) == (tile.row, tile.col)
         assert not sample["json"]["generated"]
+        # pixels and their place, nothing else: pretraining cannot see a label
+        assert {name for name in sample if not name.startswith("__")} == {
+            "json",
+            *(f"{m.name}.npy" for m in record.modalities),
+        }
+        assert sample["json"].keys() == {"scene", "generated", "row", "col", "height", "width", "halo"}
         for name, values in archive.read_tile(tile).values.items():
             np.testing.assert_array_equal(sample[f"{name}.npy"], values)

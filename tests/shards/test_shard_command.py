@@ -179,6 +179,15 @@ def test_a_bad_scene_file_is_refused_in_one_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_label_map_of_nothing_but_zeros_is_refused(
+    plain_scene: Path, tmp_path: Path, shard_command: ShardCommand
+) -> None:
+    np.save(plain_scene.parent / "gt.npy", np.zeros((20, 30), np.uint8))
+    outcome = shard_command(plain_scene, "--out", tmp_path / "archive")
+    assert_refused(outcome.status, outcome.err, ("scene.yaml", "labels", "no labelled pixel"))
+    assert not (tmp_path / "archive").exists()
+
+
 def assert_refused(status: int, err: str, words: tuple[str, ...]) -> None:
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert status == 2
