@@ -13,12 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from shards.errors import FailedRun
 
 _LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT_S: Final = 120.0
+# Ray takes 127.0.0.1 for this machine's outward address, and listens on every interface, unless it believes that
+# clusters are impossible here; the variable's name is history, it works on any system
+LOOPBACK_ONLY: Final = MappingProxyType({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def local_ray_head(cores: int | None = None) -> Iterator[LocalRay]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **LOOPBACK_ONLY,
         "RAY_ADDRESS": f"{_LOOPBACK}:{head}",
         # jobs say `python`, and mean this one
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

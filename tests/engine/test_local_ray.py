@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+import psutil
 
 from diffclip_dist.engine.local_ray import LocalRay, ray_command
 
@@ -24,16 +25,9 @@ sys.exit(run_command(main))
 """
 
 
-def processes_with_token(token: str) -> list[str]:
-    """Command lines of processes whose environment holds the token: those of one head."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and token.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue  # it has ended meanwhile
-    return found
+def processes_with_token(token: str) -> list[psutil.Process]:
+    """The processes of one head."""
+    return [process for process in psutil.process_iter() if _holds(process, token)]
 
 
 def test_a_wrong_token_is_refused(ray_head: LocalRay) -> None:
@@ -42,6 +36,25 @@ def test_a_wrong_token_is_refused(ray_head: LocalRay) -> None:
     assert known.returncode == 0, known.stderr
     stranger = {**ray_head.environment, "RAY_AUTH_TOKEN": "0" * 64}
     assert subprocess.run(listing, env=stranger, capture_output=True).returncode != 0
+
+
+def test_a_head_listens_on_loopback_alone(ray_head: LocalRay) -> None:
+    token = ray_head.environment["RAY_AUTH_TOKEN"]
+    listening = [
+        (process.name(), connection.laddr.ip)
+        for process in processes_with_token(token)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > 5
+    assert [place for place in listening if place[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
+
+
+def _holds(process: psutil.Process, token: str) -> bool:
+    try:
+        return process.environ().get("RAY_AUTH_TOKEN") == token
+    except psutil.Error:
+        return False  # it has ended meanwhile
 
 
 def test_sigterm_takes_the_head_down_and_leaves_others_alone(ray_head: LocalRay) -> None:
