@@ -11,7 +11,6 @@ from typing import Final
 import pydantic
 import safetensors
 import safetensors.torch
-import torch
 
 from diffclip_dist.encoder import EncoderConfig, Training, load_encoder, save_encoder
 from diffclip_dist.encoder.storage import FORMAT_VERSION as ENCODER_FORMAT_VERSION
@@ -120,7 +119,7 @@ def load_classifier(folder: Path) -> Classifier:
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         text_CE = weights.pop("text_CE")
         statistics = FeatureStatistics(weights["mean_MF"], weights["deviation_MF"])
-        head = Head(statistics, text_CE.shape[1], torch.Generator())
+        head = Head(statistics, text_CE.shape[1])
         head.load_state_dict(weights)
     except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None

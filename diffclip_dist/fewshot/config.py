@@ -32,8 +32,8 @@ class FewshotConfig:
     readout: Readout = "pixel"
     stride: int = 3
     views: int = 8
-    steps: int = 150
-    learning_rate: float = 1e-3
+    steps: int = 50
+    learning_rate: float = 3e-4
     weight_decay: float = 0.01
     modality_dropout: float = 0.1
     tune_encoder: bool = False

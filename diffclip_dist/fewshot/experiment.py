@@ -1,6 +1,6 @@
 """Shots by seeds: one classifier for each, tested on its own query pixels; the first seed's maps the scene."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 
 from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.head import FeatureStatistics
 from diffclip_dist.fewshot.metrics import Scores, score
 from diffclip_dist.fewshot.protocol import Episode, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.scene import SceneView, view_scene
@@ -119,7 +118,13 @@ def run_task(
     learned = []
     for number, episode in enumerate(episodes):
         report("learning", number, len(episodes))
-        learned.append(_learn(encoder, view, episode, names, class_ids, statistics, task, config))
+        support = Support(
+            episode.support.rows, episode.support.cols, np.searchsorted(class_ids, episode.support.class_ids)
+        )
+        own_text = text
+        if any(True for _ in text.parameters()):  # a text that learns begins anew for each classifier
+            own_text = build_text(task.text, names, torch.Generator().manual_seed(episode.seed))
+        learned.append(learn(encoder, view, support, own_text, statistics, config, episode.seed))
     report("learning", len(episodes), len(episodes))
     wanted = _wanted(view, seen, limit)
     found = _classified(learned, episodes, view, wanted, config, report)
@@ -148,23 +153,6 @@ def _only_present(reference: Reference, view: SceneView) -> Reference:
         reference.names,
         None if split is None else (np.where(view.present, split[0], 0), np.where(view.present, split[1], 0)),
     )
-
-
-def _learn(
-    encoder: MultimodalEncoder,
-    view: SceneView,
-    episode: Episode,
-    names: Sequence[ClassText],
-    class_ids: tuple[int, ...],
-    statistics: FeatureStatistics,
-    task: Task,
-    config: FewshotConfig,
-) -> Learned:
-    support = episode.support
-    targets = np.searchsorted(class_ids, support.class_ids)
-    text = build_text(task.text, names, torch.Generator().manual_seed(episode.seed))
-    pixels = Support(support.rows, support.cols, targets)
-    return learn(encoder, view, pixels, text, statistics, config, episode.seed)
 
 
 def _wanted(view: SceneView, reference: Reference, limit: int | None) -> npt.NDArray[np.bool_]:

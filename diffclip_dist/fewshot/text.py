@@ -12,9 +12,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import open_clip
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -81,6 +79,8 @@ class ScratchText(TextSide):
         self.label = "scratch"
         self.entries = {}
         self.width = SCRATCH_WIDTH
+        from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import, and not every text needs it
+
         tokens_CL = cast(Tensor, SimpleTokenizer()([text.prompt() for text in classes]))
         tokens_CL = tokens_CL[:, : int((tokens_CL != 0).sum(dim=1).max())].contiguous()
         vocabulary = torch.unique(tokens_CL)
@@ -222,6 +222,8 @@ def _bank_names(file: Path, count: int) -> tuple[Path, list[str]]:
 
 
 def _open_clip(source: str, classes: Sequence[ClassText]) -> FrozenText:
+    import open_clip  # takes seconds to import, and not every text needs it
+
     if source.startswith("local-dir:"):
         model_name, pretrained = source, None
         has_weights = True

@@ -71,16 +71,18 @@ def learn(
         text: the class texts; learns in place where it can.
         statistics: of the encoder's features in this scene.
         config: steps, rates, views.
-        seed: of the head's weights and of the views.
+        seed: of the views.
     """
-    generator = torch.Generator().manual_seed(seed)
-    head = Head(statistics, text.width, generator)
+    head = Head(statistics, text.width)
     targets_P = torch.from_numpy(support.targets)
+    first = read_view_in_batches(encoder, _view(scene, support, seed, 0, config), config)
+    with torch.no_grad():
+        head.start_from(first, targets_P, text())
     groups: list[dict[str, object]] = [{"params": [*head.parameters(), *text.parameters()]}]
     if config.tune_encoder:
         encoder = copy.deepcopy(encoder).requires_grad_(True)
         groups.append({"params": list(encoder.parameters()), "lr": config.encoder_learning_rate})
-    seen: list[PixelFeatures] = []
+    seen = [first]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     for step in range(config.steps):
         number = step % config.views

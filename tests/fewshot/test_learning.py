@@ -107,7 +107,25 @@ def test_the_order_of_the_classes_does_not_matter(scene: Scene, model: Multimoda
 
 def head_of(modalities: int = 2) -> Head:
     statistics = FeatureStatistics(torch.zeros(modalities, 8), torch.ones(modalities, 8))
-    return Head(statistics, 4, torch.Generator().manual_seed(0))
+    head = Head(statistics, 4)
+    torch.nn.init.normal_(head.projection_MFE, generator=torch.Generator().manual_seed(0))
+    return head
+
+
+def test_learning_starts_from_the_nearest_class_mean() -> None:
+    draw = torch.Generator().manual_seed(3)
+    support = PixelFeatures(torch.randn(9, 2, 8, generator=draw), torch.ones(9, 2, dtype=torch.bool))
+    targets_P = torch.tensor([0, 0, 0, 1, 1, 3, 3, 3, 3])  # no pixel of class 2
+    queries = PixelFeatures(torch.randn(200, 2, 8, generator=draw), torch.ones(200, 2, dtype=torch.bool))
+    head = Head(FeatureStatistics(torch.zeros(2, 8), torch.ones(2, 8)), 12)
+    text_CE = torch.nn.functional.normalize(1 + torch.randn(4, 12, generator=draw), dim=1)
+    head.start_from(support, targets_P, text_CE)
+    unit = torch.nn.functional.normalize
+    known, asked = unit(support.values_PMF.flatten(1), dim=1), unit(queries.values_PMF.flatten(1), dim=1)
+    means = torch.stack([known[targets_P == index].mean(dim=0) for index in (0, 1, 3)])
+    nearest = torch.tensor([0, 1, 3])[torch.cdist(asked, means).argmin(dim=1)]
+    assert torch.equal(head(queries, text_CE).argmax(dim=1), nearest)
+    assert len(set(nearest.tolist())) == 3
 
 
 def test_a_pixel_is_classified_alone_as_in_company() -> None:

@@ -29,7 +29,8 @@ def classifier(archive: Archive) -> Classifier:
     modalities = archive.scene("town").modalities
     encoder = new_encoder(MODEL, [ModalitySchema.of(modality) for modality in modalities], seed=2)
     statistics = FeatureStatistics(torch.zeros(2, MODEL.width), torch.ones(2, MODEL.width))
-    head = Head(statistics, 8, torch.Generator().manual_seed(0))
+    head = Head(statistics, 8)
+    torch.nn.init.normal_(head.projection_MFE, generator=torch.Generator().manual_seed(0))
     text_CE = torch.nn.functional.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(1)), dim=1)
     colours = class_colours(CLASSES)
     config = ClassifierConfig(
