@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
+from generated_archive import build_generated
 from report import (
     HIGHEST,
     LOWEST,
@@ -35,11 +36,8 @@ from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.stream.schema import ModalitySchema
 from shards.archive import Archive
-from shards.build import build_archive
 from shards.commandline import EXIT_DONE, run_command
 from shards.errors import BadInput
-from shards.plan import ArchiveSettings
-from shards.synthetic import GeneratedScene, GeneratedSceneSpec
 
 
 @dataclass(frozen=True)
@@ -114,13 +112,6 @@ def setups(quick: bool) -> list[Setup]:
     gpus = torch.cuda.device_count()
     varied += [replace(published, workers=count) for count in ((2,) if gpus == 0 else (2, 4, 8)) if gpus in (0, count)]
     return [published, *varied]
-
-
-def build_generated(folder: Path, tile_size: int) -> str:
-    """An archive of a generated scene with the spectrometer and the height of Houston2013: 144 + 1 bands."""
-    spec = GeneratedSceneSpec("generated-144", 8 * tile_size, 8 * tile_size, 144, 380.0, 1050.0)
-    build_archive([GeneratedScene(spec)], folder, ArchiveSettings(tile_size))
-    return str(folder)
 
 
 def described(archive: str) -> tuple[str, tuple[ModalitySchema, ...]]:
