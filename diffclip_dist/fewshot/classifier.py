@@ -3,8 +3,7 @@
 FOLDER/config.json and model.safetensors hold the head and the class vectors, FOLDER/encoder/ the encoder.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +91,8 @@ def save_classifier(folder: Path, classifier: Classifier, encoder_training: Trai
     weights = {name: tensor.detach().contiguous() for name, tensor in learned.head.state_dict().items()}
     safetensors.torch.save_file({**weights, "text_CE": learned.text_CE.contiguous()}, folder / WEIGHTS_FILE)
     partial = folder / f".{CONFIG_FILE}.partial"
-    partial.write_text(json.dumps(asdict(classifier.config), indent=2) + "\n", encoding="utf-8")
+    # pydantic writes a missing value of NaN as null, for JSON knows no NaN
+    partial.write_bytes(pydantic.TypeAdapter(ClassifierConfig).dump_json(classifier.config, indent=2) + b"\n")
     partial.replace(folder / CONFIG_FILE)
 
 

@@ -84,6 +84,16 @@ def test_maps_and_classifiers_are_there_for_every_count_of_shots(study: Study) -
         assert [known.name for known in classifier.config.classes] == list(CLASSES.values())
 
 
+def test_every_json_file_is_strict_json(study: Study) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    files = list(study.folder.rglob("*.json"))
+    assert len(files) == 6
+    for file in files:
+        json.loads(file.read_text(), parse_constant=refuse)
+
+
 def test_a_map_of_the_kept_classifier_is_the_studys_own_map(study: Study, archive: Archive, tmp_path: Path) -> None:
     out = tmp_path / "maps" / "town.tif"
     arguments = ("--archive", archive.location, "--scene", "town", "--out", out)
