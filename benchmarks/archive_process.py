@@ -1,10 +1,9 @@
 """Tasks that `archive_io.py` runs in processes of their own, to measure their memory or to kill them.
 
-    archive_process.py build|stream|shards OUT SIDE
-
 Prints a first line when the task begins and a line of JSON when it is done.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 
 from shards.archive import Archive
 from shards.build import build_archive
+from shards.commandline import EXIT_DONE, run_command
 from shards.plan import ArchiveSettings
 from shards.synthetic import GeneratedScene, GeneratedSceneSpec
 
@@ -62,15 +62,26 @@ def peak_mb() -> float:
     return int(found[1]) * 1024 / 1e6
 
 
-def main(task: str, out: str, side: int) -> None:
-    print(f"{task} begins", flush=True)
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("build", "stream", "shards"), help="shards: build with one tile a shard")
+    parser.add_argument("out", help="the archive that is built or streamed")
+    parser.add_argument("side", type=int, help="side of the generated scene in pixels")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    print(f"{arguments.task} begins", flush=True)
     start, windows = time.perf_counter(), 0
-    if task == "stream":
-        windows = stream(out)
+    if arguments.task == "stream":
+        windows = stream(arguments.out)
     else:
-        build_archive([houston_like(side)], out, MANY_SHARDS if task == "shards" else ArchiveSettings())
+        settings = MANY_SHARDS if arguments.task == "shards" else ArchiveSettings()
+        build_archive([houston_like(arguments.side)], arguments.out, settings)
     print(json.dumps({"wall_s": time.perf_counter() - start, "peak_mb": peak_mb(), "windows": windows}), flush=True)
+    return EXIT_DONE
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    sys.exit(run_command(main))
