@@ -1,6 +1,7 @@
 """Shots by seeds: one classifier for each, tested on its own query pixels; the first seed's maps the scene."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +125,8 @@ def run_task(
         own_text = text
         if any(True for _ in text.parameters()):  # a text that learns begins anew for each classifier
             own_text = build_text(task.text, names, torch.Generator().manual_seed(episode.seed))
-        learned.append(learn(encoder, view, support, own_text, statistics, config, episode.seed))
+        with _one_thread():
+            learned.append(learn(encoder, view, support, own_text, statistics, config, episode.seed))
     report("learning", len(episodes), len(episodes))
     wanted = _wanted(view, seen, limit)
     found = _classified(learned, episodes, view, wanted, config, report)
@@ -143,6 +145,17 @@ def run_task(
             maps[episode.shots] = ids[indices + 1]
     entries = {name: list(used) for name, used in text.entries.items()}
     return Outcome(class_ids, tuple(runs), maps, text.label, entries)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Learning takes many small steps, in which several threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _only_present(reference: Reference, view: SceneView) -> Reference:
