@@ -30,7 +30,8 @@ def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_dry_run_says_what_the_run_would_be_and_leaves_nothing(tmp_path: Path) -> None:
-    done = dry_run(tmp_path, "--workers", "4", "--steps", "160", "--set", "preset=huge", "--set", "precision=bfloat16")
+    run = ("--workers", "4", "--steps", "160", "--global-batch", "256")
+    done = dry_run(tmp_path, *run, "--set", "preset=huge", "--set", "precision=bfloat16")
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
     settings, _, figures = done.stdout.partition("\n\n")
