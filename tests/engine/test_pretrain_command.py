@@ -40,7 +40,7 @@ def test_the_loss_falls(alone: Run) -> None:
     assert sum(alone.losses[-5:]) < 0.8 * sum(alone.losses[:5])
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_two_workers_compute_what_one_computes(pretrain: Pretrain, alone: Run, tmp_path: Path, zero_stage: int) -> None:
     # micro-batches of 5 leave a remainder, and the scene's holes fall on the workers unevenly
     run = pretrain(
