@@ -17,7 +17,8 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from diffclip_dist.config import PretrainConfig, resolve_config, same_run
 from diffclip_dist.engine.checkpoints import CHECKPOINTS, needs_conversion, newest_checkpoint
 from diffclip_dist.engine.progress import follow_metrics
-from diffclip_dist.engine.worker import STOPPED_FILE, pretrain_worker
+from diffclip_dist.engine.rank_run import STOPPED_FILE
+from diffclip_dist.engine.worker import pretrain_worker
 from diffclip_dist.stream.order import GlobalOrder
 from diffclip_dist.stream.sensors import group_scenes
 from shards.archive import Archive

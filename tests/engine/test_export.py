@@ -12,8 +12,8 @@ import torch.multiprocessing
 from diffclip_dist.config import PretrainConfig, resolve_config
 from diffclip_dist.encoder import load_encoder
 from diffclip_dist.engine.deepspeed_engine import join_process_group, start_engine
+from diffclip_dist.engine.rank_run import export_encoder
 from diffclip_dist.engine.train_step import train_step
-from diffclip_dist.engine.worker import export_encoder
 from diffclip_dist.stream.batches import RankShare, WindowBatch, WindowStream
 from diffclip_dist.stream.order import GlobalOrder
 from diffclip_dist.stream.sensors import all_modalities, group_scenes

@@ -1,0 +1,104 @@
+"""Keeps a rank's engine in checkpoints, and starts it from the newest one that is complete."""
+
+import math
+import secrets
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+
+from diffclip_dist.engine.checkpoints import (
+    CHECKPOINTS,
+    RunState,
+    StoredCheckpoint,
+    load_checkpoint,
+    loadable,
+    needs_conversion,
+    newest_checkpoint,
+    prune_other_attempts,
+    save_checkpoint,
+)
+from diffclip_dist.engine.deepspeed_engine import start_engine
+from diffclip_dist.engine.rank_run import RankInputs
+from diffclip_dist.engine.train_step import probe_loss
+from diffclip_dist.stream.batches import WindowBatch
+from shards.errors import FailedRun
+
+_CONVERTED_TOLERANCE: Final = 1e-5  # another split of the batch adds up in another order
+
+
+class KeptCheckpoints:
+    """A run's checkpoints as one rank sees them.
+
+    Args:
+        attempt: the Ray run's name, which is its folder below the run's checkpoints.
+    """
+
+    def __init__(self, attempt: str) -> None:
+        self._attempt = attempt
+        self._token = _agreed_token()
+        self._inputs: RankInputs | None = None
+        self._probe: WindowBatch | None = None
+
+    def start(self, inputs: RankInputs) -> tuple[DeepSpeedEngine, int]:
+        """A fresh engine, or one that goes on from the run's newest complete checkpoint; and the steps done.
+
+        Raises:
+            FailedRun: the newest checkpoint is damaged, belongs to another archive, or does not load as it was saved.
+        """
+        self._inputs = inputs
+        self._probe = next(inputs.stream.batches(0, 1))
+        config, world_size = inputs.config, dist.get_world_size()
+        newest: list[StoredCheckpoint | None] = [newest_checkpoint(Path(config.run_dir) / CHECKPOINTS)]
+        dist.broadcast_object_list(newest)  # all ranks load what rank 0 saw
+        if (checkpoint := newest[0]) is None:
+            return start_engine(config, inputs.modalities, inputs.device, world_size), 0
+        state = checkpoint.state
+        if state.archive_fingerprint != inputs.manifest.fingerprint:
+            raise FailedRun(
+                f"{checkpoint.folder}: expected archive {state.archive_fingerprint}, "
+                f"found {inputs.manifest.fingerprint}: the archive has changed since"
+            )
+        convert = needs_conversion(state, config.zero_stage, world_size)
+        with loadable(checkpoint, convert) as folder:
+            engine = start_engine(config, inputs.modalities, inputs.device, world_size, load_universal=convert)
+            load_checkpoint(engine, folder)
+        loss = probe_loss(engine, self._probe, config)
+        same_arithmetic = not convert and config.zero_stage == state.zero_stage and world_size == state.world_size
+        if not math.isclose(loss, state.probe_loss, rel_tol=0.0 if same_arithmetic else _CONVERTED_TOLERANCE):
+            raise FailedRun(
+                f"{checkpoint.folder}: the loss of the fixed batch is {loss!r}, it was {state.probe_loss!r} when saved"
+            )
+        return engine, state.step
+
+    def save(self, engine: DeepSpeedEngine, step: int) -> None:
+        """Writes a checkpoint, and removes those that are no longer kept."""
+        assert self._inputs is not None
+        assert self._probe is not None
+        config = self._inputs.config
+        state = RunState(
+            step,
+            self._inputs.manifest.fingerprint,
+            config.zero_stage,
+            dist.get_world_size(),
+            probe_loss(engine, self._probe, config),
+            library_versions(),
+        )
+        checkpoints = Path(config.run_dir) / CHECKPOINTS
+        save_checkpoint(engine, state, checkpoints / self._attempt, self._token)
+        if dist.get_rank() == 0:
+            prune_other_attempts(checkpoints, self._attempt, config.keep_checkpoints)
+
+
+def library_versions() -> dict[str, str]:
+    """What wrote a checkpoint."""
+    return {name: metadata.version(name) for name in ("diffclip-dist", "torch", "deepspeed", "ray")}
+
+
+def _agreed_token() -> str:
+    """Names this start of the workers on every rank, so that a step saved anew never meets an unfinished older one."""
+    token = [secrets.token_hex(4)]
+    dist.broadcast_object_list(token)
+    return token[0]
