@@ -64,7 +64,8 @@ def _world_of_one(device: torch.device) -> Iterator[None]:
     rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     before = {name: os.environ.get(name) for name in rank}
     os.environ.update(rank)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1  # type: ignore[attr-defined])
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=0, world_size=1)
     try:
         yield
     finally:
