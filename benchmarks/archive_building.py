@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import yaml
 from archive_process import MANY_SHARDS, houston_like, raw_mb
 from report import Row, median_row
 
-from shards.array_scene import ArrayScene
 from shards.build import build_archive
+from shards.open_scene import open_scene
 from shards.parallel import ray_session
 from shards.plan import ArchiveSettings
 from shards.source import SceneSource
@@ -34,14 +35,16 @@ def folder_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def in_memory(side: int) -> ArrayScene:
-    """The generated scene with its pixels made beforehand, so that building is what is measured."""
+def in_files(folder: Path, side: int) -> SceneSource:
+    """The generated scene written to .npy files beforehand, so that building is what is measured."""
     source = houston_like(side)
     rows, cols = slice(0, side), slice(0, side)
-    values = {modality.name: source.read(modality.name, rows, cols)[0] for modality in source.modalities}
-    return ArrayScene(
-        source.name, values, classes=source.classes, labels=source.read_labels(rows, cols), generated=True
-    )
+    folder.mkdir()
+    for modality in source.modalities:
+        np.save(folder / f"{modality.name}.npy", source.read(modality.name, rows, cols)[0])
+    files = {modality.name: {"files": f"{modality.name}.npy"} for modality in source.modalities}
+    (folder / "scene.yaml").write_text(yaml.safe_dump({"name": "in-files", "modalities": files}))
+    return open_scene(str(folder))
 
 
 def worker_rows(scratch: Path, side: int, repeats: int) -> list[Row]:
@@ -50,7 +53,7 @@ def worker_rows(scratch: Path, side: int, repeats: int) -> list[Row]:
     start = time.perf_counter()
     with ray_session(2):
         ready_s = time.perf_counter() - start
-        sources: dict[str, SceneSource] = {"pixels in memory": in_memory(side), "pixels made up": houston_like(side)}
+        sources = {"pixels in files": in_files(scratch / "files", side), "pixels made up": houston_like(side)}
         for kind, source in sources.items():
             taken: dict[int, list[Row]] = {1: [], 2: []}
             hashes = set()

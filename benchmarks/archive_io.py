@@ -37,9 +37,9 @@ class Size:
     kills: int
 
 
-QUICK: Final = Size(Effort(192, 40, 1024, 40, 1), 128, 1, 256, 1, 512, 192, 2)
+QUICK: Final = Size(Effort(192, 40, 1024, 40, 1), 128, 1, 256, 1, 384, 192, 2)
 # 3712 x 3712 pixels of 144 int16 and 1 float32 bands are 4.0 GB
-FULL: Final = Size(Effort(512, 400, 8192, 400, 5), 256, 3, 1024, 3, 3712, 512, KILLS)
+FULL: Final = Size(Effort(512, 400, 8192, 400, 5), 256, 3, 1024, 5, 3712, 512, KILLS)
 TITLES: Final = {
     "reading": "Windows of 11x11x145 float32, one process, warm cache; medians (lowest to highest)",
     "codecs": "Codecs: bytes on disk over raw bytes of valid pixels, mean of samples (* outside the specification)",
@@ -98,8 +98,12 @@ def draw(rows: list[Row]) -> Figure:
     FigureCanvasAgg(figure)
     reading, codecs, building = figure.subplots(1, 3, width_ratios=[1, 1.6, 0.8])
     ways = [row for row in rows if row["part"] == "reading"]
-    reading.barh([str(row["way"]) for row in ways], [_number(row, "windows_per_s") for row in ways], color="#2b7bba")
+    bars: Any = reading.barh(
+        [str(row["way"]) for row in ways], [_number(row, "windows_per_s") for row in ways], color="#2b7bba"
+    )
+    reading.bar_label(bars, fmt="{:,.0f}", padding=3)
     reading.set_xscale("log")
+    reading.margins(x=0.25)
     reading.invert_yaxis()
     reading.set_title("windows a second (11x11x145 float32)")
     tried = [row for row in rows if row["part"] == "codecs" and row["codec"] != "none"]
@@ -115,7 +119,7 @@ def draw(rows: list[Row]) -> Figure:
     codecs.set_title("codecs (ringed: chosen)")
     codecs.legend(fontsize=8)
     speeds = [row for row in rows if row["part"] == "building"]
-    bars: Any = building.bar(
+    bars = building.bar(
         [f"{row['source']}\n{row['workers']} workers" for row in speeds],
         [_number(row, "speed_up_ratio") for row in speeds],
         color="#1f6b35",

@@ -13,6 +13,7 @@ from diffclip_dist.model.presets import PRESETS
 from diffclip_dist.stream.order import OrderConfig
 from shards.embedded import GENERATED_ARCHIVE
 from shards.errors import BadInput
+from shards.verify import Check
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -28,11 +29,13 @@ class StreamConfig:
         lanes: runs of tiles that a batch is dealt from; divides the global batch. Part of the run's identity.
         pool_tiles: tiles that a lane shuffles at once. Part of the run's identity; bounds memory.
         loader_processes: processes a worker reads ahead with; 0 reads in the worker. Samples are the same.
+        verify: what of the archive is checked before a run begins: every file's ``size``, or its ``hash`` as well.
     """
 
     lanes: int = 8
     pool_tiles: int = 4
     loader_processes: int = 0
+    verify: Check = "size"
 
     def __post_init__(self) -> None:
         _at_least("stream.loader_processes", self.loader_processes, 0)
@@ -222,7 +225,7 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """
     free = {
         "archive", "run_dir", "workers", "zero_stage", "micro_batch", "log_every", "checkpoint_every",
-        "keep_checkpoints", "max_failures", "stream.loader_processes",
+        "keep_checkpoints", "max_failures", "stream.loader_processes", "stream.verify",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))

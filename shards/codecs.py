@@ -8,14 +8,17 @@ smaller still, but only zarr-python can read them. crc32c around each chunk tell
 
 import numcodecs.blosc
 import numpy as np
+import zarr
 from numcodecs.bitround import BitRound
 from zarr.abc.codec import Codec
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
 
 from shards.source import Values
 
-# threads would leave the order of Blosc's blocks to chance; a worker is one process on one core
+# threads would leave the order of Blosc's blocks to chance; a worker is one process on one core, and many workers on a
+# node would have their threads wait for each other
 numcodecs.blosc.use_threads = False
+zarr.config.set({"threading.max_workers": 1})
 
 LEVEL = 1
 BLOCK_BYTES = 1 << 20

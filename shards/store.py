@@ -69,6 +69,11 @@ def open_store(location: str | Path) -> Store:
     return RemoteStore(text.rstrip("/"), filesystem, root.rstrip("/"))
 
 
+def absolute_location(location: str) -> str:
+    """The same place from any working directory: a folder's whole path, a URL as it is."""
+    return location if "://" in location else str(Path(location).resolve())
+
+
 @dataclass(frozen=True)
 class LocalStore:
     """A folder."""

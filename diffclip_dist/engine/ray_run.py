@@ -23,6 +23,7 @@ from diffclip_dist.stream.order import GlobalOrder
 from diffclip_dist.stream.sensors import group_scenes
 from shards.archive import Archive
 from shards.errors import BadInput, FailedRun
+from shards.store import absolute_location
 
 CONFIG_FILE: Final = "config.yaml"
 
@@ -41,7 +42,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         BadInput: the archive, the settings or the run folder do not allow this run; nothing has been written.
         FailedRun: it was started and could not be finished.
     """
-    config = replace(config, archive=str(Path(config.archive).resolve()), run_dir=str(Path(config.run_dir).resolve()))
+    config = replace(config, archive=absolute_location(config.archive), run_dir=str(Path(config.run_dir).resolve()))
     run_dir = Path(config.run_dir)
     fingerprint = check_archive(config)
     check_run_dir(config, resume)
@@ -77,7 +78,7 @@ def check_archive(config: PretrainConfig) -> str:
     Returns:
         The archive's fingerprint.
     """
-    archive = Archive.open(config.archive)
+    archive = Archive.open(config.archive, config.stream.verify)
     groups = group_scenes(archive.manifest, config.model.window)
     GlobalOrder([group.tile_pixels for group in groups], config.order)
     return archive.fingerprint
