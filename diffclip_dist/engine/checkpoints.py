@@ -1,19 +1,14 @@
-"""Checkpoints: complete or absent, uploaded by Ray, and loadable at another world size or ZeRO stage.
+"""Checkpoints: complete or absent, uploaded by Ray, and the same for every world size and ZeRO stage.
 
-A checkpoint is a folder of every rank's shard of the engine's state. Its record, written last by rank 0, lists each
-file with its hash and holds what the run must agree on to go on from it. A folder without a record is not a checkpoint.
-
-DeepSpeed's own files are pickles: they are trusted input, read only from the run's own folder. What is shared with
-others is the exported encoder.
+A checkpoint is a folder with a file of every rank, in the form of `sharded_state`: safetensors, no pickle. Its record,
+written last by rank 0, lists each file with its hash and holds what the run must agree on to go on from it. A folder
+without a record is not a checkpoint.
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
-from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -22,14 +17,13 @@ import pydantic
 import ray.train
 import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
-from deepspeed.checkpoint import ds_to_universal
 
-from shards.errors import BadInput, FailedRun
+from diffclip_dist.config import PretrainConfig
+from diffclip_dist.engine.sharded_state import write_state
+from shards.errors import FailedRun
 
 CHECKPOINTS: Final = "checkpoints"  # in the run's folder: a folder an attempt, in it a folder a checkpoint
-TAG: Final = "engine"
 RECORD_FILE: Final = "checkpoint.json"
-_CONVERTIBLE_STAGES: Final = ((0,), (1, 2), (3,))
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class RunState:
     Attributes:
         step: steps done.
         archive_fingerprint: of the archive that the samples come from.
-        zero_stage: of the engine that wrote it.
+        config: of the run that wrote it.
         world_size: of the run that wrote it.
         probe_loss: loss of one fixed batch, which must be the same after loading.
         versions: of the libraries that wrote it.
@@ -56,7 +50,7 @@ class RunState:
 
     step: int
     archive_fingerprint: str
-    zero_stage: int
+    config: PretrainConfig
     world_size: int
     probe_loss: float
     versions: dict[str, str]
@@ -93,8 +87,7 @@ def save_checkpoint(engine: DeepSpeedEngine, state: RunState, attempt_folder: Pa
     """
     name = f"step-{state.step:08d}-{token}"
     with tempfile.TemporaryDirectory(prefix="diffclip-checkpoint-") as folder:
-        (Path(folder) / TAG).mkdir()  # DeepSpeed makes it on rank 0 alone, and each rank has a folder of its own
-        engine.save_checkpoint(folder, tag=TAG)
+        write_state(engine, Path(folder))
         own_files = _stored_files(Path(folder))
         ray.train.report(
             {"step": state.step},
@@ -145,60 +138,6 @@ def check_files(checkpoint: StoredCheckpoint) -> None:
                 f"{file}: damaged: expected {stored.bytes} bytes with sha256 {stored.sha256}, "
                 f"found {found.bytes} with {found.sha256}"
             )
-
-
-def needs_conversion(state: RunState, zero_stage: int, world_size: int) -> bool:
-    """Whether a checkpoint's shards do not fit the engine that is to load them.
-
-    Raises:
-        BadInput: they cannot be made to fit.
-    """
-    related = next(stages for stages in _CONVERTIBLE_STAGES if state.zero_stage in stages)
-    if zero_stage not in related:
-        raise BadInput(
-            f"checkpoint of step {state.step}: expected --zero-stage {' or '.join(map(str, related))}, "
-            f"found {zero_stage}: DeepSpeed's universal form does not lead from one to the other"
-        )
-    # ZeRO 0 keeps whole states, which load at any world size
-    return state.zero_stage != 0 and (state.zero_stage, state.world_size) != (zero_stage, world_size)
-
-
-@contextmanager
-def loadable(checkpoint: StoredCheckpoint, convert: bool) -> Iterator[Path]:
-    """The folder to load from: the checkpoint's own, or its universal form in a temporary folder beside it.
-
-    Every rank must call; rank 0 checks and converts, which takes as long as writing the whole state once.
-    """
-    universal = checkpoint.folder.parent / f".universal-{checkpoint.folder.name}"
-    if dist.get_rank() == 0:
-        check_files(checkpoint)
-        if convert:
-            shutil.rmtree(universal, ignore_errors=True)
-            ds_to_universal.main(
-                Namespace(
-                    input_folder=str(checkpoint.folder / TAG), output_folder=str(universal / TAG),
-                    num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False, strict=True,
-                    inject_missing_state=True,
-                )
-            )  # fmt: skip
-    dist.barrier()
-    try:
-        yield universal if convert else checkpoint.folder
-    finally:
-        dist.barrier()
-        if convert and dist.get_rank() == 0:
-            shutil.rmtree(universal, ignore_errors=True)
-
-
-def load_checkpoint(engine: DeepSpeedEngine, folder: Path) -> None:
-    """Loads a folder that `loadable` gave into a fresh engine.
-
-    Raises:
-        FailedRun: DeepSpeed found nothing to load; it would only warn.
-    """
-    loaded, _ = engine.load_checkpoint(str(folder), tag=TAG)
-    if loaded is None:
-        raise FailedRun(f"{folder}: DeepSpeed found nothing to load")
 
 
 def _stored_files(folder: Path) -> tuple[StoredFile, ...]:

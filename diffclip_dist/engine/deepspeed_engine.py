@@ -10,6 +10,8 @@ from deepspeed import DeepSpeedEngine
 from torch import Tensor, nn
 
 from diffclip_dist.config import OptimiserConfig, PretrainConfig
+from diffclip_dist.engine.collectives import BUCKET
+from diffclip_dist.engine.sharded_state import whole_state
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.stream.schema import ModalitySchema
 
@@ -25,21 +27,25 @@ def join_process_group(device: torch.device) -> None:
     )
 
 
-def deepspeed_settings(config: PretrainConfig, world_size: int, load_universal: bool = False) -> dict[str, Any]:
+def deepspeed_settings(config: PretrainConfig, world_size: int, parameters: int) -> dict[str, Any]:
     """The run's settings in DeepSpeed's own terms.
 
-    The learning rate is not among them: it is a function of the step that the trainer sets. DeepSpeed wants to know
-    beforehand whether the engine will load a checkpoint in its universal form.
+    The learning rate is not among them: it is a function of the step that the trainer sets.
     """
     share = config.global_batch // world_size
     micro_batch = min(config.micro_batch, share)
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation_steps(config, world_size),
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            # DeepSpeed reserves a whole bucket, 2 GB by default, however small the model
+            "reduce_bucket_size": min(BUCKET, parameters),
+            # by default stage 3 keeps tensors under 1e5 numbers whole on every worker: most of a small model
+            "stage3_param_persistence_threshold": 0,
+        },
         "bf16": {"enabled": config.precision == "bfloat16"},
         "gradient_clipping": config.optimiser.clip_norm,
-        "checkpoint": {"load_universal": load_universal},
         "steps_per_print": 10**9,
     }
 
@@ -73,7 +79,6 @@ def start_engine(
     modalities: Sequence[ModalitySchema],
     device: torch.device,
     world_size: int,
-    load_universal: bool = False,
 ) -> DeepSpeedEngine:
     """Builds the model and the engine that shards it."""
     model = build_model(config, modalities).to(device)
@@ -81,7 +86,7 @@ def start_engine(
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=build_optimiser(model, config.optimiser),
-        config=deepspeed_settings(config, world_size, load_universal),
+        config=deepspeed_settings(config, world_size, sum(parameter.numel() for parameter in model.parameters())),
         dist_init_required=False,
     )
     return engine
@@ -97,9 +102,7 @@ def full_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
     for name, parameter in engine.module.named_parameters():
         if not name.startswith(prefix):
             continue
-        whole = deepspeed.utils.safe_get_full_fp32_param(parameter)
-        if whole is None:  # stage 0 keeps parameters as they are
-            whole = parameter.detach()
+        whole = whole_state(engine, parameter).detach()
         if engine.global_rank == 0:
             weights[name.removeprefix(prefix)] = whole.to("cpu", torch.float32, copy=True)
     return weights

@@ -9,24 +9,24 @@ from typing import Final
 import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 
+from diffclip_dist.config import same_run
 from diffclip_dist.engine.checkpoints import (
     CHECKPOINTS,
     RunState,
     StoredCheckpoint,
-    load_checkpoint,
-    loadable,
-    needs_conversion,
+    check_files,
     newest_checkpoint,
     prune_other_attempts,
     save_checkpoint,
 )
 from diffclip_dist.engine.deepspeed_engine import start_engine
 from diffclip_dist.engine.rank_run import RankInputs
-from diffclip_dist.engine.train_step import probe_loss
+from diffclip_dist.engine.sharded_state import read_state
+from diffclip_dist.engine.train_step import probe_loss, train_step
 from diffclip_dist.stream.batches import WindowBatch
 from shards.errors import FailedRun
 
-_CONVERTED_TOLERANCE: Final = 1e-5  # another split of the batch adds up in another order
+_OTHER_SPLIT_TOLERANCE: Final = 1e-5  # another split of the batch adds up in another order
 
 
 class KeptCheckpoints:
@@ -53,21 +53,26 @@ class KeptCheckpoints:
         config, world_size = inputs.config, dist.get_world_size()
         newest: list[StoredCheckpoint | None] = [newest_checkpoint(Path(config.run_dir) / CHECKPOINTS)]
         dist.broadcast_object_list(newest)  # all ranks load what rank 0 saw
+        engine = start_engine(config, inputs.modalities, inputs.device, world_size)
         if (checkpoint := newest[0]) is None:
-            return start_engine(config, inputs.modalities, inputs.device, world_size), 0
+            return engine, 0
         state = checkpoint.state
         if state.archive_fingerprint != inputs.manifest.fingerprint:
             raise FailedRun(
                 f"{checkpoint.folder}: expected archive {state.archive_fingerprint}, "
                 f"found {inputs.manifest.fingerprint}: the archive has changed since"
             )
-        convert = needs_conversion(state, config.zero_stage, world_size)
-        with loadable(checkpoint, convert) as folder:
-            engine = start_engine(config, inputs.modalities, inputs.device, world_size, load_universal=convert)
-            load_checkpoint(engine, folder)
+        if changed := same_run(config, state.config):
+            raise FailedRun(f"{checkpoint.folder}: expected the same {', '.join(changed)}; these have changed since")
+        if dist.get_rank() == 0:
+            check_files(checkpoint)
+        dist.barrier()
+        # a step that the loaded state wipes out: only with it does every ZeRO stage have moments to load into
+        train_step(engine, self._probe, config, 0)
+        read_state(engine, checkpoint.folder, state.step)
         loss = probe_loss(engine, self._probe, config)
-        same_arithmetic = not convert and config.zero_stage == state.zero_stage and world_size == state.world_size
-        if not math.isclose(loss, state.probe_loss, rel_tol=0.0 if same_arithmetic else _CONVERTED_TOLERANCE):
+        same_arithmetic = (config.zero_stage, world_size) == (state.config.zero_stage, state.world_size)
+        if not math.isclose(loss, state.probe_loss, rel_tol=0.0 if same_arithmetic else _OTHER_SPLIT_TOLERANCE):
             raise FailedRun(
                 f"{checkpoint.folder}: the loss of the fixed batch is {loss!r}, it was {state.probe_loss!r} when saved"
             )
@@ -81,7 +86,7 @@ class KeptCheckpoints:
         state = RunState(
             step,
             self._inputs.manifest.fingerprint,
-            config.zero_stage,
+            config,
             dist.get_world_size(),
             probe_loss(engine, self._probe, config),
             library_versions(),

@@ -15,7 +15,7 @@ import ray.train.torch
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from diffclip_dist.config import PretrainConfig, resolve_config, same_run
-from diffclip_dist.engine.checkpoints import CHECKPOINTS, needs_conversion, newest_checkpoint
+from diffclip_dist.engine.checkpoints import CHECKPOINTS, newest_checkpoint
 from diffclip_dist.engine.progress import follow_metrics
 from diffclip_dist.engine.rank_run import STOPPED_FILE
 from diffclip_dist.engine.worker import pretrain_worker
@@ -102,7 +102,7 @@ def check_run_dir(config: PretrainConfig, resume: bool) -> None:
 
 
 def check_newest_checkpoint(config: PretrainConfig, archive_fingerprint: str) -> None:
-    """Refuses a checkpoint that this archive or these workers cannot go on from; says which step the run resumes at."""
+    """Refuses a checkpoint that this archive cannot go on from; says which step the run resumes at."""
     newest = newest_checkpoint(Path(config.run_dir) / CHECKPOINTS)
     if newest is None:
         print("no checkpoint had been finished: starting at step 0")
@@ -112,7 +112,6 @@ def check_newest_checkpoint(config: PretrainConfig, archive_fingerprint: str) ->
             f"{config.archive}: --resume: expected the archive with fingerprint {newest.state.archive_fingerprint}, "
             f"found {archive_fingerprint}: it has changed since"
         )
-    needs_conversion(newest.state, config.zero_stage, config.workers)
     print(f"going on from step {newest.state.step}: {newest.folder}")
 
 

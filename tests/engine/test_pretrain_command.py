@@ -10,11 +10,13 @@ from conftest import Pretrain, Run
 from diffclip_dist.encoder import load_encoder, read_config
 from shards.archive import Archive
 
+STEPS = 50
+
 
 @pytest.fixture(scope="module")
 def alone(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One worker under ZeRO 0: what all others are held against."""
-    run = pretrain(tmp_path_factory.mktemp("alone") / "run", "--zero-stage", "0", "--steps", "30")
+    run = pretrain(tmp_path_factory.mktemp("alone") / "run", "--zero-stage", "0", "--steps", str(STEPS))
     assert run.status == 0, run.err
     return run
 
@@ -23,7 +25,7 @@ def test_a_run_leaves_what_the_readme_promises(alone: Run, generated_archive: Pa
     config = yaml.safe_load((alone.folder / "config.yaml").read_text())
     assert config["global_batch"] == 24
     assert config["model"]["window"] == 7
-    assert [metrics["step"] for metrics in alone.metrics] == list(range(1, 31))
+    assert [metrics["step"] for metrics in alone.metrics] == list(range(1, STEPS + 1))
     for metrics in alone.metrics:
         assert metrics["samples_per_s"] == pytest.approx(metrics["samples_per_s_per_worker"])
         assert 0.0 <= metrics["data_wait_fraction"] <= 1.0
@@ -44,7 +46,7 @@ def test_the_loss_falls(alone: Run) -> None:
 def test_two_workers_compute_what_one_computes(pretrain: Pretrain, alone: Run, tmp_path: Path, zero_stage: int) -> None:
     # micro-batches of 5 leave a remainder, and the scene's holes fall on the workers unevenly
     run = pretrain(
-        tmp_path / "run", "--zero-stage", str(zero_stage), "--workers", "2", "--steps", "30",
+        tmp_path / "run", "--zero-stage", str(zero_stage), "--workers", "2", "--steps", str(STEPS),
         settings=("micro_batch=5",),
     )  # fmt: skip
     assert run.status == 0, run.err
@@ -57,15 +59,15 @@ def test_two_workers_compute_what_one_computes(pretrain: Pretrain, alone: Run, t
 def test_the_same_seed_gives_the_same_losses_and_another_seed_others(
     pretrain: Pretrain, alone: Run, tmp_path: Path
 ) -> None:
-    again = pretrain(tmp_path / "again", "--zero-stage", "0", "--steps", "30")
+    again = pretrain(tmp_path / "again", "--zero-stage", "0", "--steps", str(STEPS))
     assert again.losses == alone.losses
-    other = pretrain(tmp_path / "other", "--zero-stage", "0", "--steps", "30", "--seed", "1")
+    other = pretrain(tmp_path / "other", "--zero-stage", "0", "--steps", str(STEPS), "--seed", "1")
     assert other.losses[0] != alone.losses[0]
 
 
 def test_a_run_folder_is_not_used_twice(pretrain: Pretrain, alone: Run) -> None:
     before = (alone.folder / "metrics.jsonl").read_bytes()
-    run = pretrain(alone.folder, "--zero-stage", "0", "--steps", "30")
+    run = pretrain(alone.folder, "--zero-stage", "0", "--steps", str(STEPS))
     assert run.status == 2
     assert run.err.strip() == (
         f"error: {alone.folder}: holds a run already; give --resume to go on with it, or another --run-dir"
@@ -74,7 +76,7 @@ def test_a_run_folder_is_not_used_twice(pretrain: Pretrain, alone: Run) -> None:
 
 
 def test_bfloat16_trains_and_exports_float32(pretrain: Pretrain, alone: Run, tmp_path: Path) -> None:
-    run = pretrain(tmp_path / "run", "--steps", "30", "--workers", "2", settings=("precision=bfloat16",))
+    run = pretrain(tmp_path / "run", "--steps", str(STEPS), "--workers", "2", settings=("precision=bfloat16",))
     assert run.status == 0, run.err
     assert run.losses == pytest.approx(alone.losses, rel=0.05)
     assert {str(p.dtype) for p in load_encoder(run.folder / "encoder").parameters()} == {"torch.float32"}

@@ -61,7 +61,7 @@ def start_and_kill(head: LocalRay, command: list[str], run_dir: Path, after_step
 
 
 @pytest.mark.parametrize(
-    ("workers", "zero_stage", "driver"), [(2, 1, False), (1, 2, True)], ids=["same", "2 workers to 1, ZeRO 1 to 2"]
+    ("workers", "zero_stage", "driver"), [(2, 1, False), (1, 3, True)], ids=["same", "2 workers to 1, ZeRO 1 to 3"]
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     ray_head: LocalRay,
@@ -96,7 +96,6 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     ours, theirs = load_encoder(run.folder / "encoder"), load_encoder(undisturbed.folder / "encoder")
     for (name, here), (_, there) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
         assert (here - there).abs().max() < 2e-4, name
-    assert not list((folder / CHECKPOINTS).glob("*/.universal-*"))
 
 
 def test_a_worker_that_dies_is_replaced_within_the_run(
@@ -112,7 +111,7 @@ def test_a_worker_that_dies_is_replaced_within_the_run(
 def test_a_damaged_checkpoint_is_refused_by_name(pretrain: Pretrain, undisturbed: Run) -> None:
     newest = newest_checkpoint(undisturbed.folder / CHECKPOINTS)
     assert newest is not None
-    victim = next(file for file in newest.record.files if file.path.endswith("optim_states.pt"))
+    victim = next(file for file in newest.record.files if file.path.endswith(".safetensors"))
     file = newest.folder / victim.path
     whole = file.read_bytes()
     try:
@@ -131,8 +130,6 @@ def test_a_damaged_checkpoint_is_refused_by_name(pretrain: Pretrain, undisturbed
     [
         (("--seed", "5"), (), "--resume: expected the same seed; these differ"),
         ((), ("model.depth=3", "optimiser.learning_rate=1"), "expected the same optimiser.learning_rate, model.depth"),
-        (("--zero-stage", "0"), (), "expected --zero-stage 1 or 2, found 0"),
-        (("--zero-stage", "3"), (), "expected --zero-stage 1 or 2, found 3"),
     ],
 )
 def test_another_run_cannot_go_on_from_these_checkpoints(
