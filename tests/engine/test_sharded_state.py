@@ -23,7 +23,7 @@ from diffclip_dist.engine.train_step import probe_loss, train_step
 from diffclip_dist.model.mask_diffusion import weighted_loss
 from diffclip_dist.stream.batches import WindowBatch
 
-SAVED, LAST = 4, 8
+SAVED, LAST = 3, 6
 STAGES = range(4)
 
 
