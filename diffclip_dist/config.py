@@ -91,6 +91,7 @@ class PretrainConfig:
         checkpoint_every: steps between checkpoints; the last step always makes one.
         keep_checkpoints: newest checkpoints that are kept.
         max_failures: how often a failed worker group is started anew from the newest checkpoint.
+        timeout_s: seconds after which a worker that waits for the others in a collective gives up.
         stream: how samples are drawn.
         optimiser: how weights are moved.
         model: what is trained.
@@ -109,12 +110,21 @@ class PretrainConfig:
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     max_failures: int = 2
+    timeout_s: int = 600
     stream: StreamConfig = field(default_factory=StreamConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
-        for name in ("workers", "steps", "micro_batch", "log_every", "checkpoint_every", "keep_checkpoints"):
+        for name in (
+            "workers",
+            "steps",
+            "micro_batch",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "timeout_s",
+        ):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_failures", self.max_failures, 0)
         if self.global_batch % self.workers:
@@ -225,7 +235,7 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """
     free = {
         "archive", "run_dir", "workers", "zero_stage", "micro_batch", "log_every", "checkpoint_every",
-        "keep_checkpoints", "max_failures", "stream.loader_processes", "stream.verify",
+        "keep_checkpoints", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))

@@ -64,6 +64,12 @@ def state_bytes(parameters: int, zero_stage: int, workers: int, precision: str) 
     return StateBytes(share(value, 3), share(value, 2), share(master + _MOMENTS, 1))
 
 
+def checkpoint_bytes(parameters: int, zero_stage: int, precision: str) -> int:
+    """What a checkpoint takes on disk, all workers' shards together: parameters and optimizer state."""
+    whole = state_bytes(parameters, zero_stage, 1, precision)
+    return whole.parameters + whole.optimizer
+
+
 def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema], windows: int) -> int:
     """What autograd keeps between the forward and the backward pass of a micro-batch.
 

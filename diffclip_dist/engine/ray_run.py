@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,15 +12,19 @@ from typing import Final
 import ray
 import ray.train
 import ray.train.torch
+import torch
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from diffclip_dist.config import PretrainConfig, resolve_config, same_run
 from diffclip_dist.engine.checkpoints import CHECKPOINTS, newest_checkpoint
+from diffclip_dist.engine.memory import checkpoint_bytes
+from diffclip_dist.engine.preflight import DiskNeed, check_nodes
 from diffclip_dist.engine.progress import follow_metrics
 from diffclip_dist.engine.rank_run import STOPPED_FILE
 from diffclip_dist.engine.worker import pretrain_worker
+from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.stream.order import GlobalOrder
-from diffclip_dist.stream.sensors import group_scenes
+from diffclip_dist.stream.sensors import all_modalities, group_scenes
 from shards.archive import Archive
 from shards.errors import BadInput, FailedRun
 from shards.store import absolute_location
@@ -48,28 +52,50 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
     check_run_dir(config, resume)
     if resume:
         check_newest_checkpoint(config, fingerprint)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / CONFIG_FILE).write_text(config.to_yaml())
-    (run_dir / STOPPED_FILE).unlink(missing_ok=True)
-    attempt = _next_attempt(run_dir / CHECKPOINTS)
-    with ray_cluster(), follow_metrics(run_dir, config.steps):
-        trainer = ray.train.torch.TorchTrainer(
-            partial(pretrain_worker, config, attempt),
-            scaling_config=worker_resources(config),
-            run_config=ray.train.RunConfig(
-                name=attempt,
-                storage_path=str(run_dir / CHECKPOINTS),
-                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
-            ),
-        )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            raise FailedRun(f"{run_dir}: {_cause(error)}") from error
+    with ray_cluster():
+        scaling = worker_resources(config)
+        check_nodes(config, fingerprint, disk_need(config, resume))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / CONFIG_FILE).write_text(config.to_yaml())
+        (run_dir / STOPPED_FILE).unlink(missing_ok=True)
+        with follow_metrics(run_dir, config.steps):
+            _train(config, scaling, _next_attempt(run_dir / CHECKPOINTS))
     if (run_dir / STOPPED_FILE).exists():
         raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
     return run_dir / "encoder"
+
+
+def _train(config: PretrainConfig, scaling: ray.train.ScalingConfig, attempt: str) -> None:
+    run_dir = Path(config.run_dir)
+    trainer = ray.train.torch.TorchTrainer(
+        partial(pretrain_worker, config, attempt),
+        torch_config=ray.train.torch.TorchConfig(timeout_s=config.timeout_s),
+        scaling_config=scaling,
+        run_config=ray.train.RunConfig(
+            name=attempt,
+            storage_path=str(run_dir / CHECKPOINTS),
+            failure_config=ray.train.FailureConfig(
+                max_failures=config.max_failures,
+                # workers that never come up: Ray would try for ever
+                controller_failure_limit=config.max_failures,
+            ),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise FailedRun(f"{run_dir}: {_cause(error)}") from error
+
+
+def disk_need(config: PretrainConfig, resume: bool) -> DiskNeed:
+    """What checkpoints take: those that are kept and the next; a resumed run has its own already, and converts one."""
+    manifest = Archive.open(config.archive).manifest
+    with torch.device("meta"):
+        model = MaskDiffusion(config.model, all_modalities(group_scenes(manifest, config.model.window)))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    each = checkpoint_bytes(parameters, config.zero_stage, config.precision)
+    return DiskNeed(storage=each * (2 if resume else config.keep_checkpoints + 1), scratch=each)
 
 
 def check_archive(config: PretrainConfig) -> str:
@@ -122,14 +148,42 @@ def _next_attempt(checkpoints: Path) -> str:
 
 
 def worker_resources(config: PretrainConfig) -> ray.train.ScalingConfig:
-    """A GPU a worker where the cluster has enough, else an equal share of its cores."""
-    cluster = ray.cluster_resources()
-    use_gpu = cluster.get("GPU", 0.0) >= config.workers
-    cores = cluster.get("CPU", 1.0) / config.workers
-    whole_cores = float(int(cores)) if cores >= 1.0 else cores
+    """A GPU a worker where the cluster has enough, else an equal share of its cores; no worker spans two nodes.
+
+    Raises:
+        BadInput: the cluster has no cores for workers.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    use_gpu = sum(node.get("GPU", 0.0) for node in nodes) >= config.workers
+    hosts = [node for node in nodes if node.get("CPU") and (node.get("GPU") or not use_gpu)]
+    most = [int(node["GPU"]) if use_gpu else config.workers for node in hosts]
+    share = cores_per_worker([node["CPU"] for node in hosts], most, config.workers)
+    if share == 0.0:
+        raise BadInput(f"workers: expected nodes with cores for {config.workers}, found {len(hosts)} with any")
     return ray.train.ScalingConfig(
-        num_workers=config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": whole_cores, "GPU": 1.0 * use_gpu}
+        num_workers=config.workers,
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": share, "GPU": 1.0 * use_gpu},
     )
+
+
+def cores_per_worker(cores: Sequence[float], most: Sequence[int], workers: int) -> float:
+    """The largest equal share with which so many workers fit onto the nodes; whole cores where it is one or more.
+
+    Args:
+        cores: of each node.
+        most: workers that a node takes, whatever its cores.
+        workers: to place.
+
+    Returns:
+        Cores, to Ray's ten-thousandth of a core; 0 where they do not fit at all.
+    """
+    shares = sorted({node / onto for node in cores for onto in range(1, workers + 1)}, reverse=True)
+    for exact in shares:
+        share = float(int(exact)) if exact >= 1.0 else int(exact * 10_000) / 10_000
+        if share and sum(min(int(node / share), limit) for node, limit in zip(cores, most, strict=True)) >= workers:
+            return share
+    return 0.0
 
 
 @contextmanager

@@ -1,0 +1,230 @@
+"""What must hold on every node before a worker starts, each asked by a task that runs there.
+
+The driver answers for its own node. Every wait has a limit, and every fault names the node and what was expected of it.
+"""
+
+import ipaddress
+import os
+import platform
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.filesize import decimal
+
+from diffclip_dist.config import PretrainConfig
+from diffclip_dist.engine.kept_checkpoints import library_versions
+from shards.archive import Archive
+from shards.errors import BadInput, DamagedArchive
+
+_ANSWER_S: Final = 120.0  # a node that has not run Ray tasks before imports torch first
+_SEEN_S: Final = 10.0  # NFS clients may remember for some seconds that a file is absent
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that must be free before a run.
+
+    Attributes:
+        storage: in the run's folder.
+        scratch: in each node's folder for temporary files, where a checkpoint lies until it is uploaded.
+    """
+
+    storage: int
+    scratch: int
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What a node answers.
+
+    Attributes:
+        versions: of Python and the libraries.
+        sees_marker: whether the file that the driver wrote into the run's folder is there.
+        write_fault: why the run's folder cannot be written to; ``None`` where it can.
+        fingerprint: of the archive, or why it cannot be opened.
+        storage_free: bytes in the run's folder.
+        scratch_free: bytes in the folder for temporary files.
+        collectives_fault: why gloo on this node could not be reached from others; ``None`` where it can.
+    """
+
+    versions: Mapping[str, str]
+    sees_marker: bool
+    write_fault: str | None
+    fingerprint: str
+    storage_free: int
+    scratch_free: int
+    collectives_fault: str | None
+
+
+def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> None:
+    """Asks every living node of the cluster that Ray is connected to.
+
+    Args:
+        config: the run's settings, with absolute folders.
+        fingerprint: of the archive, as the driver sees it.
+        need: of disk.
+
+    Raises:
+        BadInput: a node does not hold to what the run needs, named; the run's folder is left as it was.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    with _marker(Path(config.run_dir)) as marker:
+        answers = _ask(nodes, config.archive, marker)
+    expected = inspected_versions()
+    faults = []
+    for node in nodes:
+        answer = answers[node["NodeID"]]
+        found = [answer] if isinstance(answer, str) else _faults(answer, config, expected, fingerprint, need)
+        if not isinstance(answer, str) and answer.collectives_fault and _uses_gloo_across(nodes):
+            found.append(answer.collectives_fault)
+        faults += [f"node {_named(node)}: {fault}" for fault in found]
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise BadInput(faults[0] + more)
+
+
+def inspect_node(archive: str, marker: str) -> NodeReport:
+    """Answers for the node that this process runs on.
+
+    Args:
+        archive: where the archive lies.
+        marker: the file that the driver wrote into the run's folder.
+    """
+    file = Path(marker)
+    deadline = time.monotonic() + _SEEN_S
+    while not (seen := file.is_file()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return NodeReport(
+        versions=inspected_versions(),
+        sees_marker=seen,
+        write_fault=_write_fault(file.parent) if seen else None,
+        fingerprint=_fingerprint(archive),
+        storage_free=shutil.disk_usage(file.parent).free if seen else 0,
+        scratch_free=shutil.disk_usage(tempfile.gettempdir()).free,
+        collectives_fault=_collectives_fault(),
+    )
+
+
+def inspected_versions() -> dict[str, str]:
+    """Versions that must be equal on all nodes."""
+    return {"python": platform.python_version(), **library_versions()}
+
+
+def _ask(nodes: list[dict[str, Any]], archive: str, marker: Path) -> dict[str, NodeReport | str]:
+    """Each node's report, or why there is none, by node."""
+    own = ray.get_runtime_context().get_node_id()
+    task = ray.remote(num_cpus=0, max_retries=0)(inspect_node)
+    asked = {
+        node["NodeID"]: task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(archive, str(marker))
+        for node in nodes
+        if node["NodeID"] != own
+    }
+    answers: dict[str, NodeReport | str] = {own: inspect_node(archive, str(marker))}
+    ready = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)[0] if asked else []
+    for node, answer in asked.items():
+        if answer not in ready:
+            ray.cancel(answer, force=True)
+            answers[node] = f"expected an answer within {_ANSWER_S:.0f} s, found none"
+            continue
+        try:
+            answers[node] = ray.get(answer)
+        except ray.exceptions.RayError as error:  # it has gone, or cannot import what the driver can
+            answers[node] = f"expected diffclip-dist to answer as on the driver, found: {_last_line(error)}"
+    return answers
+
+
+def _faults(
+    report: NodeReport, config: PretrainConfig, expected: Mapping[str, str], fingerprint: str, need: DiskNeed
+) -> Iterator[str]:
+    for name, version in expected.items():
+        if (found := report.versions.get(name)) != version:
+            yield f"expected {name} {version}, as on the driver, found {found}"
+    if not report.sees_marker:
+        yield f"expected {config.run_dir} (--run-dir) to be the driver's, a folder that every node sees, found another"
+    elif report.write_fault is not None:
+        yield f"expected to write to {config.run_dir} (--run-dir), found: {report.write_fault}"
+    elif report.storage_free < need.storage:
+        yield _too_full(config.run_dir, "checkpoints", need.storage, report.storage_free)
+    if report.fingerprint != fingerprint:
+        yield f"expected the archive {fingerprint} at {config.archive}, found: {report.fingerprint}"
+    if report.scratch_free < need.scratch:
+        yield _too_full("its folder for temporary files (TMPDIR)", "a checkpoint", need.scratch, report.scratch_free)
+
+
+def _too_full(place: str, what: str, need: int, free: int) -> str:
+    return f"expected {decimal(need)} free for {what} in {place}, found {decimal(free)}"
+
+
+@contextmanager
+def _marker(run_dir: Path) -> Iterator[Path]:
+    """A file in the run's folder that only who sees this very folder finds; folders made for it go where it fails."""
+    missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    marker = run_dir / f".preflight-{secrets.token_hex(4)}"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        yield marker
+    except OSError as error:
+        raise BadInput(f"{run_dir}: expected a folder to write to, found: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            marker.unlink()
+        for folder in missing:
+            with suppress(OSError):  # another has put something there meanwhile
+                folder.rmdir()
+
+
+def _write_fault(folder: Path) -> str | None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".preflight-") as file:
+            file.write(b"0")
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
+
+
+def _fingerprint(archive: str) -> str:
+    try:
+        return Archive.open(archive).fingerprint
+    except (BadInput, DamagedArchive, OSError) as error:
+        return " ".join(str(error).split())
+
+
+def _collectives_fault() -> str | None:
+    """Gloo listens where the host's name leads, unless it is told an interface."""
+    if interface := os.environ.get("GLOO_SOCKET_IFNAME"):
+        known = [name for _, name in socket.if_nameindex()]
+        return None if interface in known else f"expected GLOO_SOCKET_IFNAME to be one of {known}, found {interface}"
+    host = socket.gethostname()
+    with suppress(OSError):
+        address = socket.gethostbyname(host)
+        if not ipaddress.ip_address(address).is_loopback:
+            return None
+        return f"expected {host} to resolve to an address that others reach, or GLOO_SOCKET_IFNAME, found {address}"
+    return f"expected {host} to resolve to an address, or GLOO_SOCKET_IFNAME, found neither"
+
+
+def _uses_gloo_across(nodes: list[dict[str, Any]]) -> bool:
+    addresses = {node["NodeManagerAddress"] for node in nodes}
+    return len(addresses) > 1 and not any(node["Resources"].get("GPU") for node in nodes)
+
+
+def _named(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']}, {node['NodeID'][:8]})"
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

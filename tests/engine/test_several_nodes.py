@@ -1,0 +1,104 @@
+"""Runs on a real Ray cluster of several node processes: checked before they start, and unmoved by nodes that go."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Pretrain, Run, pretrain_command
+from ray_nodes import RayNodes, ray_nodes
+
+from diffclip_dist.engine.ray_run import cores_per_worker
+
+STEPS = ("--steps", "40", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = pretrain(tmp_path_factory.mktemp("undisturbed") / "run", *STEPS)
+    assert run.status == 0, run.err
+    return run
+
+
+@pytest.fixture
+def nodes() -> Iterator[RayNodes]:
+    """A head that only directs."""
+    with ray_nodes() as cluster:
+        cluster.start("head", cores=0)
+        yield cluster
+
+
+def on(nodes: RayNodes) -> dict[str, str]:
+    return {**nodes.environment, "RAY_ADDRESS": nodes.address}
+
+
+@pytest.mark.timeout(400)
+def test_a_node_that_does_not_hold_to_the_run_is_named_and_nothing_starts(
+    nodes: RayNodes, generated_archive: Path, tmp_path: Path
+) -> None:
+    nodes.start("good", cores=1)
+    # a node with another diffclip-dist
+    other = tmp_path / "other" / "diffclip_dist-9.9.9.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: diffclip-dist\nVersion: 9.9.9\n")
+    path = os.pathsep.join(filter(None, [str(other.parent), nodes.environment.get("PYTHONPATH")]))
+    nodes.start("other", cores=1, PYTHONPATH=path)
+    folder = tmp_path / "deep" / "run"
+    command = pretrain_command(folder, generated_archive, STEPS, ())
+    ended = subprocess.run(command, env=on(nodes), capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: node 127.0.0.1 (")
+    assert line.endswith(": expected diffclip-dist 0.1.0, as on the driver, found 9.9.9")
+    assert not folder.parent.exists()
+
+
+@pytest.mark.timeout(600)
+def test_a_node_that_is_lost_leaves_the_loss_curve_as_it_was(
+    nodes: RayNodes, generated_archive: Path, undisturbed: Run, tmp_path: Path
+) -> None:
+    for name in ("first", "second", "spare"):
+        nodes.start(name, cores=1)
+    folder = tmp_path / "run"
+    settings = ("checkpoint_every=10", "max_failures=3")
+    command = pretrain_command(folder, generated_archive, STEPS, settings)
+    with subprocess.Popen(command, env=on(nodes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        metrics = folder / "metrics.jsonl"
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and run.poll() is None:
+            if metrics.exists() and len(metrics.read_text().splitlines()) >= 13:
+                break
+            time.sleep(0.01)
+        busy = [name for name in ("first", "second", "spare") if has_worker(nodes, name)]
+        assert len(busy) == 2, "one worker a node"
+        nodes.remove(busy[1])
+        out, err = run.communicate(timeout=240)
+        assert run.returncode == 0, err
+    losses = Run(0, out, err, folder).losses
+    assert losses == undisturbed.losses
+
+
+def has_worker(nodes: RayNodes, name: str) -> bool:
+    return name in nodes and bool(nodes.processes(name, "RayTrainWorker"))
+
+
+@pytest.mark.parametrize(
+    ("cores", "most", "workers", "share"),
+    [
+        ([2.0], [2], 1, 2.0),
+        ([2.0], [2], 2, 1.0),
+        ([1.0, 1.0], [1, 1], 1, 1.0),  # the whole cluster's cores lie on no node
+        ([5.0, 3.0], [9, 9], 3, 2.0),
+        ([64.0, 64.0], [8, 8], 16, 8.0),
+        ([64.0, 64.0], [1, 1], 2, 64.0),
+        ([2.0], [4], 3, 0.6666),
+        ([2.0], [1], 2, 0.0),
+        ([], [], 1, 0.0),
+    ],
+)
+def test_workers_take_the_largest_share_that_lets_each_lie_on_one_node(
+    cores: list[float], most: list[int], workers: int, share: float
+) -> None:
+    assert cores_per_worker(cores, most, workers) == share
