@@ -81,6 +81,8 @@ class PretrainConfig:
         archive: where the archive lies.
         run_dir: where the run's files go; on a cluster a folder that every node sees.
         workers: Ray Train workers, one a GPU, or one a process on CPUs.
+        min_workers: fewest workers that the run goes on with when others are lost and not replaced; it takes up to
+            ``workers`` again as nodes come. 0 waits for all of them.
         zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too.
         steps: optimizer steps.
         global_batch: windows a step over all workers; a multiple of the number of workers.
@@ -100,6 +102,7 @@ class PretrainConfig:
     archive: str = GENERATED_ARCHIVE
     run_dir: str = "runs/pretrain"
     workers: int = 1
+    min_workers: int = 0
     zero_stage: Literal[0, 1, 2, 3] = 1
     steps: int = 300
     global_batch: int = 128
@@ -131,6 +134,14 @@ class PretrainConfig:
             raise BadInput(
                 f"global_batch: expected a multiple of the workers ({self.workers}), found {self.global_batch}"
             )
+        if not 0 <= self.min_workers <= self.workers:
+            raise BadInput(f"min_workers: expected 0 to workers ({self.workers}), found {self.min_workers}")
+        for count in range(self.min_workers, self.workers) if self.min_workers else ():
+            if self.global_batch % count:
+                raise BadInput(
+                    f"global_batch: expected a multiple of every number of workers from min_workers "
+                    f"({self.min_workers}) to workers ({self.workers}), found {self.global_batch}"
+                )
         _ = self.order  # validates the stream's settings against the batch
 
     @property
@@ -234,7 +245,7 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     checkpoints) may change; what is computed may not.
     """
     free = {
-        "archive", "run_dir", "workers", "zero_stage", "micro_batch", "log_every", "checkpoint_every",
+        "archive", "run_dir", "workers", "min_workers", "zero_stage", "micro_batch", "log_every", "checkpoint_every",
         "keep_checkpoints", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))

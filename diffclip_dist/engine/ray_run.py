@@ -161,7 +161,7 @@ def worker_resources(config: PretrainConfig) -> ray.train.ScalingConfig:
     if share == 0.0:
         raise BadInput(f"workers: expected nodes with cores for {config.workers}, found {len(hosts)} with any")
     return ray.train.ScalingConfig(
-        num_workers=config.workers,
+        num_workers=(config.min_workers, config.workers) if config.min_workers else config.workers,
         use_gpu=use_gpu,
         resources_per_worker={"CPU": share, "GPU": 1.0 * use_gpu},
     )
