@@ -84,7 +84,7 @@ def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> Non
     faults = []
     for node in nodes:
         answer = answers[node["NodeID"]]
-        found = [answer] if isinstance(answer, str) else _faults(answer, config, expected, fingerprint, need)
+        found = [answer] if isinstance(answer, str) else [*_faults(answer, config, expected, fingerprint, need)]
         if not isinstance(answer, str) and answer.collectives_fault and _uses_gloo_across(nodes):
             found.append(answer.collectives_fault)
         faults += [f"node {_named(node)}: {fault}" for fault in found]

@@ -13,6 +13,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.train.v2.api.config import FailureConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from diffclip_dist.config import PretrainConfig, resolve_config, same_run
@@ -65,7 +66,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
     return run_dir / "encoder"
 
 
-def _train(config: PretrainConfig, scaling: ray.train.ScalingConfig, attempt: str) -> None:
+def _train(config: PretrainConfig, scaling: ScalingConfig, attempt: str) -> None:
     run_dir = Path(config.run_dir)
     trainer = ray.train.torch.TorchTrainer(
         partial(pretrain_worker, config, attempt),
@@ -74,7 +75,7 @@ def _train(config: PretrainConfig, scaling: ray.train.ScalingConfig, attempt: st
         run_config=ray.train.RunConfig(
             name=attempt,
             storage_path=str(run_dir / CHECKPOINTS),
-            failure_config=ray.train.FailureConfig(
+            failure_config=FailureConfig(
                 max_failures=config.max_failures,
                 # workers that never come up: Ray would try for ever
                 controller_failure_limit=config.max_failures,
@@ -147,7 +148,7 @@ def _next_attempt(checkpoints: Path) -> str:
     return f"attempt-{max(earlier, default=0) + 1:04d}"
 
 
-def worker_resources(config: PretrainConfig) -> ray.train.ScalingConfig:
+def worker_resources(config: PretrainConfig) -> ScalingConfig:
     """A GPU a worker where the cluster has enough, else an equal share of its cores; no worker spans two nodes.
 
     Raises:
@@ -160,7 +161,7 @@ def worker_resources(config: PretrainConfig) -> ray.train.ScalingConfig:
     share = cores_per_worker([node["CPU"] for node in hosts], most, config.workers)
     if share == 0.0:
         raise BadInput(f"workers: expected nodes with cores for {config.workers}, found {len(hosts)} with any")
-    return ray.train.ScalingConfig(
+    return ScalingConfig(
         num_workers=(config.min_workers, config.workers) if config.min_workers else config.workers,
         use_gpu=use_gpu,
         resources_per_worker={"CPU": share, "GPU": 1.0 * use_gpu},
