@@ -176,7 +176,9 @@ def _bare_seconds(rank: _Rank, steps: int) -> tuple[float, ...]:
     batch = next(rank.batches(1))
 
     def step() -> None:
-        terms = loss_terms(model(batch, draw(batch, config.model, config.seed, 0)), token_counts(batch, config.model))
+        terms = loss_terms(
+            model(batch, draw(batch, config.model, config.seed, 0)), token_counts(batch, config.model, config.seed, 0)
+        )
         weighted_loss(terms, config.model).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad()
@@ -227,7 +229,7 @@ def _held(rank: _Rank) -> tuple[HeldState, int]:
     found = None
     # the first step makes the optimizer's state
     for number, batch in enumerate(rank.batches(2)):
-        counts = token_counts(batch, rank.config.model)
+        counts = token_counts(batch, rank.config.model, rank.config.seed, number)
         sums = engine(batch, draw(batch, rank.config.model, rank.config.seed, number))
         engine.backward(weighted_loss(loss_terms(sums, counts), rank.config.model))
         found = held_state(engine)

@@ -31,7 +31,7 @@ class StepResult:
 
 def probe_loss(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig) -> float:
     """The run's loss on a batch with the draws of step 0, without moving the weights; every rank must call."""
-    counts_2M = token_counts(batch, config.model)
+    counts_2M = token_counts(batch, config.model, config.seed, 0)
     dist.all_reduce(counts_2M)
     terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConf
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
 
-    counts_2M = token_counts(batch, config.model)
+    counts_2M = token_counts(batch, config.model, config.seed, step)
     dist.all_reduce(counts_2M)
 
     micro_batches = list(batch.split(config.micro_batch))

@@ -38,6 +38,8 @@ class SceneView:
 def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: str) -> MultimodalEncoder:
     """The part of an encoder that a scene needs: its modalities, in the scene's order, and what they share.
 
+    An encoder with the ``wavelength`` stem takes every modality, known to it or not.
+
     Args:
         encoder: may know other sensors too.
         record: the scene.
@@ -47,6 +49,8 @@ def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: s
         BadInput: they share no modality, or one of the scene's modalities goes by a name that the encoder knows with
             other bands only.
     """
+    if encoder.any_sensor:
+        return encoder.for_modalities([ModalitySchema.of(m) for m in record.modalities]).eval().requires_grad_(False)
     schemas = []
     for modality in record.modalities:
         wanted = ModalitySchema.of(modality)

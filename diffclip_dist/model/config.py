@@ -1,9 +1,13 @@
 """The model's settings."""
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from diffclip_dist.model.diffusion import DiffusionConfig
 from shards.errors import BadInput
+
+Fusion = Literal["separate", "joint"]
+StemKind = Literal["bands", "wavelength"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,13 @@ class ModelConfig:
         decoder_width: D of the decoders, a multiple of 4 and of ``heads``; ``None`` is the encoder's.
         timestep_width: width of the timestep's sinusoid, even.
         mask_ratio: share of a window's valid tokens that is hidden from the encoder, in [0, 1).
+        modality_dropout: probability that a window hides one of its modalities whole, in [0, 1); its tokens are then all
+            masked, and a window of one modality keeps it.
+        fusion: ``separate``, each modality a sequence of its own through the shared encoder; or ``joint``, all of a
+            window's modalities one sequence, and a decoder sees at its masked tokens what the encoder made of the
+            other modalities there (as in MultiMAE, Bachmann et al. 2022, without its cross-attention).
+        stem: ``bands``, a layer of its own for each modality's bands; or ``wavelength``, one for every sensor, with
+            weights made from each band's wavelength (DOFA, Xiong et al. 2024), or from its index where unknown.
         visible_weight: weight of the loss over visible tokens.
         masked_weight: weight of the loss over masked tokens.
         diffusion: the noise schedule.
@@ -34,6 +45,9 @@ class ModelConfig:
     decoder_width: int | None = None
     timestep_width: int = 256
     mask_ratio: float = 0.7
+    modality_dropout: float = 0.0
+    fusion: Fusion = "separate"
+    stem: StemKind = "bands"
     visible_weight: float = 1.0
     masked_weight: float = 0.1
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -55,6 +69,11 @@ class ModelConfig:
             raise BadInput(f"model.timestep_width: expected an even number, found {self.timestep_width}")
         if not 0.0 <= self.mask_ratio < 1.0:
             raise BadInput(f"model.mask_ratio: expected 0 or more and below 1, found {self.mask_ratio}")
+        if not 0.0 <= self.modality_dropout < 1.0:
+            raise BadInput(f"model.modality_dropout: expected 0 or more and below 1, found {self.modality_dropout}")
+        for name, kinds in (("fusion", Fusion), ("stem", StemKind)):
+            if getattr(self, name) not in get_args(kinds):
+                raise BadInput(f"model.{name}: expected {' or '.join(get_args(kinds))}, found {getattr(self, name)}")
         if min(self.visible_weight, self.masked_weight) < 0.0 or self.visible_weight + self.masked_weight == 0.0:
             raise BadInput(
                 "model.visible_weight, model.masked_weight: expected no negative weight and one above 0, "

@@ -5,6 +5,7 @@ E the decoder's.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffclip_dist.model.config import ModelConfig
@@ -33,16 +34,22 @@ class ModalityDecoder(nn.Module):
         self.transformer = Transformer(config.decoder_depth, width, config.heads, config.mlp_ratio)
         self.head = nn.Linear(width, bands)
 
-    def forward(self, encoded_BSD: Tensor, mask: TokenMask, positions_NE: Tensor) -> Tensor:
-        """Predicted clean values (B, N, C).
+    def forward(
+        self, encoded_BSD: Tensor, mask: TokenMask, positions_NE: Tensor, elsewhere_BND: Tensor | None = None
+    ) -> Tensor:
+        """Predicted values (B, N, C).
 
         Args:
             encoded_BSD: the encoder's output, class token first, then the K visible slots.
             mask: where those slots belong.
             positions_NE: fixed positions of the window's pixels.
+            elsewhere_BND: what the encoder made of the other modalities at each place, where it saw them together.
         """
         embedded_BSE = self.input(encoded_BSD)
         pixels_BNE = restore_places(embedded_BSE[:, 1:], mask, self.mask_token_E)
+        if elsewhere_BND is not None:
+            others_BNE = F.linear(elsewhere_BND, self.input.weight)
+            pixels_BNE = torch.where(mask.visible_BN[..., None], pixels_BNE, pixels_BNE + others_BNE)
         pixels_BNE = pixels_BNE + positions_NE.to(pixels_BNE.dtype)
         decoded_BSE = self.transformer(torch.cat([embedded_BSE[:, :1], pixels_BNE], dim=1))
         predicted_BNC: Tensor = self.head(decoded_BSE[:, 1:])

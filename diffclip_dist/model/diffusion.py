@@ -1,29 +1,53 @@
-"""Forward diffusion (DiffCLIP, stage 1; Ho et al. 2020, eq. 4).
+"""Forward diffusion, and what its model is asked to predict (DiffCLIP, stage 1; Ho et al. 2020, eq. 4).
 
 Shapes: B samples, N tokens of a window, C bands, T timesteps.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from shards.errors import BadInput
 
+Schedule = Literal["linear", "cosine"]
+Target = Literal["x0", "eps", "v"]
+Weighting = Literal["constant", "min_snr"]
+
+_COSINE_OFFSET: Final = 0.008
+_LARGEST_BETA: Final = 0.999
+
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The noise schedule.
+    """The noise schedule, and the prediction. The start values are the published ones.
 
     Attributes:
         timesteps: T, at least 1.
-        beta_start: variance added at the first timestep, in (0, 1).
-        beta_end: variance added at the last timestep, linear in between.
+        schedule: ``linear`` in beta (Ho et al. 2020), or ``cosine`` in the signal left (Nichol and
+            Dhariwal 2021, eq. 17).
+        beta_start: variance added at the first timestep, in (0, 1); of the linear schedule.
+        beta_end: variance added at the last timestep; of the linear schedule.
+        lowest_timestep: least t that pretraining draws, 0 or more.
+        highest_timestep: greatest t that pretraining draws; ``None`` is T - 1.
+        target: what the decoders predict at visible tokens: the clean values ``x0``, the noise ``eps``, or ``v``
+            (Salimans and Ho 2022). At masked tokens it is always ``x0``: their noise never reaches the model.
+        weighting: of a token's loss by its timestep: ``constant``, or ``min_snr`` (Hang et al. 2023).
+        snr_cap: gamma of ``min_snr``, above 0.
     """
 
     timesteps: int = 1000
+    schedule: Schedule = "linear"
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    lowest_timestep: int = 0
+    highest_timestep: int | None = None
+    target: Target = "x0"
+    weighting: Weighting = "constant"
+    snr_cap: float = 5.0
 
     def __post_init__(self) -> None:
         if self.timesteps < 1:
@@ -33,24 +57,101 @@ class DiffusionConfig:
                 "diffusion.beta_start, diffusion.beta_end: expected 0 < start <= end < 1, "
                 f"found {self.beta_start} and {self.beta_end}"
             )
+        for name, kinds in (("schedule", Schedule), ("target", Target), ("weighting", Weighting)):
+            if getattr(self, name) not in get_args(kinds):
+                raise BadInput(
+                    f"diffusion.{name}: expected {' or '.join(get_args(kinds))}, found {getattr(self, name)}"
+                )
+        if not 0 <= self.lowest_timestep <= self.last_drawn < self.timesteps:
+            raise BadInput(
+                "diffusion.lowest_timestep, diffusion.highest_timestep: expected 0 <= lowest <= highest < "
+                f"{self.timesteps}, found {self.lowest_timestep} and {self.last_drawn}"
+            )
+        if self.snr_cap <= 0.0:
+            raise BadInput(f"diffusion.snr_cap: expected more than 0, found {self.snr_cap}")
+
+    @property
+    def last_drawn(self) -> int:
+        """The greatest timestep that pretraining draws."""
+        return self.timesteps - 1 if self.highest_timestep is None else self.highest_timestep
 
 
 def cumulative_signal(config: DiffusionConfig) -> Tensor:
-    """abar_t, float32 (T,): the share of the signal's variance left at each timestep."""
-    betas = torch.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=torch.float64)
-    return torch.cumprod(1.0 - betas, dim=0).to(torch.float32)
+    """abar_t, float64 (T,): the share of the signal's variance left at each timestep."""
+    if config.schedule == "linear":
+        betas = torch.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=torch.float64)
+    else:
+        ends = torch.arange(config.timesteps + 1, dtype=torch.float64) / config.timesteps
+        left = torch.cos((ends + _COSINE_OFFSET) / (1.0 + _COSINE_OFFSET) * math.pi / 2.0).square()
+        betas = (1.0 - left[1:] / left[:-1]).clamp_max(_LARGEST_BETA)
+    return torch.cumprod(1.0 - betas, dim=0)
 
 
 class ForwardDiffusion(nn.Module):
-    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps."""
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, and the way back from each prediction.
 
-    abar_T: Tensor
+    Every method takes ``t_B``, int64 in 0 .. T - 1, and works in float32.
+    """
+
+    signal_T: Tensor  # sqrt(abar), float32
+    noise_T: Tensor  # sqrt(1 - abar), float32
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
-        self.register_buffer("abar_T", cumulative_signal(config), persistent=False)
+        self.config = config
+        abar_T = cumulative_signal(config)
+        self.register_buffer("signal_T", abar_T.sqrt().to(torch.float32), persistent=False)
+        self.register_buffer("noise_T", (1.0 - abar_T).sqrt().to(torch.float32), persistent=False)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Moves to a device, but keeps float32: in bfloat16 neighbouring timesteps would fall together."""
+        before = self.signal_T.dtype, self.signal_T, self.noise_T
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.signal_T.dtype != before[0]:
+            self.signal_T, self.noise_T = (table.to(self.signal_T.device) for table in before[1:])
+        return self
 
     def forward(self, clean_BNC: Tensor, t_B: Tensor, noise_BNC: Tensor) -> Tensor:
-        """Noised values, of the clean values' shape. ``t_B`` is int64 in 0 .. T - 1."""
-        abar_B11 = self.abar_T[t_B][:, None, None].to(clean_BNC.dtype)
-        return abar_B11.sqrt() * clean_BNC + (1.0 - abar_B11).sqrt() * noise_BNC
+        """Noised values x_t, of the clean values' shape."""
+        signal_B11, noise_B11 = self._shares(t_B)
+        return signal_B11 * clean_BNC + noise_B11 * noise_BNC
+
+    def target(self, clean_BNC: Tensor, t_B: Tensor, noise_BNC: Tensor) -> Tensor:
+        """What the decoders predict at visible tokens; v = sqrt(abar) eps - sqrt(1 - abar) x_0."""
+        if self.config.target == "x0":
+            return clean_BNC
+        if self.config.target == "eps":
+            return noise_BNC
+        signal_B11, share_B11 = self._shares(t_B)
+        return signal_B11 * noise_BNC - share_B11 * clean_BNC
+
+    def clean(self, noised_BNC: Tensor, t_B: Tensor, predicted_BNC: Tensor) -> Tensor:
+        """x_0 from x_t and a prediction of the target."""
+        if self.config.target == "x0":
+            return predicted_BNC
+        signal_B11, noise_B11 = self._shares(t_B)
+        if self.config.target == "eps":
+            return (noised_BNC - noise_B11 * predicted_BNC) / signal_B11
+        return signal_B11 * noised_BNC - noise_B11 * predicted_BNC
+
+    def noise(self, noised_BNC: Tensor, t_B: Tensor, clean_BNC: Tensor) -> Tensor:
+        """eps from x_t and x_0."""
+        signal_B11, noise_B11 = self._shares(t_B)
+        return (noised_BNC - signal_B11 * clean_BNC) / noise_B11
+
+    def weights(self, t_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (B,) of the losses over visible and over masked tokens.
+
+        Min-SNR caps the weight that a loss has when it is stated over x_0: min(snr, gamma). Over eps the same loss is
+        the one over x_0 times 1 / snr, over v times 1 / (snr + 1) (Hang et al. 2023, section 3.4).
+        """
+        if self.config.weighting == "constant":
+            one_B = torch.ones_like(t_B, dtype=torch.float32)
+            return one_B, one_B
+        snr_B = (self.signal_T[t_B] / self.noise_T[t_B]).square()
+        clean_B = snr_B.clamp_max(self.config.snr_cap)
+        divisor_B = {"x0": torch.ones_like(snr_B), "eps": snr_B, "v": snr_B + 1.0}[self.config.target]
+        return clean_B / divisor_B, clean_B
+
+    def _shares(self, t_B: Tensor) -> tuple[Tensor, Tensor]:
+        return self.signal_T[t_B][:, None, None], self.noise_T[t_B][:, None, None]

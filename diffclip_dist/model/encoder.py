@@ -6,14 +6,18 @@ Shapes: B windows, M modalities, N tokens of a window, K visible slots, C bands,
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.stem import BandEmbedding, BandPlaces, OwnBands, Stem, WavelengthBands
 from diffclip_dist.model.transformer import TimestepEmbedding, Transformer, position_embedding
 from diffclip_dist.stream.schema import ModalitySchema
 from shards.errors import BadInput
+
+ANY_SENSOR: Final = "any"  # names the one input of an encoder that reads every sensor
 
 
 @dataclass(frozen=True)
@@ -31,40 +35,29 @@ class WindowFeatures:
     valid_BMN: Tensor
 
 
-class Stem(nn.Module):
-    """Takes a pixel's bands to the model's width: two 1x1 layers with a normalisation that knows no batch."""
-
-    def __init__(self, bands: int, width: int) -> None:
-        super().__init__()
-        self.bands = nn.Linear(bands, width)
-        self.mix = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
-
-    def forward(self, values_BKC: Tensor) -> Tensor:
-        tokens_BKD: Tensor = self.mix(self.bands(values_BKC.to(self.bands.weight.dtype)))
-        return tokens_BKD
-
-
 class ModalityInput(nn.Module):
-    """What belongs to one modality before the shared encoder: stem, class token and timestep embedding."""
+    """What stands before the shared encoder: stem, class token and timestep embedding, of one modality or of all."""
 
-    def __init__(self, bands: int, config: ModelConfig) -> None:
+    def __init__(self, bands: BandEmbedding, config: ModelConfig) -> None:
         super().__init__()
         self.stem = Stem(bands, config.width)
         self.class_token_D = nn.Parameter(torch.randn(config.width) * 0.02)
         self.timestep = TimestepEmbedding(config.timestep_width, config.width)
 
-    def forward(self, values_BKC: Tensor, positions_BKD: Tensor, t_B: Tensor) -> Tensor:
+    def forward(self, values_BKC: Tensor, positions_BKD: Tensor, t_B: Tensor, places_CF: Tensor | None) -> Tensor:
         """Tokens (B, 1 + K, D), the class token first; the timestep is added to the class token alone."""
-        pixels_BKD = self.stem(values_BKC)
+        pixels_BKD, sensor_D = self.stem(values_BKC, places_CF)
         pixels_BKD = pixels_BKD + positions_BKD.to(pixels_BKD.dtype)
         class_B1D = (self.class_token_D + self.timestep(t_B))[:, None]
+        if sensor_D is not None:
+            class_B1D = class_B1D + sensor_D
         return torch.cat([class_B1D, pixels_BKD], dim=1)
 
 
 class MultimodalEncoder(nn.Module):
     """One transformer for every modality (DiffCLIP, stage 1, modality-shared encoder).
 
-    Modalities never attend to each other here: each is a sequence of its own through the same parameters.
+    Each modality is a sequence of its own through the same parameters, or all are one (`ModelConfig.fusion`).
     """
 
     positions_ND: Tensor
@@ -73,9 +66,20 @@ class MultimodalEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.modalities = tuple(modalities)
-        self.inputs = nn.ModuleDict({schema.key: ModalityInput(schema.bands, config) for schema in self.modalities})
+        if config.stem == "wavelength":
+            self.inputs = nn.ModuleDict({ANY_SENSOR: ModalityInput(WavelengthBands(config.width), config)})
+        else:
+            self.inputs = nn.ModuleDict(
+                {schema.key: ModalityInput(OwnBands(schema.bands, config.width), config) for schema in self.modalities}
+            )
+        self.places = nn.ModuleDict({s.key: BandPlaces(s) for s in self.modalities} if self.any_sensor else {})
         self.transformer = Transformer(config.depth, config.width, config.heads, config.mlp_ratio)
         self.register_buffer("positions_ND", position_embedding(config.window, config.width), persistent=False)
+
+    @property
+    def any_sensor(self) -> bool:
+        """Whether it can read modalities that it was not trained on."""
+        return self.config.stem == "wavelength"
 
     def for_modalities(self, wanted: Sequence[ModalitySchema]) -> "MultimodalEncoder":
         """This encoder with only those of its modalities that a scene has; parameters are shared, not copied.
@@ -83,27 +87,40 @@ class MultimodalEncoder(nn.Module):
         Raises:
             BadInput: the encoder knows none of them.
         """
-        known = {schema.key: schema for schema in self.modalities}
+        known = {schema.key: schema for schema in (wanted if self.any_sensor else self.modalities)}
         kept = tuple(known[schema.key] for schema in wanted if schema.key in known)
         if not kept:
             raise BadInput(
                 f"encoder: expected a modality among {_listed(self.modalities)}, the scene has {_listed(wanted)}"
             )
         part = copy.copy(self)
-        part._modules = {**self._modules, "inputs": nn.ModuleDict({s.key: self.inputs[s.key] for s in kept})}
+        part._modules = dict(self._modules)
+        if self.any_sensor:
+            part.places = nn.ModuleDict({schema.key: BandPlaces(schema) for schema in kept})
+        else:
+            part.inputs = nn.ModuleDict({schema.key: self.inputs[schema.key] for schema in kept})
         part.modalities = kept
         return part
 
+    def embed(self, schema: ModalitySchema, values_BKC: Tensor, positions_BKD: Tensor, t_B: Tensor) -> Tensor:
+        """A modality's tokens (B, 1 + K, D), class token first, as the shared encoder takes them."""
+        if not self.any_sensor:
+            tokens_BSD: Tensor = self.inputs[schema.key](values_BKC, positions_BKD, t_B, None)
+            return tokens_BSD
+        shared_BSD: Tensor = self.inputs[ANY_SENSOR](values_BKC, positions_BKD, t_B, self.places[schema.key]())
+        return shared_BSD
+
     def encode(self, tokens_BSD: Sequence[Tensor], present_BS: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
-        """Runs each modality's tokens through the shared transformer, in one call for all of them.
+        """Runs the modalities' tokens through the shared transformer, in one call for all of them.
 
         Args:
             tokens_BSD: a modality's tokens each, class token first, all of one shape.
             present_BS: bool, tokens that exist; ``None`` where all do, which is faster.
         """
-        present = None if present_BS is None else torch.cat(list(present_BS))
-        encoded: Tensor = self.transformer(torch.cat(list(tokens_BSD)), present)
-        return encoded.chunk(len(tokens_BSD))
+        axis = 1 if self.config.fusion == "joint" else 0
+        present = None if present_BS is None else torch.cat(list(present_BS), dim=axis)
+        encoded: Tensor = self.transformer(torch.cat(list(tokens_BSD), dim=axis), present)
+        return encoded.chunk(len(tokens_BSD), dim=axis)
 
     def forward(self, windows: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> WindowFeatures:
         """Features of clean windows at t = 0, with every valid token visible.
@@ -126,7 +143,7 @@ class MultimodalEncoder(nn.Module):
             values_BNC = windows.get(schema.name)
             if values_BNC is None:
                 values_BNC = torch.zeros(batch, tokens, schema.bands, device=given.device)
-            sequences.append(self.inputs[schema.key](values_BNC, positions_BND, t_B))
+            sequences.append(self.embed(schema, values_BNC, positions_BND, t_B))
             present.append(torch.cat([valid_BN.new_ones(batch, 1), valid_BN], dim=1))
             valid_BN_of.append(valid_BN)
         valid_BMN = torch.stack(valid_BN_of, dim=1)

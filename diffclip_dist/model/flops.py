@@ -19,6 +19,11 @@ def training_flops(config: ModelConfig, schemas: Sequence[ModalitySchema]) -> in
     """
     visible = int(visible_counts(torch.tensor(config.tokens), config.mask_ratio))
     forward = sum(_modality_flops(config, schema.bands, visible) for schema in schemas)
+    if config.fusion == "joint":
+        together, apart = len(schemas) * (visible + 1), visible + 1
+        forward += config.depth * _mixing_flops(config.width, together)
+        forward -= len(schemas) * config.depth * _mixing_flops(config.width, apart)
+        forward += len(schemas) * 2 * config.tokens * config.width * config.width_in_decoder
     return _FORWARD_AND_BACKWARD * forward
 
 
@@ -35,6 +40,9 @@ def _modality_flops(config: ModelConfig, bands: int, visible: int) -> int:
 
 def _block_flops(config: ModelConfig, width: int, tokens: int) -> int:
     projections = 2 * tokens * 4 * width**2
-    mixing = 2 * 2 * tokens**2 * width
     mlp = 2 * 2 * tokens * width * int(width * config.mlp_ratio)
-    return projections + mixing + mlp
+    return projections + _mixing_flops(width, tokens) + mlp
+
+
+def _mixing_flops(width: int, tokens: int) -> int:
+    return 2 * 2 * tokens**2 * width

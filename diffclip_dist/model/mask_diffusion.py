@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from diffclip_dist import randomness
 from diffclip_dist.model.config import ModelConfig
-from diffclip_dist.model.decoder import ModalityDecoder
+from diffclip_dist.model.decoder import ModalityDecoder, restore_places
 from diffclip_dist.model.diffusion import ForwardDiffusion
 from diffclip_dist.model.encoder import MultimodalEncoder
-from diffclip_dist.model.masking import TokenMask, draw_mask, visible_counts
+from diffclip_dist.model.masking import TokenMask, draw_mask, hide_modalities, visible_counts
 from diffclip_dist.model.transformer import position_embedding
 from diffclip_dist.stream.batches import WindowBatch
 from diffclip_dist.stream.schema import ModalitySchema
 
 # what a sample's key is folded with, so that its draws are independent of each other
-_TIMESTEP, _NOISE, _MASK = 1, 2, 3
+_TIMESTEP, _NOISE, _MASK, _DROPOUT = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,31 @@ def draw(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Draws
         step: of the run, counted from 0.
     """
     keys_B = randomness.keys(batch.positions_B, seed, step)
+    hidden_BM = hidden_modalities(batch, config, seed, step)
     noise, masks = {}, {}
-    for schema in batch.schemas:
+    for index, schema in enumerate(batch.schemas):
         own_position = randomness.fold(*schema.key.encode())
         tokens = batch.valid[schema.key].shape[1]
         noise_keys_B = randomness.keys(keys_B, _NOISE, own_position)
         noise[schema.key] = randomness.normal(noise_keys_B, tokens * schema.bands).view(-1, tokens, schema.bands)
         scores_BN = randomness.uniform(randomness.keys(keys_B, _MASK, own_position), tokens)
-        masks[schema.key] = draw_mask(scores_BN, batch.valid[schema.key], config.mask_ratio)
-    t_B = randomness.integers(randomness.keys(keys_B, _TIMESTEP), config.diffusion.timesteps)
+        masks[schema.key] = draw_mask(scores_BN, batch.valid[schema.key], config.mask_ratio, hidden_BM[:, index])
+    lowest, highest = config.diffusion.lowest_timestep, config.diffusion.last_drawn
+    t_B = lowest + randomness.integers(randomness.keys(keys_B, _TIMESTEP), highest - lowest + 1)
     return Draws(t_B, noise, masks)
+
+
+def hidden_modalities(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Tensor:
+    """bool (B, M): which modalities of which windows the encoder sees nothing of, a part of the step's draws."""
+    keys_B = randomness.keys(batch.positions_B, seed, step)
+    # by name and not by place, so that the order of the modalities changes nothing
+    scores = [
+        randomness.uniform(randomness.keys(keys_B, _DROPOUT, randomness.fold(*schema.key.encode())), 1)
+        for schema in batch.schemas
+    ]
+    has_data_BM = torch.stack([batch.valid[schema.key].any(dim=1) for schema in batch.schemas], dim=1)
+    chance_B = randomness.uniform(randomness.keys(keys_B, _DROPOUT), 1)[:, 0]
+    return hide_modalities(chance_B, torch.cat(scores, dim=1), has_data_BM, config.modality_dropout)
 
 
 class MaskDiffusion(nn.Module):
@@ -76,37 +91,87 @@ class MaskDiffusion(nn.Module):
         )
         self.diffusion = ForwardDiffusion(config.diffusion)
 
-    def predict(self, batch: WindowBatch, draws: Draws) -> dict[str, Tensor]:
-        """Predicts clean values (B, N, C) of each modality from the visible tokens of the noised windows."""
+    def predict(
+        self,
+        schemas: Sequence[ModalitySchema],
+        noised: Mapping[str, Tensor],
+        t_B: Tensor,
+        masks: Mapping[str, TokenMask],
+        dense: bool,
+    ) -> dict[str, Tensor]:
+        """What the decoders say of each modality (B, N, C): the target at visible tokens, x_0 at masked ones.
+
+        Args:
+            schemas: the modalities.
+            noised: modality key to x_t (B, N, C); masked tokens are not looked at.
+            t_B: int64 timestep of each window.
+            masks: modality key to its mask.
+            dense: true where no slot of any mask is empty, which is faster.
+        """
         sequences, present = [], []
-        for schema in batch.schemas:
-            mask = draws.masks[schema.key]
-            noised_BNC = self.diffusion(batch.windows[schema.key], draws.t_B, draws.noise[schema.key])
-            visible_BKC = gather_tokens(noised_BNC, mask.slots_BK)
-            positions_BKD = self.encoder.positions_ND[mask.slots_BK]
-            sequences.append(self.encoder.inputs[schema.key](visible_BKC, positions_BKD, draws.t_B))
-            present.append(torch.cat([mask.filled_BK.new_ones(len(draws.t_B), 1), mask.filled_BK], dim=1))
-        encoded = self.encoder.encode(sequences, None if batch.dense else present)
+        for schema in schemas:
+            mask = masks[schema.key]
+            visible_BKC = gather_tokens(noised[schema.key], mask.slots_BK)
+            sequences.append(self.encoder.embed(schema, visible_BKC, self.encoder.positions_ND[mask.slots_BK], t_B))
+            present.append(torch.cat([mask.filled_BK.new_ones(len(t_B), 1), mask.filled_BK], dim=1))
+        encoded = dict(
+            zip(
+                (schema.key for schema in schemas),
+                self.encoder.encode(sequences, None if dense else present),
+                strict=True,
+            )
+        )
+        elsewhere = seen_elsewhere(encoded, masks) if self.config.fusion == "joint" else {}
         return {
-            schema.key: self.decoders[schema.key](encoded_BSD, draws.masks[schema.key], self.decoder_positions_NE)
-            for schema, encoded_BSD in zip(batch.schemas, encoded, strict=True)
+            key: self.decoders[key](encoded_BSD, masks[key], self.decoder_positions_NE, elsewhere.get(key))
+            for key, encoded_BSD in encoded.items()
         }
 
     def forward(self, batch: WindowBatch, draws: Draws) -> Tensor:
-        """Squared errors summed over tokens, float32 (2, M): visible, then masked; the target is x_0.
+        """Squared errors summed over tokens, float32 (2, M): visible, then masked.
 
-        Each token counts with its mean over bands. Nothing is normalised yet, so that the sums of micro-batches and
-        ranks add up.
+        Each token counts with its mean over bands and its timestep's weight. Nothing is normalised yet, so that the
+        sums of micro-batches and ranks add up.
         """
-        predicted = self.predict(batch, draws)
+        noised = {
+            schema.key: self.diffusion(batch.windows[schema.key], draws.t_B, draws.noise[schema.key])
+            for schema in batch.schemas
+        }
+        dense = batch.dense and self.config.modality_dropout == 0.0
+        predicted = self.predict(batch.schemas, noised, draws.t_B, draws.masks, dense)
+        visible_weight_B, masked_weight_B = self.diffusion.weights(draws.t_B)
         visible, masked = [], []
         for schema in batch.schemas:
-            error_BNC = predicted[schema.key].to(torch.float32) - batch.windows[schema.key]
-            error_BN = error_BNC.square().mean(dim=2)
-            mask = draws.masks[schema.key]
-            visible.append((error_BN * mask.visible_BN).sum())
-            masked.append((error_BN * mask.masked_BN).sum())
+            mask, clean_BNC = draws.masks[schema.key], batch.windows[schema.key]
+            target_BNC = self.diffusion.target(clean_BNC, draws.t_B, draws.noise[schema.key])
+            if target_BNC is not clean_BNC:
+                target_BNC = torch.where(mask.visible_BN[..., None], target_BNC, clean_BNC)
+            error_BN = (predicted[schema.key].to(torch.float32) - target_BNC).square().mean(dim=2)
+            visible.append((error_BN * mask.visible_BN * visible_weight_B[:, None]).sum())
+            masked.append((error_BN * mask.masked_BN * masked_weight_B[:, None]).sum())
         return torch.stack([torch.stack(visible), torch.stack(masked)])
+
+
+def seen_elsewhere(encoded: Mapping[str, Tensor], masks: Mapping[str, TokenMask]) -> dict[str, Tensor]:
+    """For each modality, the mean (B, N, D) of the others' encoded tokens at each place, 0 where none is seen.
+
+    Args:
+        encoded: modality key to the encoder's output (B, 1 + K, D), class token first.
+        masks: modality key to where the tokens belong.
+    """
+    seen = {
+        key: restore_places(encoded_BSD[:, 1:], masks[key], encoded_BSD.new_zeros(encoded_BSD.shape[2]))
+        for key, encoded_BSD in encoded.items()
+    }
+    others = {key: [other for other in encoded if other != key] for key in encoded}
+    nothing_BND = torch.zeros_like(next(iter(seen.values())))
+    mean = {}
+    for key, names in others.items():
+        count_BN = sum(
+            (masks[name].visible_BN.long() for name in names), torch.zeros_like(masks[key].visible_BN.long())
+        )
+        mean[key] = sum((seen[name] for name in names), nothing_BND) / count_BN.clamp_min(1)[..., None]
+    return mean
 
 
 def gather_tokens(values_BNC: Tensor, slots_BK: Tensor) -> Tensor:
@@ -114,13 +179,14 @@ def gather_tokens(values_BNC: Tensor, slots_BK: Tensor) -> Tensor:
     return values_BNC.gather(1, slots_BK[..., None].expand(-1, -1, values_BNC.shape[2]))
 
 
-def token_counts(batch: WindowBatch, config: ModelConfig) -> Tensor:
+def token_counts(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Tensor:
     """int64 (2, M): visible and masked tokens of a batch per modality, what its loss sums are divided by.
 
-    They follow from the valid tokens alone: a mask's size does not depend on the draw.
+    They follow from the valid tokens and the hidden modalities alone, without drawing noise or masks.
     """
     valid_MB = torch.stack([batch.valid[schema.key].sum(dim=1) for schema in batch.schemas])
     visible_MB = visible_counts(valid_MB, config.mask_ratio)
+    visible_MB = visible_MB.masked_fill(hidden_modalities(batch, config, seed, step).T, 0)
     return torch.stack([visible_MB.sum(dim=1), (valid_MB - visible_MB).sum(dim=1)])
 
 

@@ -40,20 +40,21 @@ def visible_counts(valid_counts: Tensor, mask_ratio: float) -> Tensor:
     return visible.clamp_min(1).minimum(valid_counts)
 
 
-def draw_mask(scores_BN: Tensor, valid_BN: Tensor, mask_ratio: float) -> TokenMask:
+def draw_mask(scores_BN: Tensor, valid_BN: Tensor, mask_ratio: float, hidden_B: Tensor) -> TokenMask:
     """Hides a fixed share of each window's valid tokens, those with the highest scores.
 
     Args:
         scores_BN: float32 on [0, 1), one random score a token.
         valid_BN: bool, false where the modality has no data; such a token is never visible and never a target.
         mask_ratio: share of the valid tokens that is hidden, in [0, 1).
+        hidden_B: bool, true where every valid token is hidden.
 
     Returns:
-        A mask whose number of visible tokens a sample depends on its number of valid tokens alone.
+        A mask whose number of visible tokens a sample depends on its number of valid tokens and ``hidden_B`` alone.
     """
     tokens = scores_BN.shape[1]
     slots = int(visible_counts(torch.tensor(tokens), mask_ratio))
-    visible_B = visible_counts(valid_BN.sum(dim=1), mask_ratio)
+    visible_B = visible_counts(valid_BN.sum(dim=1), mask_ratio).masked_fill(hidden_B, 0)
     order_BN = scores_BN.masked_fill(~valid_BN, 2.0).argsort(dim=1, stable=True)
     rank_BN = torch.empty_like(order_BN).scatter_(
         1, order_BN, torch.arange(tokens, device=order_BN.device).expand_as(order_BN)
@@ -64,3 +65,18 @@ def draw_mask(scores_BN: Tensor, valid_BN: Tensor, mask_ratio: float) -> TokenMa
     # ascending order keeps an empty slot's index last and the split readable; the encoder does not depend on it
     slots_BK = slots_BK.masked_fill(~filled_BK, tokens).sort(dim=1).values.clamp_max(tokens - 1)
     return TokenMask(slots_BK, filled_BK, visible_BN, valid_BN & ~visible_BN)
+
+
+def hide_modalities(chance_B: Tensor, scores_BM: Tensor, has_data_BM: Tensor, dropout: float) -> Tensor:
+    """bool (B, M): at most one modality a window that the encoder sees nothing of, and never its only one.
+
+    Args:
+        chance_B: float32 on [0, 1), one random number a window; below ``dropout`` it hides a modality.
+        scores_BM: float32 on [0, 1), which one: the modality with data that scores highest.
+        has_data_BM: bool, where a modality has a valid token in the window.
+        dropout: probability in [0, 1).
+    """
+    hides_B = (chance_B < dropout) & (has_data_BM.sum(dim=1) > 1)
+    chosen_B = scores_BM.masked_fill(~has_data_BM, -1.0).argmax(dim=1)
+    modalities_M = torch.arange(scores_BM.shape[1], device=scores_BM.device)
+    return hides_B[:, None] & (modalities_M == chosen_B[:, None])

@@ -7,10 +7,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.config import Fusion, ModelConfig
 from diffclip_dist.model.decoder import restore_places
+from diffclip_dist.model.diffusion import DiffusionConfig, cumulative_signal
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, draw, loss_terms, token_counts, weighted_loss
+from diffclip_dist.model.masking import draw_mask
 from diffclip_dist.stream.batches import WindowBatch
 from diffclip_dist.stream.schema import ModalitySchema
 
@@ -71,9 +73,10 @@ def test_decoder_puts_every_visible_token_back_where_it_was(config: ModelConfig,
 
 def test_loss_is_the_hand_calculation(model: MaskDiffusion, config: ModelConfig, batch: WindowBatch) -> None:
     draws = draw(batch, config, seed=0, step=0)
-    counts = token_counts(batch, config)
+    counts = token_counts(batch, config, 0, 0)
     loss = weighted_loss(loss_terms(model(batch, draws), counts), config)
-    predicted = model.predict(batch, draws)
+    noised = {key: model.diffusion(x, draws.t_B, draws.noise[key]) for key, x in batch.windows.items()}
+    predicted = model.predict(batch.schemas, noised, draws.t_B, draws.masks, dense=False)
     expected = 0.0
     for schema in batch.schemas:
         for tokens, weight in ((draws.masks[schema.key].visible_BN, 1.0), (draws.masks[schema.key].masked_BN, 0.1)):
@@ -97,22 +100,85 @@ def test_micro_batches_add_up_to_the_batch(model: MaskDiffusion, config: ModelCo
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_order_of_modalities_does_not_matter(model: MaskDiffusion, config: ModelConfig, batch: WindowBatch) -> None:
+def test_order_of_modalities_does_not_matter(
+    variant_model: MaskDiffusion, variant: ModelConfig, batch: WindowBatch
+) -> None:
     turned = replace(batch, schemas=batch.schemas[::-1])
-    here, there = draw(batch, config, seed=2, step=5), draw(turned, config, seed=2, step=5)
-    torch.testing.assert_close(model(turned, there).flip(1), model(batch, here))
+    here, there = draw(batch, variant, seed=2, step=5), draw(turned, variant, seed=2, step=5)
+    torch.testing.assert_close(variant_model(turned, there).flip(1), variant_model(batch, here), rtol=1e-4, atol=1e-4)
 
 
-def test_every_parameter_receives_a_gradient(model: MaskDiffusion, config: ModelConfig, batch: WindowBatch) -> None:
-    terms = loss_terms(model(batch, draw(batch, config, seed=0, step=0)), token_counts(batch, config))
-    weighted_loss(terms, config).backward()
+def test_counts_are_those_of_the_masks_whatever_modality_is_hidden(config: ModelConfig, batch: WindowBatch) -> None:
+    dropping = replace(config, modality_dropout=0.6)
+    hidden_somewhere = 0
+    for step in range(8):
+        masks = draw(batch, dropping, seed=1, step=step).masks
+        counts = token_counts(batch, dropping, seed=1, step=step)
+        for index, schema in enumerate(batch.schemas):
+            mask = masks[schema.key]
+            assert torch.equal(mask.visible_BN | mask.masked_BN, batch.valid[schema.key])
+            assert counts[:, index].tolist() == [int(mask.visible_BN.sum()), int(mask.masked_BN.sum())]
+            assert torch.equal(mask.filled_BK.sum(dim=1), mask.visible_BN.sum(dim=1))
+        blind = torch.stack([~mask.visible_BN.any(dim=1) for mask in masks.values()])
+        assert not bool(blind.all(dim=0).any())
+        assert blind[:, 3].tolist() == [False, True]  # the window without lidar keeps its only modality
+        hidden_somewhere += int(blind.sum()) - 1
+    assert 8 * 5 * 0.3 < hidden_somewhere < 8 * 5 * 0.9
+
+
+def test_a_hidden_modality_is_predicted_from_the_others_where_they_are_joined(
+    config: ModelConfig, dense_batch: WindowBatch
+) -> None:
+    hsi, lidar = (schema.key for schema in dense_batch.schemas)
+    for fusion, reaches in (("joint", True), ("separate", False)):
+        torch.manual_seed(0)
+        chosen = replace(config, fusion=fusion)
+        model = MaskDiffusion(chosen, dense_batch.schemas)
+        masks = dict(draw(dense_batch, chosen, seed=0, step=0).masks)
+        hidden_B = torch.ones(4, dtype=torch.bool)
+        masks[lidar] = draw_mask(torch.rand(4, config.tokens), dense_batch.valid[lidar], 0.7, hidden_B)
+        t_B = torch.zeros(4, dtype=torch.int64)
+        changed = {**dense_batch.windows, hsi: -dense_batch.windows[hsi]}
+        before, after = (
+            model.predict(dense_batch.schemas, windows, t_B, masks, dense=False)[lidar]
+            for windows in (dense_batch.windows, changed)
+        )
+        assert bool((before - after).abs().max() > 1e-4) == reaches
+
+
+VARIANTS = [
+    {},
+    {"fusion": "joint", "modality_dropout": 0.9},
+    {"stem": "wavelength", "modality_dropout": 0.9},
+    {"fusion": "joint", "stem": "wavelength", "diffusion": DiffusionConfig(target="v", weighting="min_snr")},
+    {"decoder_width": 8, "fusion": "joint", "diffusion": DiffusionConfig(target="eps", schedule="cosine")},
+]
+
+
+@pytest.fixture(params=VARIANTS, ids=str)
+def variant(request: pytest.FixtureRequest, config: ModelConfig) -> ModelConfig:
+    return replace(config, **request.param)
+
+
+@pytest.fixture
+def variant_model(variant: ModelConfig, batch: WindowBatch) -> MaskDiffusion:
+    torch.manual_seed(0)
+    return MaskDiffusion(variant, batch.schemas)
+
+
+def test_every_parameter_receives_a_gradient(
+    variant_model: MaskDiffusion, variant: ModelConfig, batch: WindowBatch
+) -> None:
+    sums = variant_model(batch, draw(batch, variant, seed=0, step=0))
+    weighted_loss(loss_terms(sums, token_counts(batch, variant, 0, 0)), variant).backward()
+    model = variant_model
     silent = [name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert silent == []
 
 
 def test_a_batch_of_one_trains(model: MaskDiffusion, config: ModelConfig, batch: WindowBatch) -> None:
     one = next(batch.split(1))
-    loss = weighted_loss(loss_terms(model(one, draw(one, config, 0, 0)), token_counts(one, config)), config)
+    loss = weighted_loss(loss_terms(model(one, draw(one, config, 0, 0)), token_counts(one, config, 0, 0)), config)
     loss.backward()
     assert torch.isfinite(loss)
 
@@ -124,12 +190,41 @@ def test_dense_batches_take_the_short_way_to_the_same_loss(
     torch.testing.assert_close(model(dense_batch, draws), model(replace(dense_batch, dense=False), draws))
 
 
+@pytest.mark.parametrize("fusion", ["separate", "joint"])
 def test_counted_flops_are_those_that_torch_counts(
-    model: MaskDiffusion, config: ModelConfig, dense_batch: WindowBatch
+    config: ModelConfig, dense_batch: WindowBatch, fusion: Fusion
 ) -> None:
+    config = replace(config, fusion=fusion)
+    model = MaskDiffusion(config, dense_batch.schemas)
     draws = draw(dense_batch, config, seed=0, step=0)
     # torch counts attention where it is written out as two products
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(dense_batch, draws)
     forward = training_flops(config, dense_batch.schemas) / 3 * len(dense_batch.positions_B)
     assert counter.get_total_flops() == pytest.approx(forward, rel=0.02)
+
+
+def test_min_snr_weighs_each_windows_error_by_its_timestep(config: ModelConfig, dense_batch: WindowBatch) -> None:
+    weighted = replace(config, diffusion=DiffusionConfig(weighting="min_snr", target="v"))
+    torch.manual_seed(0)
+    model = MaskDiffusion(weighted, dense_batch.schemas)
+    draws = draw(dense_batch, weighted, seed=0, step=0)
+    noised = {key: model.diffusion(x, draws.t_B, draws.noise[key]) for key, x in dense_batch.windows.items()}
+    predicted = model.predict(dense_batch.schemas, noised, draws.t_B, draws.masks, dense=True)
+    abar = cumulative_signal(weighted.diffusion)
+    expected = torch.zeros(2, 2, dtype=torch.float64)
+    for row, t in enumerate(draws.t_B.tolist()):
+        signal, noise = abar[t].item() ** 0.5, (1.0 - abar[t].item()) ** 0.5
+        capped = min((signal / noise) ** 2, 5.0)
+        for index, key in enumerate(dense_batch.windows):
+            clean, mask = dense_batch.windows[key][row].double(), draws.masks[key]
+            v = signal * draws.noise[key][row] - noise * clean
+            for kind, (tokens, target, weight) in enumerate(
+                (
+                    (mask.visible_BN[row], v, capped / ((signal / noise) ** 2 + 1.0)),
+                    (mask.masked_BN[row], clean, capped),
+                )
+            ):
+                error = (predicted[key][row] - target)[tokens].square().mean(dim=1).sum()
+                expected[kind, index] += weight * error.item()
+    torch.testing.assert_close(model(dense_batch, draws).double(), expected, rtol=1e-4, atol=1e-5)
