@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from diffclip_dist.config import PretrainConfig
-from diffclip_dist.fewshot.config import FewshotConfig, Readout
+from diffclip_dist.fewshot.config import FewshotConfig, HeadKind, Readout
 from diffclip_dist.fewshot.encoder_source import CONTROL
 from diffclip_dist.fewshot.experiment import Task
 from diffclip_dist.fewshot.protocol import Protocol
@@ -68,7 +68,14 @@ def parse_arguments() -> argparse.Namespace:
         "--readout", choices=get_args(Readout), default=defaults.readout,
         help=f"what describes a pixel: its window's class token, its own token, or both ({defaults.readout})",
     )  # fmt: skip
-    parser.add_argument("--tune-encoder", action="store_true", help="let the encoder learn from the shots too; slow")
+    parser.add_argument(
+        "--head", choices=get_args(HeadKind), default=defaults.head,
+        help="cosine learns by steps; kernel is solved in closed form and uses the unlabelled scene's own metric of "
+        f"spectra ({defaults.head})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tune-encoder", action="store_true", help="let the encoder learn from the shots too, with --head cosine; slow"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/fewshot"), metavar="DIR", help="(runs/fewshot)")
     parser.add_argument("--quick", action="store_true", help="a little of everything in under 60 s; no measurement")
     return parser.parse_args()
@@ -86,7 +93,7 @@ def main() -> int:
     """Conducts the study and writes its folder."""
     arguments = parse_arguments()
     task = Task(parse_shots(arguments.shots), arguments.seeds, arguments.protocol, arguments.text)
-    config = FewshotConfig(readout=arguments.readout, tune_encoder=arguments.tune_encoder)
+    config = FewshotConfig(readout=arguments.readout, head=arguments.head, tune_encoder=arguments.tune_encoder)
     check_destination(arguments.out)
     encoder = arguments.encoder
     if encoder is None:

@@ -13,8 +13,10 @@ import safetensors.torch
 
 from diffclip_dist.encoder import EncoderConfig, Training, load_encoder, save_encoder
 from diffclip_dist.encoder.storage import FORMAT_VERSION as ENCODER_FORMAT_VERSION
+from diffclip_dist.fewshot.band_metric import BandMetric
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.head import FeatureStatistics, Head
+from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.training import Learned
 from shards.errors import BadInput
 from shards.manifest import ModalityRecord
@@ -119,7 +121,10 @@ def load_classifier(folder: Path) -> Classifier:
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         text_CE = weights.pop("text_CE")
         statistics = FeatureStatistics(weights["mean_MF"], weights["deviation_MF"])
-        head = Head(statistics, text_CE.shape[1])
+        head: Head | KernelHead = Head(statistics, text_CE.shape[1])
+        if config.fewshot.head == "kernel":
+            metric = BandMetric(weights["band_mean_SC"], weights["band_projection_SCK"])
+            head = KernelHead(statistics, metric, weights["support_QJ"], weights["answers_QE"])
         head.load_state_dict(weights)
     except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from shards.errors import BadInput
 
 Readout = Literal["class", "pixel", "both"]
+HeadKind = Literal["cosine", "kernel"]
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class FewshotConfig:
     Attributes:
         readout: what describes a pixel: the ``class`` token of its window (published), its own token (``pixel``), or
             both; always of every modality, joined.
+        head: ``cosine`` learns a projection to the text by steps (published); ``kernel`` solves for it in closed form,
+            from the features and from the bands in a metric that the unlabelled scene gives.
         stride: pixels between the centres of the windows that are read, at least 1; each window describes the stride x
             stride pixels around its centre. 1 gives each pixel a window of its own.
         views: windows a labelled pixel is seen in while learning, at least 1: the one it will be read from, then others
@@ -30,6 +33,7 @@ class FewshotConfig:
     """
 
     readout: Readout = "pixel"
+    head: HeadKind = "kernel"
     stride: int = 3
     views: int = 8
     steps: int = 50
@@ -44,6 +48,12 @@ class FewshotConfig:
     def __post_init__(self) -> None:
         if self.readout not in get_args(Readout):
             raise BadInput(f"fewshot.readout: expected {', '.join(get_args(Readout))}, found {self.readout}")
+        if self.head not in get_args(HeadKind):
+            raise BadInput(f"fewshot.head: expected {', '.join(get_args(HeadKind))}, found {self.head}")
+        if self.head == "kernel" and self.tune_encoder:
+            raise BadInput(
+                "fewshot.head: a kernel head takes no steps, so the encoder cannot learn with it; expected cosine with tune_encoder"
+            )
         for name in ("stride", "views", "steps", "statistics_windows", "window_batch"):
             if getattr(self, name) < 1:
                 raise BadInput(f"fewshot.{name}: expected at least 1, found {getattr(self, name)}")

@@ -1,15 +1,17 @@
 """A scene and an encoder brought together: which modalities they share, and how the scene is standardised and read.
 
-Nothing here learns.
+Nothing here looks at a label.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.views import Grid
 from diffclip_dist.model.encoder import MultimodalEncoder
@@ -33,6 +35,11 @@ class SceneView:
     windows: SceneWindows
     grid: Grid
     present: npt.NDArray[np.bool_]
+
+    @cached_property
+    def band_metric(self) -> BandMetric:
+        """Of the scene's bands; worked out when first asked for."""
+        return learn_band_metric(self.windows, self.present)
 
 
 def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: str) -> MultimodalEncoder:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from diffclip_dist.fewshot.band_metric import read_bands
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.head import FeatureStatistics, Head, PixelFeatures
+from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
 from diffclip_dist.fewshot.reading import read_pixels, read_view, read_view_in_batches
 from diffclip_dist.fewshot.scene import SceneView
@@ -35,7 +37,7 @@ class Learned:
     """What came of the shots: an encoder (the given one, unless it was tuned), a head and unit class vectors (C, E)."""
 
     encoder: MultimodalEncoder
-    head: Head
+    head: Head | KernelHead
     text_CE: Tensor
 
 
@@ -73,9 +75,14 @@ def learn(
         config: steps, rates, views.
         seed: of the views.
     """
-    head = Head(statistics, text.width)
     targets_P = torch.from_numpy(support.targets)
     first = read_view_in_batches(encoder, _view(scene, support, seed, 0, config), config)
+    if config.head == "kernel":
+        bands_PSC = read_bands(scene.windows, support.rows, support.cols)
+        with torch.no_grad():
+            fitted = KernelHead.fitted(statistics, scene.band_metric, first, bands_PSC, targets_P, text())
+            return Learned(encoder, fitted, text().clone())
+    head = Head(statistics, text.width)
     with torch.no_grad():
         head.start_from(first, targets_P, text())
     groups: list[dict[str, object]] = [{"params": [*head.parameters(), *text.parameters()]}]
@@ -126,5 +133,10 @@ def classify(
     for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
         with torch.no_grad():
             for number, one in enumerate(learned):
-                found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).numpy()
+                if isinstance(one.head, KernelHead):
+                    bands_PSC = read_bands(scene.windows, part.rows, part.cols)
+                    logits_PC = one.head(part.features, bands_PSC, one.text_CE)
+                else:
+                    logits_PC = one.head(part.features, one.text_CE)
+                found[number, part.rows, part.cols] = logits_PC.argmax(dim=1).numpy()
     return found

@@ -55,7 +55,7 @@ def predict_scene(
     window = classifier.learned.encoder.config.window
     stride = min(config.stride, window)
     # Strips and their margins are whole strides, so that every strip has the scene's own grid of windows
-    margin = -(-(window // 2 + stride // 2) // stride) * stride
+    margin = -(-(max(window // 2, 1) + stride // 2) // stride) * stride
     row_bytes = 4 * record.width * sum(modality.bands for modality in record.modalities if modality.name in used)
     strip_rows = max((strip_bytes // row_bytes - 2 * margin) // stride, 1) * stride
     last = record.height if rows is None else min(rows, record.height)

@@ -19,7 +19,7 @@ from diffclip_dist.stream.schema import ModalitySchema
 from shards.archive import Archive, Scene
 from shards.errors import BadInput
 
-QUICKLY = FewshotConfig(steps=30, views=3, statistics_windows=20)
+QUICKLY = FewshotConfig(head="cosine", steps=30, views=3, statistics_windows=20)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def run(scene: Scene, model: MultimodalEncoder, config: FewshotConfig = QUICKLY,
 
 @pytest.mark.parametrize("readout", ["class", "pixel", "both"])
 def test_classes_that_are_apart_are_told_apart(scene: Scene, model: MultimodalEncoder, readout: Readout) -> None:
-    config = FewshotConfig(readout=readout, stride=1, steps=60, views=3)
+    config = FewshotConfig(head="cosine", readout=readout, stride=1, steps=60, views=3)
     outcome = run(scene, model, config)
     assert np.mean([run.scores.oa for run in outcome.of_shots(3)]) > 80
 
@@ -70,7 +70,9 @@ def test_the_given_encoder_stays_as_it_is_and_a_tuned_one_learns(scene: Scene, m
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     frozen = run(scene, model).runs[0].learned.encoder
     assert frozen is model
-    tuned = run(scene, model, FewshotConfig(steps=6, views=2, statistics_windows=20, tune_encoder=True), seeds=1)
+    tuned = run(
+        scene, model, FewshotConfig(head="cosine", steps=6, views=2, statistics_windows=20, tune_encoder=True), seeds=1
+    )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     moved = tuned.runs[0].learned.encoder
     still = [name for name, p in moved.named_parameters() if torch.equal(before[name], p)]

@@ -44,7 +44,7 @@ def classifier(archive: Archive) -> Classifier:
         text="scratch",
         classes=tuple(MappedClass(class_id, name, colours[class_id]) for class_id, name in CLASSES.items()),
         modalities=modalities,
-        fewshot=FewshotConfig(window_batch=16),
+        fewshot=FewshotConfig(head="cosine", window_batch=16),
     )
     return Classifier(config, Learned(encoder, head, text_CE))
 

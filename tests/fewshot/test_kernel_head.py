@@ -1,0 +1,72 @@
+"""The kernel head: right where classes are apart, the same on every run, blind to query labels, whole on disk."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from small_study import command
+
+from diffclip_dist.encoder import load_encoder
+from diffclip_dist.fewshot.band_metric import read_bands
+from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.experiment import Task, run_task
+from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
+from shards.archive import Archive
+from shards.errors import BadInput
+
+KERNEL = FewshotConfig(head="kernel", statistics_windows=20)
+TASK = Task((1, 3), 2, "random", "scratch")
+
+
+def test_classes_that_are_apart_are_told_apart_the_same_on_every_run(archive: Archive, encoder: Path) -> None:
+    scene = archive.read_scene("town")
+    model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
+    outcome, again = run_task(scene, model, TASK, KERNEL), run_task(scene, model, TASK, KERNEL)
+    assert np.mean([run.scores.oa for run in outcome.of_shots(3)]) > 80
+    assert np.array_equal(outcome.maps[3], again.maps[3])
+
+
+def test_labels_of_query_pixels_change_no_prediction(archive: Archive, encoder: Path) -> None:
+    scene = archive.read_scene("town")
+    model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
+    task = Task((3,), 1, "official", "scratch")
+    assert scene.labels is not None
+    train = np.where(np.arange(len(scene.labels))[:, None] < 20, scene.labels, 0).astype(scene.labels.dtype)
+    test = np.where(train == 0, scene.labels, 0).astype(scene.labels.dtype)
+    shuffled = test.copy()
+    shuffled[test > 0] = np.random.default_rng(0).permutation(test[test > 0])
+    maps = []
+    for query in (test, shuffled):
+        labels = np.where(train > 0, train, query).astype(train.dtype)
+        maps.append(run_task(replace(scene, labels=labels, split=(train, query)), model, task, KERNEL).maps[3])
+    assert np.array_equal(*maps)
+
+
+def test_components_come_with_most_signal_first(archive: Archive, encoder: Path) -> None:
+    scene = archive.read_scene("town")
+    model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
+    view = view_scene(scene, scene.record.modalities, model, KERNEL)
+    rows, cols = np.nonzero(view.present[:, :-1])
+    own_PK, beside_PK = (view.band_metric(read_bands(view.windows, rows, cols + step))[:, 0] for step in (0, 1))
+    signal_K, noise_K = own_PK.var(dim=0), (own_PK - beside_PK).var(dim=0)
+    assert bool((signal_K[:-1] >= signal_K[1:] - 1e-4).all())
+    assert (signal_K / noise_K)[0] > (signal_K / noise_K)[-1]
+
+
+def test_a_map_of_the_kept_classifier_is_the_studys_own_map(archive: Archive, encoder: Path, tmp_path: Path) -> None:
+    study, out = tmp_path / "study", tmp_path / "town.tif"
+    scene = ("--archive", archive.location, "--scene", "town")
+    asked = ("--encoder", encoder, "--shots", 2, "--seeds", 1, "--head", "kernel", "--out", study)
+    ended = command("fewshot.py", *scene, *asked)
+    assert ended.status == 0, ended.errors
+    ended = command("predict.py", *scene, "--model", study / "model-2shot", "--out", out)
+    assert ended.status == 0, ended.errors
+    with rasterio.open(out) as mine, rasterio.open(study / "maps" / "2shot.tif") as theirs:
+        assert np.array_equal(mine.read(1), theirs.read(1))
+
+
+def test_a_kernel_head_cannot_tune_the_encoder() -> None:
+    with pytest.raises(BadInput, match=r"fewshot\.head"):
+        FewshotConfig(head="kernel", tune_encoder=True)
