@@ -52,7 +52,7 @@ class FewshotConfig:
             raise BadInput(f"fewshot.head: expected {', '.join(get_args(HeadKind))}, found {self.head}")
         if self.head == "kernel" and self.tune_encoder:
             raise BadInput(
-                "fewshot.head: a kernel head takes no steps, so the encoder cannot learn with it; expected cosine with tune_encoder"
+                "fewshot.head: expected cosine with tune_encoder, found kernel, which takes no steps to learn by"
             )
         for name in ("stride", "views", "steps", "statistics_windows", "window_batch"):
             if getattr(self, name) < 1:

@@ -1,0 +1,200 @@
+"""What the accuracy benchmark measures: classical classifiers and ours, on one scene, over shots and seeds.
+
+A job's measurements are kept in a file named by its settings and its archive's fingerprint, so that a run that was
+stopped goes on where it was.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+
+from diffclip_dist.config import PretrainConfig
+from diffclip_dist.encoder import load_encoder, new_encoder
+from diffclip_dist.engine.alone import pretrain_alone
+from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.experiment import Task, run_task
+from diffclip_dist.fewshot.metrics import Scores, score
+from diffclip_dist.fewshot.protocol import Reference, draw_episode
+from diffclip_dist.fewshot.reading import read_pixels
+from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
+from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.encoder import MultimodalEncoder
+from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.stream.windows import standardise
+from shards.archive import Archive, Scene
+
+Table = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One encoder (or none) on one scene, and all that is read from it.
+
+    Attributes:
+        label: what its rows begin with.
+        scene: name of the scene and of its archive.
+        kind: ``classical``; ``heads`` alone; ``whole`` adds classifiers on frozen features and single modalities.
+        shots: labelled pixels a class.
+        seeds: draws of each.
+        model: of the encoder.
+        steps: of pretraining; 0 for random weights.
+        fewshot: read-out and training of the heads.
+    """
+
+    label: str
+    scene: str
+    kind: Literal["classical", "heads", "whole"]
+    shots: tuple[int, ...]
+    seeds: int
+    model: ModelConfig = ModelConfig()
+    steps: int = 0
+    fewshot: FewshotConfig = FewshotConfig()
+
+    def key(self, fingerprint: str) -> str:
+        """Names the job's file."""
+        return _digest({**asdict(self), "archive": fingerprint})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One classifier at one count of shots; figures by seed."""
+
+    row: str
+    scene: str
+    shots: int
+    oa_percent: tuple[float, ...]
+    aa_percent: tuple[float, ...]
+    kappa: tuple[float, ...]
+
+
+def _digest(settings: object) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def measured(job: Job, folder: Path) -> list[Measurement]:
+    """A job's measurements: those kept in the folder, else made now and kept."""
+    torch.set_num_threads(1)
+    archive = Archive.open(str(folder / "archives" / job.scene))
+    kept = folder / "jobs" / f"{job.key(archive.fingerprint)}.json"
+    if not kept.exists():
+        scene = archive.read_scene(job.scene)
+        made = _classical(job, scene) if job.kind == "classical" else _ours(job, scene, archive, folder)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        partial.write_text(json.dumps([asdict(one) for one in made]))
+        partial.replace(kept)
+    return [_restored(one) for one in json.loads(kept.read_text())]
+
+
+def _restored(one: dict[str, Any]) -> Measurement:
+    return Measurement(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
+
+
+def _measurement(row: str, scene: str, shots: int, scores: list[Scores]) -> Measurement:
+    oa, aa, kappa = zip(*((one.oa, one.aa, one.kappa) for one in scores), strict=True)
+    return Measurement(row, scene, shots, oa, aa, kappa)
+
+
+def _on_tables(job: Job, scene: Scene, makers: dict[str, Callable[[], Any]], table: Table) -> list[Measurement]:
+    """Classifiers of scikit-learn on one vector a pixel (row, col, feature), on the draws that ours learn from."""
+    assert scene.labels is not None
+    present = np.any(list(scene.valid.values()), axis=0)
+    reference = Reference(np.where(present, scene.labels, 0), scene.record.classes)
+    found = []
+    for row, maker in makers.items():
+        for shots in job.shots:
+            scores = []
+            for seed in range(job.seeds):
+                episode = draw_episode(reference, shots, seed, "random", 1)
+                support, query = episode.support, episode.query
+                if "LDA" in row and len(support) <= len(reference.classes()):
+                    continue  # no scatter within a class to learn from
+                model = maker().fit(table[support.rows, support.cols], support.class_ids)
+                said = model.predict(table[query.rows, query.cols])
+                ids = np.asarray(reference.classes())
+                true, predicted = np.searchsorted(ids, query.class_ids), np.searchsorted(ids, said)
+                scores.append(score(true, predicted, len(ids)))
+            if scores:
+                found.append(_measurement(row, job.scene, shots, scores))
+    return found
+
+
+def _classical(job: Job, scene: Scene) -> list[Measurement]:
+    tables = [standardise(scene.values[one.name], scene.valid[one.name], one) for one in scene.record.modalities]
+    found = []
+    for said, table in (("spectra", tables[0]), ("all modalities", np.concatenate(tables, axis=2))):
+        makers: dict[str, Callable[[], Any]] = {
+            f"1-NN, {said}": lambda: KNeighborsClassifier(1),
+            f"SVM, {said}": lambda: SVC(C=100.0),
+            f"random forest, {said}": lambda: RandomForestClassifier(200, random_state=0),
+            f"LDA, {said}": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+        }
+        found += _on_tables(job, scene, makers, table)
+    return found
+
+
+def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measurement]:
+    schemas = [ModalitySchema.of(one) for one in scene.record.modalities]
+    whole = _pretrained(job, archive, folder) if job.steps else new_encoder(job.model, schemas, seed=0)
+    found = []
+    for head in ("cosine", "kernel"):
+        found += _head(job, scene, whole, replace(job.fewshot, head=head), f"{job.label}, {head} head")
+    if job.kind == "whole":
+        encoder = encoder_for_scene(whole, scene.record, job.label)
+        makers: dict[str, Callable[[], Any]] = {
+            f"{job.label}, linear probe": lambda: LogisticRegression(max_iter=200),
+            f"{job.label}, SVM on features": lambda: SVC(C=100.0),
+        }
+        found += _on_tables(job, scene, makers, _features(job, scene, encoder))
+        for one in scene.record.modalities:
+            if job.steps:
+                alone = replace(scene, record=replace(scene.record, modalities=(one,)))
+                best = replace(job.fewshot, head="kernel")
+                found += _head(job, alone, whole, best, f"{job.label}, kernel head, {one.name} alone")
+    return found
+
+
+def _head(job: Job, scene: Scene, whole: MultimodalEncoder, config: FewshotConfig, row: str) -> list[Measurement]:
+    encoder = encoder_for_scene(whole, scene.record, row)
+    outcome = run_task(scene, encoder, Task(job.shots, job.seeds, "random", "scratch"), config)
+    return [_measurement(row, job.scene, shots, [run.scores for run in outcome.of_shots(shots)]) for shots in job.shots]
+
+
+def _features(job: Job, scene: Scene, encoder: MultimodalEncoder) -> Table:
+    """Standardised features (row, col, feature) of every pixel with data."""
+    view = view_scene(scene, scene.record.modalities, encoder, job.fewshot)
+    table: Table | None = None
+    for part in read_pixels(encoder, view.windows, view.grid, view.present, job.fewshot):
+        values = (part.features.values_PMF * part.features.present_PM[..., None]).flatten(1).numpy()
+        if table is None:
+            table = np.zeros((*view.present.shape, values.shape[1]), np.float32)
+        table[part.rows, part.cols] = values
+    assert table is not None
+    known = table[view.present]
+    standard: Table = (table - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-4)
+    return standard
+
+
+def _pretrained(job: Job, archive: Archive, folder: Path) -> MultimodalEncoder:
+    run = folder / "runs" / _digest([asdict(job.model), job.steps, archive.fingerprint])
+    if not (run / "encoder" / "config.json").exists():
+        shutil.rmtree(run, ignore_errors=True)
+        config = PretrainConfig(
+            archive=archive.location, run_dir=str(run), steps=job.steps, model=job.model, checkpoint_every=job.steps,
+            log_every=max(job.steps // 10, 1),
+        )  # fmt: skip
+        pretrain_alone(config)
+    return load_encoder(run / "encoder")

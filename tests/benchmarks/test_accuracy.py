@@ -1,0 +1,55 @@
+"""benchmarks/accuracy.py: the contract's JSON, a plot, finished jobs that are not done again, honest comparisons."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import accuracy
+import pytest
+from accuracy_jobs import Measurement
+
+COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "accuracy.py"
+
+
+def run(keep: Path, out: Path) -> dict[str, list[dict[str, object]]]:
+    ended = subprocess.run(
+        [sys.executable, str(COMMAND), "--quick", "--keep", str(keep), "--json", str(out)],
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    read: dict[str, list[dict[str, object]]] = json.loads(out.read_text())
+    return read
+
+
+@pytest.mark.slow
+def test_a_quick_run_measures_every_kind_of_row_and_does_no_job_twice(tmp_path: Path) -> None:
+    report = run(tmp_path / "keep", tmp_path / "first.json")
+    assert report.keys() == {"machine", "config", "rows"}
+    rows = {row["classifier"] for row in report["rows"]}
+    assert rows >= {*accuracy.COMPARED} - {"published, cosine head"}
+    assert rows >= {"SVM, spectra", "LDA, all modalities", "default, linear probe", "default, kernel head, hsi alone"}
+    assert all(row["generated"] for row in report["rows"])
+    assert (tmp_path / "keep" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    jobs = sorted((tmp_path / "keep" / "jobs").iterdir())
+    written = [job.stat().st_mtime_ns for job in jobs]
+    assert run(tmp_path / "keep", tmp_path / "second.json")["rows"] == report["rows"]
+    assert [job.stat().st_mtime_ns for job in jobs] == written
+
+
+def test_a_comparison_is_paired_by_seed() -> None:
+    def of(row: str, *oa: float) -> Measurement:
+        return Measurement(row, "synthetic", 2, oa, oa, (0.1,) * len(oa))
+
+    better = of("default, kernel head", 50.0, 61.0, 72.0, 83.0)
+    rows = accuracy.table_rows([better, of("random weights, cosine head", 40.0, 50.0, 60.0, 70.0)])
+    assert (rows[0]["gain_oa_percent"], rows[0]["sign_test_fraction"]) == (11.5, 0.125)
+    assert "against" not in rows[1]
+
+
+def test_the_important_rows_come_first_and_ablations_change_one_thing() -> None:
+    jobs = accuracy.job_list(("synthetic", "synthetic-hard"), quick=False)
+    assert [job.label for job in jobs[:2]] == ["default", "default"]
+    for job in (job for job in jobs if job.label.startswith("ablation: window")):
+        changed = [name for name, value in vars(job.model).items() if value != getattr(accuracy.DEFAULT, name)]
+        assert changed == ["window"]
