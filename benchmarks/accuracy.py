@@ -22,6 +22,8 @@ from scipy import stats
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.metrics import summarise
 from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.diffusion import DiffusionConfig, Target
+from diffclip_dist.model.presets import PUBLISHED
 from shards.build import build_archive
 from shards.commandline import EXIT_DONE, run_command
 from shards.open_scene import open_scene
@@ -29,12 +31,12 @@ from shards.plan import ArchiveSettings
 
 GENERATED: Final = ("synthetic", "synthetic-hard")
 REAL: Final = ("enmap_potsdam", "s2_dem")
-PUBLISHED: Final = ModelConfig(window=11, mask_ratio=0.7, decoder_depth=3, visible_weight=1.0, masked_weight=0.1)
-DEFAULT: Final = ModelConfig(window=5, mask_ratio=0.7, decoder_depth=1, visible_weight=1.0, masked_weight=1.0)
+DEFAULT: Final = ModelConfig()
 ABLATED_SCENE: Final = "synthetic-hard"
 # Steps are what two cores can take in the time: a published window costs some ten times one of the default
 STEPS, PUBLISHED_STEPS, ABLATION_STEPS = 400, 40, 100
 WORKERS: Final = 2
+TARGETS: Final[tuple[Target, ...]] = ("eps", "v")
 
 # Each row against the one that shows what it brings
 COMPARED: Final = {
@@ -67,7 +69,7 @@ def main() -> int:
         config = {
             "quick": arguments.quick,
             "chosen_by": "settings were chosen on the generated scenes; no label outside the shots chose anything",
-            "left_out": "window 15, timestep range, target, share of unlabelled pixels; ablations on one generated scene",
+            "left_out": "window 15; ablations on one generated scene alone",
             "published": asdict(PUBLISHED),
             "default": asdict(DEFAULT),
             "jobs": [asdict(job) for job in jobs],
@@ -99,9 +101,20 @@ def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
     changed = {f"mask {ratio}": replace(DEFAULT, mask_ratio=ratio) for ratio in (0.5, 0.7, 0.85, 0.95)}
     changed |= {f"window {side}": replace(DEFAULT, window=side) for side in (7, 11)}
     changed |= {f"masked weight {weight}": replace(DEFAULT, masked_weight=weight) for weight in (0.1, 10.0)}
+    changed |= {f"target {target}": replace(DEFAULT, diffusion=DiffusionConfig(target=target)) for target in TARGETS}
+    changed |= {
+        f"t up to {last}": replace(DEFAULT, diffusion=DiffusionConfig(highest_timestep=last)) for last in (99, 499)
+    }
+    changed |= {"min-SNR": replace(DEFAULT, diffusion=DiffusionConfig(weighting="min_snr"))}
+    changed |= {"joint": replace(DEFAULT, fusion="joint")}
+    changed |= {"joint, dropout 0.2": replace(DEFAULT, fusion="joint", modality_dropout=0.2)}
+    changed |= {"wavelength stem": replace(DEFAULT, stem="wavelength")}
     ablation = Job("", ABLATED_SCENE, "heads", (2,), seeds, DEFAULT, ABLATION_STEPS, fewshot)
     jobs += [replace(ablation, label=f"ablation: {said}", model=model) for said, model in changed.items()]
     jobs += [replace(ablation, label=f"ablation: {count} steps", steps=count) for count in (25, 50, 200, 400)]
+    jobs += [
+        replace(ablation, label=f"ablation: {share:.0%} of pixels", pixel_share=share) for share in (0.01, 0.1, 1.0)
+    ]
     jobs += [
         replace(ablation, label=f"ablation: read-out {said}", fewshot=replace(fewshot, readout=said))
         for said in ("class", "both")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
-from diffclip_dist.config import PretrainConfig
+from diffclip_dist.config import PretrainConfig, StreamConfig
 from diffclip_dist.encoder import load_encoder, new_encoder
 from diffclip_dist.engine.alone import pretrain_alone
 from diffclip_dist.fewshot.config import FewshotConfig
@@ -52,6 +52,7 @@ class Job:
         model: of the encoder.
         steps: of pretraining; 0 for random weights.
         fewshot: read-out and training of the heads.
+        pixel_share: share of the unlabelled pixels that pretraining draws from.
     """
 
     label: str
@@ -59,9 +60,10 @@ class Job:
     kind: Literal["classical", "heads", "whole"]
     shots: tuple[int, ...]
     seeds: int
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = field(default_factory=ModelConfig)
     steps: int = 0
-    fewshot: FewshotConfig = FewshotConfig()
+    fewshot: FewshotConfig = field(default_factory=FewshotConfig)
+    pixel_share: float = 1.0
 
     def key(self, fingerprint: str) -> str:
         """Names the job's file."""
@@ -100,7 +102,8 @@ def measured(job: Job, folder: Path) -> list[Measurement]:
 
 
 def _restored(one: dict[str, Any]) -> Measurement:
-    return Measurement(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
+    oa, aa, kappa = (tuple(one[name]) for name in ("oa_percent", "aa_percent", "kappa"))
+    return Measurement(one["row"], one["scene"], one["shots"], oa, aa, kappa)
 
 
 def _measurement(row: str, scene: str, shots: int, scores: list[Scores]) -> Measurement:
@@ -189,12 +192,12 @@ def _features(job: Job, scene: Scene, encoder: MultimodalEncoder) -> Table:
 
 
 def _pretrained(job: Job, archive: Archive, folder: Path) -> MultimodalEncoder:
-    run = folder / "runs" / _digest([asdict(job.model), job.steps, archive.fingerprint])
+    run = folder / "runs" / _digest([asdict(job.model), job.steps, job.pixel_share, archive.fingerprint])
     if not (run / "encoder" / "config.json").exists():
         shutil.rmtree(run, ignore_errors=True)
         config = PretrainConfig(
             archive=archive.location, run_dir=str(run), steps=job.steps, model=job.model, checkpoint_every=job.steps,
-            log_every=max(job.steps // 10, 1),
+            log_every=max(job.steps // 10, 1), stream=StreamConfig(pixel_share=job.pixel_share),
         )  # fmt: skip
         pretrain_alone(config)
     return load_encoder(run / "encoder")

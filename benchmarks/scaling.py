@@ -29,6 +29,7 @@ from diffclip_dist.engine.scaling_probe import Probe, ProbePlan, StageProbe, Zer
 from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.model.presets import PUBLISHED
 from diffclip_dist.stream.schema import ModalitySchema
 from shards.archive import Archive
 from shards.commandline import EXIT_DONE, run_command
@@ -138,7 +139,7 @@ def probe_plan(
             stream=StreamConfig(lanes=workers, pool_tiles=1), model=model,
         )  # fmt: skip
 
-    return ProbePlan(run(effort.windows, ModelConfig()), run(2, HELD_MODEL), timed, held, effort.steps, threads=1)
+    return ProbePlan(run(effort.windows, PUBLISHED), run(2, HELD_MODEL), timed, held, effort.steps, threads=1)
 
 
 def scaling_rows(probes: Sequence[Probe], sample: Sample, windows: int) -> list[dict[str, Value]]:
@@ -172,9 +173,9 @@ def scaling_rows(probes: Sequence[Probe], sample: Sample, windows: int) -> list[
 
 def prediction(found: Probe, stage: StageProbe, sample: Sample, windows: int) -> StepSeconds:
     """The cost model's step, from parts that were measured apart from it."""
-    flops = float(windows * training_flops(ModelConfig(), sample.schemas))
+    flops = float(windows * training_flops(PUBLISHED, sample.schemas))
     with torch.device("meta"):
-        tensors = [parameter.numel() for parameter in MaskDiffusion(ModelConfig(), sample.schemas).parameters()]
+        tensors = [parameter.numel() for parameter in MaskDiffusion(PUBLISHED, sample.schemas).parameters()]
     cluster = Cluster(
         flops_per_s=flops / statistics.median(found.bare_s),
         near=found.links,
@@ -191,7 +192,7 @@ def prediction(found: Probe, stage: StageProbe, sample: Sample, windows: int) ->
 def traffic_rows(probes: Sequence[Probe], sample: Sample) -> list[dict[str, Value]]:
     """What DeepSpeed logged beside what the cost model counts."""
     with torch.device("meta"):
-        tensors = [parameter.numel() for parameter in MaskDiffusion(ModelConfig(), sample.schemas).parameters()]
+        tensors = [parameter.numel() for parameter in MaskDiffusion(PUBLISHED, sample.schemas).parameters()]
     return [
         {
             "measurement": "collectives",

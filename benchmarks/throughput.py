@@ -32,8 +32,8 @@ from report import (
 from diffclip_dist.config import PretrainConfig, StreamConfig
 from diffclip_dist.engine.ray_run import check_archive, pretrain
 from diffclip_dist.engine.run_log import METRICS_FILE, read_lines
-from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.flops import training_flops
+from diffclip_dist.model.presets import PUBLISHED
 from diffclip_dist.stream.schema import ModalitySchema
 from shards.archive import Archive
 from shards.commandline import EXIT_DONE, run_command
@@ -144,7 +144,7 @@ def run_config(archive: str, setup: Setup, effort: Effort) -> PretrainConfig:
         max_failures=0,
         # each worker walks through tiles of its own one by one, so that every stretch reads its share of them
         stream=StreamConfig(lanes=setup.workers, pool_tiles=1),
-        model=ModelConfig(window=setup.window),
+        model=replace(PUBLISHED, window=setup.window),
     )
 
 

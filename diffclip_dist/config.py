@@ -28,12 +28,14 @@ class StreamConfig:
     Attributes:
         lanes: runs of tiles that a batch is dealt from; divides the global batch. Part of the run's identity.
         pool_tiles: tiles that a lane shuffles at once. Part of the run's identity; bounds memory.
+        pixel_share: share of each tile's valid pixels that is ever drawn, in (0, 1]. Part of the run's identity.
         loader_processes: processes a worker reads ahead with; 0 reads in the worker. Samples are the same.
         verify: what of the archive is checked before a run begins: every file's ``size``, or its ``hash`` as well.
     """
 
     lanes: int = 8
     pool_tiles: int = 4
+    pixel_share: float = 1.0
     loader_processes: int = 0
     verify: Check = "size"
 
@@ -147,7 +149,9 @@ class PretrainConfig:
     @property
     def order(self) -> OrderConfig:
         """What the global order of samples depends on."""
-        return OrderConfig(self.seed, self.global_batch, self.stream.lanes, self.stream.pool_tiles)
+        return OrderConfig(
+            self.seed, self.global_batch, self.stream.lanes, self.stream.pool_tiles, self.stream.pixel_share
+        )
 
     def to_yaml(self) -> str:
         """The resolved configuration, in the form that ``--config`` reads."""

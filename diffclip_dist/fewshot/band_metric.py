@@ -87,4 +87,5 @@ def _signal_to_noise(centred_PC: Tensor, differences_PC: Tensor) -> Tensor:
     variance_C, axes_CC = torch.linalg.eigh(noise_CC)
     whitening_CC = axes_CC / variance_C.sqrt()
     _, order_CC = torch.linalg.eigh(whitening_CC.T @ (centred_PC.T @ centred_PC) @ whitening_CC)
-    return whitening_CC @ order_CC.flip(1)[:, :COMPONENTS]
+    projection_CK: Tensor = whitening_CC @ order_CC.flip(1)[:, :COMPONENTS]
+    return projection_CK

@@ -12,7 +12,9 @@ StemKind = Literal["bands", "wavelength"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The mask-diffusion model (DiffCLIP, stage 1). The defaults are the published sizes and weights.
+    """The mask-diffusion model (DiffCLIP, stage 1). The defaults were chosen on generated scenes.
+
+    The preset ``published`` is the paper's model.
 
     Attributes:
         window: side of a window in pixels, odd; each pixel is a token.
@@ -24,8 +26,8 @@ class ModelConfig:
         decoder_width: D of the decoders, a multiple of 4 and of ``heads``; ``None`` is the encoder's.
         timestep_width: width of the timestep's sinusoid, even.
         mask_ratio: share of a window's valid tokens that is hidden from the encoder, in [0, 1).
-        modality_dropout: probability that a window hides one of its modalities whole, in [0, 1); its tokens are then all
-            masked, and a window of one modality keeps it.
+        modality_dropout: probability that a window hides one of its modalities whole, in [0, 1); its tokens are
+            then all masked, and a window of one modality keeps it.
         fusion: ``separate``, each modality a sequence of its own through the shared encoder; or ``joint``, all of a
             window's modalities one sequence, and a decoder sees at its masked tokens what the encoder made of the
             other modalities there (as in MultiMAE, Bachmann et al. 2022, without its cross-attention).
@@ -36,12 +38,12 @@ class ModelConfig:
         diffusion: the noise schedule.
     """
 
-    window: int = 11
+    window: int = 5
     width: int = 128
     depth: int = 4
     heads: int = 8
     mlp_ratio: float = 2.0
-    decoder_depth: int = 3
+    decoder_depth: int = 1
     decoder_width: int | None = None
     timestep_width: int = 256
     mask_ratio: float = 0.7
@@ -49,7 +51,7 @@ class ModelConfig:
     fusion: Fusion = "separate"
     stem: StemKind = "bands"
     visible_weight: float = 1.0
-    masked_weight: float = 0.1
+    masked_weight: float = 1.0
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Model sizes by name, from the published one to over a billion parameters.
+"""Models by name: the published one to the letter, and sizes up to over a billion parameters.
 
 Beyond the published size the encoders follow the vision transformers (Dosovitskiy et al. 2021): heads of width 64 and
 an MLP of four times the width. Their decoders are narrow, as in masked autoencoders (He et al. 2022): a decoder sees
@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from diffclip_dist.model.config import ModelConfig
+
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         # DiffCLIP, stage 1
         "published": {
-            "width": 128, "depth": 4, "heads": 8, "mlp_ratio": 2.0, "decoder_width": None, "decoder_depth": 3,
+            "window": 11, "width": 128, "depth": 4, "heads": 8, "mlp_ratio": 2.0, "decoder_width": None,
+            "decoder_depth": 3, "mask_ratio": 0.7, "visible_weight": 1.0, "masked_weight": 0.1,
         },
         # about 86 M parameters in the encoder
         "base": {
@@ -29,3 +32,5 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         },
     }
 )  # fmt: skip
+
+PUBLISHED: Final = ModelConfig(**PRESETS["published"])

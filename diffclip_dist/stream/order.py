@@ -23,7 +23,7 @@ from shards.errors import BadInput
 Indices = npt.NDArray[np.int64]
 
 # what the seed is folded with, so that the shuffles are independent of each other
-_SENSORS, _TILES, _PIXELS, _POOLS = 1, 2, 3, 4
+_SENSORS, _TILES, _PIXELS, _POOLS, _OFFERED = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class OrderConfig:
         global_batch: G, samples a step over all workers.
         lanes: runs of tiles that a batch is dealt from; divides ``global_batch``. More lanes mix more, fewer read less.
         pool_tiles: tiles that a lane shuffles at once; bounds memory.
+        pixel_share: share of each tile's valid pixels that is ever drawn, in (0, 1]; the same ones in every epoch.
     """
 
     seed: int
     global_batch: int
     lanes: int
     pool_tiles: int
+    pixel_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.global_batch < 1 or self.lanes < 1 or self.global_batch % self.lanes:
@@ -49,6 +51,8 @@ class OrderConfig:
             )
         if self.pool_tiles < 1:
             raise BadInput(f"stream.pool_tiles: expected at least 1, found {self.pool_tiles}")
+        if not 0.0 < self.pixel_share <= 1.0:
+            raise BadInput(f"stream.pixel_share: expected more than 0 and at most 1, found {self.pixel_share:g}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class GlobalOrder:
 
     def __init__(self, tile_pixels: Sequence[Sequence[int]], config: OrderConfig) -> None:
         self.config = config
-        self._pixels = [np.asarray(pixels, dtype=np.int64) for pixels in tile_pixels]
+        self._valid_pixels = [np.asarray(pixels, dtype=np.int64) for pixels in tile_pixels]
+        self._pixels = [np.ceil(pixels * config.pixel_share).astype(np.int64) for pixels in self._valid_pixels]
         self._sensor_steps = [int(pixels.sum()) // config.global_batch for pixels in self._pixels]
         self.steps_per_epoch = sum(self._sensor_steps)
         if self.steps_per_epoch == 0:
@@ -152,6 +157,13 @@ class GlobalOrder:
         size = self.config.pool_tiles
         return [pieces[first : first + size] for first in range(0, len(pieces), size)]
 
+    def _offered(self, sensor: int, tile: int) -> Indices:
+        """The tile's pixels that are drawn at all."""
+        valid = int(self._valid_pixels[sensor][tile])
+        if self.config.pixel_share == 1.0:
+            return np.arange(valid)
+        return permutation(valid, self.config.seed, _OFFERED, fold(sensor, tile))[: self._pixels[sensor][tile]]
+
     def _shuffle_pool(self, epoch: int, sensor: int, lane: int, pool: int) -> Indices:
         """The pool's samples in their order: tile and pixel, (2, samples)."""
         tiles, pixels = [], []
@@ -159,7 +171,7 @@ class GlobalOrder:
             order = permutation(
                 int(self._pixels[sensor][piece.tile]), self.config.seed, _PIXELS, epoch, fold(sensor, piece.tile)
             )
-            pixels.append(order[piece.start : piece.stop])
+            pixels.append(self._offered(sensor, piece.tile)[order[piece.start : piece.stop]])
             tiles.append(np.full(piece.stop - piece.start, piece.tile, dtype=np.int64))
         samples = np.stack([np.concatenate(tiles), np.concatenate(pixels)])
         return samples[:, permutation(samples.shape[1], self.config.seed, _POOLS, epoch, fold(sensor, lane, pool))]

@@ -92,3 +92,17 @@ def test_order_does_not_change_between_releases() -> None:
     samples = order.step(3)
     assert samples.tile_G.tolist() == [2, 0, 2, 1]
     assert samples.pixel_G.tolist() == [3, 11, 0, 4]
+
+
+def test_a_share_of_the_pixels_is_the_same_share_in_every_epoch() -> None:
+    config = OrderConfig(seed=3, global_batch=4, lanes=2, pool_tiles=2, pixel_share=0.25)
+    order = GlobalOrder([[16, 16, 9]], config)
+
+    def drawn(epoch: int) -> set[tuple[int, int]]:
+        steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+        samples = [order.step(step) for step in steps]
+        return {(int(t), int(p)) for one in samples for t, p in zip(one.tile_G, one.pixel_G, strict=True)}
+
+    several = [drawn(epoch) for epoch in range(12)]
+    assert len(set().union(*several)) == 4 + 4 + 3
+    assert any(epoch != several[0] for epoch in several), "which of them fall into an epoch changes"
