@@ -18,7 +18,7 @@ from shards.errors import FailedRun
 
 DEMO: Final = Path("demo")
 # enough to see the loss fall and the map appear on two cores in minutes; far too short for figures worth quoting
-PRETRAIN: Final = ("--steps", "80", "--global-batch", "128", "--set", "model.window=7")
+PRETRAIN: Final = ("--steps", "200", "--global-batch", "128")
 
 
 def step(title: str, *command: object, environment: Mapping[str, str] | None = None) -> None:

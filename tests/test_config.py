@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from diffclip_dist.config import PretrainConfig, resolve_config
+from diffclip_dist.config import resolve_config
 from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.presets import PRESETS
@@ -16,8 +16,12 @@ from shards.errors import BadInput
 HOUSTON = (ModalitySchema("hsi", 144), ModalitySchema("lidar", 1))
 
 
-def test_the_published_preset_is_the_default() -> None:
-    assert resolve_config(None, {}, ["preset=published"]) == PretrainConfig()
+def test_the_published_preset_is_the_papers_model() -> None:
+    model = resolve_config(None, {}, ["preset=published"]).model
+    assert (model.window, model.mask_ratio, model.visible_weight, model.masked_weight) == (11, 0.7, 1.0, 0.1)
+    assert (model.width, model.depth, model.heads, model.decoder_depth, model.width_in_decoder) == (128, 4, 8, 3, 128)
+    assert (model.stem, model.fusion, model.modality_dropout) == ("bands", "separate", 0.0)
+    assert (model.diffusion.target, model.diffusion.schedule, model.diffusion.weighting) == ("x0", "linear", "constant")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ SCHEMAS = (ModalitySchema("hsi", 9), ModalitySchema("lidar", 2))
 
 @pytest.fixture
 def config() -> ModelConfig:
-    return ModelConfig(window=5, width=16, depth=2, heads=2, decoder_depth=1, timestep_width=8)
+    return ModelConfig(window=5, width=16, depth=2, heads=2, decoder_depth=1, timestep_width=8, masked_weight=0.1)
 
 
 @pytest.fixture
