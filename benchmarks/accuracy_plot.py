@@ -24,7 +24,7 @@ DRAWN: Final = {
 def draw(file: Path, rows: Sequence[Row]) -> None:
     """Writes the picture as PNG."""
     scenes = list(dict.fromkeys(str(row["scene"]) for row in rows))
-    figure = Figure(figsize=(5.2 * len(scenes), 5.0), dpi=110, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(max(5.2 * len(scenes), 9.0), 5.0), dpi=110, facecolor="white", layout="constrained")
     for axis, scene in zip(figure.subplots(1, len(scenes), squeeze=False)[0], scenes, strict=True):
         here = [row for row in rows if row["scene"] == scene]
         for place, (name, colour) in enumerate(DRAWN.items()):
