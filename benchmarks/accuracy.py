@@ -1,7 +1,7 @@
 """How right the maps are: classical classifiers, ours with random weights, as published and as it measures best.
 
 Every classifier learns from the same nested draws and is tested on every other labelled pixel. Nothing is chosen by a
-test label: the settings of ours were chosen on the two generated scenes. Real scenes are measured where DIFFCLIP_DATA
+test label: the head was chosen on the two generated scenes, the default model by what it costs. Real scenes are measured where DIFFCLIP_DATA
 (or ../shared/data) holds them. A run that was stopped goes on where it was.
 """
 
@@ -68,7 +68,7 @@ def main() -> int:
     if arguments.json is not None:
         config = {
             "quick": arguments.quick,
-            "chosen_by": "settings were chosen on the generated scenes; no label outside the shots chose anything",
+            "chosen_by": "the head on the two generated scenes; the default model by what it costs, not by a label",
             "left_out": "window 15; ablations on one generated scene alone",
             "published": asdict(PUBLISHED),
             "default": asdict(DEFAULT),

@@ -92,7 +92,8 @@ def measured(job: Job, folder: Path) -> list[Measurement]:
     archive = Archive.open(str(folder / "archives" / job.scene))
     kept = folder / "jobs" / f"{job.key(archive.fingerprint)}.json"
     if not kept.exists():
-        scene = archive.read_scene(job.scene)
+        # a scene may call itself something else than its folder
+        scene = archive.read_scene(archive.manifest.scenes[0].name)
         made = _classical(job, scene) if job.kind == "classical" else _ours(job, scene, archive, folder)
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".partial")

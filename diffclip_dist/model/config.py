@@ -12,7 +12,7 @@ StemKind = Literal["bands", "wavelength"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The mask-diffusion model (DiffCLIP, stage 1). The defaults were chosen on generated scenes.
+    """The mask-diffusion model (DiffCLIP, stage 1). The defaults are what two cores can pretrain in minutes.
 
     The preset ``published`` is the paper's model.
 

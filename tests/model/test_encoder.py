@@ -1,5 +1,6 @@
 """Features of clean windows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from shards.errors import BadInput
 Windows = dict[str, torch.Tensor]
 
 
-@pytest.fixture
-def encoder(config: ModelConfig, batch: WindowBatch) -> MultimodalEncoder:
-    return new_encoder(config, batch.schemas, seed=4)
+@pytest.fixture(params=[("separate", "bands"), ("joint", "bands"), ("joint", "wavelength")], ids="-".join)
+def encoder(request: pytest.FixtureRequest, config: ModelConfig, batch: WindowBatch) -> MultimodalEncoder:
+    fusion, stem = request.param
+    return new_encoder(replace(config, fusion=fusion, stem=stem), batch.schemas, seed=4)
 
 
 @pytest.fixture
@@ -62,22 +64,20 @@ def test_an_absent_modality_is_a_missing_one(encoder: MultimodalEncoder, windows
 
 
 def test_an_encoder_comes_back_from_disk_as_it_was(
-    encoder: MultimodalEncoder, config: ModelConfig, windows: tuple[Windows, Windows], tmp_path: Path
+    encoder: MultimodalEncoder, windows: tuple[Windows, Windows], tmp_path: Path
 ) -> None:
     training = Training(3, 4, "print", ("a",), ())
-    save_encoder(tmp_path, encoder.state_dict(), EncoderConfig(1, config, encoder.modalities, training))
+    save_encoder(tmp_path, encoder.state_dict(), EncoderConfig(1, encoder.config, encoder.modalities, training))
     loaded = load_encoder(tmp_path)
-    assert loaded.config == config
+    assert loaded.config == encoder.config
     assert loaded.modalities == encoder.modalities
     assert torch.equal(loaded(*windows).tokens_BMND, encoder(*windows).tokens_BMND)
 
 
 @pytest.mark.parametrize("damage", ["no config", "no weights", "other width", "newer", "not json", "truncated"])
-def test_a_damaged_encoder_is_refused_by_name(
-    encoder: MultimodalEncoder, config: ModelConfig, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_encoder_is_refused_by_name(encoder: MultimodalEncoder, tmp_path: Path, damage: str) -> None:
     training = Training(3, 4, "print", ("a",), ())
-    save_encoder(tmp_path, encoder.state_dict(), EncoderConfig(1, config, encoder.modalities, training))
+    save_encoder(tmp_path, encoder.state_dict(), EncoderConfig(1, encoder.config, encoder.modalities, training))
     text = (tmp_path / "config.json").read_text()
     if damage == "no config":
         (tmp_path / "config.json").unlink()
@@ -96,12 +96,32 @@ def test_a_damaged_encoder_is_refused_by_name(
         load_encoder(tmp_path)
 
 
+def test_order_of_modalities_does_not_matter(encoder: MultimodalEncoder, windows: tuple[Windows, Windows]) -> None:
+    turned = encoder.for_modalities(encoder.modalities[::-1])
+    torch.testing.assert_close(turned(*windows).tokens_BMND.flip(1), encoder(*windows).tokens_BMND)
+    torch.testing.assert_close(turned(*windows).class_BMD.flip(1), encoder(*windows).class_BMD)
+
+
 def test_an_encoder_narrows_to_a_scenes_modalities(
-    encoder: MultimodalEncoder, windows: tuple[Windows, Windows]
+    config: ModelConfig, batch: WindowBatch, windows: tuple[Windows, Windows]
 ) -> None:
+    encoder = new_encoder(config, batch.schemas, seed=4)
     lidar = encoder.modalities[1]
     narrow = encoder.for_modalities([ModalitySchema("unknown", 3), lidar])
     assert narrow.modalities == (lidar,)
     torch.testing.assert_close(narrow(*windows).class_BMD[:, 0], encoder(*windows).class_BMD[:, 1])
     with pytest.raises(BadInput, match=r"hsi \(9 bands\), lidar \(2 bands\), the scene has sar \(4 bands\)"):
         encoder.for_modalities([ModalitySchema("sar", 4)])
+
+
+def test_an_encoder_of_wavelengths_reads_a_sensor_that_it_has_not_seen(config: ModelConfig) -> None:
+    seen = ModalitySchema("hsi", 4, (450.0, 550.0, 650.0, 850.0))
+    encoder = new_encoder(replace(config, stem="wavelength"), [seen], seed=4)
+    generator = torch.Generator().manual_seed(0)
+    values, valid = torch.randn(3, 25, 4, generator=generator), torch.ones(3, 25, dtype=torch.bool)
+    known = encoder({"hsi": values}, {"hsi": valid}).class_BMD
+    # the same bands in another order and under another name are the same light
+    other = encoder.for_modalities([ModalitySchema("camera", 4, (850.0, 650.0, 550.0, 450.0))])
+    torch.testing.assert_close(other({"camera": values.flip(2)}, {"camera": valid}).class_BMD, known)
+    unplaced = encoder.for_modalities([ModalitySchema("hsi", 4)])
+    assert not torch.allclose(unplaced({"hsi": values}, {"hsi": valid}).class_BMD, known, atol=1e-3)
