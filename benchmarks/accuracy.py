@@ -1,8 +1,8 @@
 """How right the maps are: classical classifiers, ours with random weights, as published and as it measures best.
 
 Every classifier learns from the same nested draws and is tested on every other labelled pixel. Nothing is chosen by
-a test label: the head was chosen on the two generated scenes, the default model by what it costs. Real scenes are measured
-where DIFFCLIP_DATA (or ../shared/data) holds them. A run that was stopped goes on where it was.
+a test label: the head was chosen on the two generated scenes, the default model by what it costs. Real scenes are
+measured where DIFFCLIP_DATA (or ../shared/data) holds them. A run that was stopped goes on where it was.
 """
 
 import multiprocessing
