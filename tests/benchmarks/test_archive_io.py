@@ -37,7 +37,7 @@ def test_a_quick_run_measures_every_part(tmp_path: Path) -> None:
         assert other["tile_archive_ratio"] == pytest.approx(tiles["windows_per_s"] / other["windows_per_s"])
     assert all(row["same_bytes"] for row in rows["building"])
     assert {row["workers"] for row in rows["building"]} == {1, 2}
-    assert len({row["sha256"] for row in rows["building"] if row["source"] == "pixels in memory"}) == 1
+    assert len({row["sha256"] for row in rows["building"] if row["source"] == "pixels in files"}) == 1
     for row in rows["footprint"]:
         # a tar holds the tiles, halo included, and little more
         assert row["tiles_over_raw_ratio"] == pytest.approx(1 + row["halo_over_raw_ratio"], rel=0.02)

@@ -10,6 +10,7 @@ import pytest
 from conftest import Pretrain, Run, pretrain_command
 from ray_nodes import RayNodes, ray_nodes
 
+import diffclip_dist
 from diffclip_dist.engine.ray_run import cores_per_worker
 
 STEPS = ("--steps", "40", "--workers", "2")
@@ -51,7 +52,7 @@ def test_a_node_that_does_not_hold_to_the_run_is_named_and_nothing_starts(
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: node 127.0.0.1 (")
-    assert line.endswith(": expected diffclip-dist 0.1.0, as on the driver, found 9.9.9")
+    assert line.endswith(f": expected diffclip-dist {diffclip_dist.__version__}, as on the driver, found 9.9.9")
     assert not folder.parent.exists()
 
 
