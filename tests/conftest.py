@@ -1,9 +1,14 @@
 """What every test may use."""
 
 import os
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
+import fsspec
 import pytest
+from moto.server import ThreadedMotoServer
 
 from shards.build import build_archive
 from shards.plan import ArchiveSettings
@@ -27,3 +32,23 @@ def generated_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = GeneratedSceneSpec(name="small", height=48, width=56, bands=12)
     build_archive([GeneratedScene(spec)], folder, ArchiveSettings(tile_size=16, halo=5))
     return folder
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket on an S3 server of its own, on loopback; every server of one process holds the same buckets."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="scenes")
+    fsspec.filesystem("s3").clear_instance_cache()
+    yield "s3://scenes"
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST"))
+    server.stop()

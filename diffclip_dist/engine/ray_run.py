@@ -90,7 +90,7 @@ def _train(config: PretrainConfig, scaling: ScalingConfig, attempt: str) -> None
 
 
 def disk_need(config: PretrainConfig, resume: bool) -> DiskNeed:
-    """What checkpoints take: those that are kept and the next; a resumed run has its own already, and converts one."""
+    """What checkpoints take: those that are kept and the next; a resumed run has its own already."""
     manifest = Archive.open(config.archive).manifest
     with torch.device("meta"):
         model = MaskDiffusion(config.model, all_modalities(group_scenes(manifest, config.model.window)))

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import SMALL_MODEL, Pretrain
+from small_runs import SMALL_MODEL, Pretrain
 
 from diffclip_dist.config import PretrainConfig, resolve_config
 from diffclip_dist.encoder import read_config

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
+from small_runs import REPOSITORY
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from diffclip_dist.config import resolve_config

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Pretrain, Run
+from small_runs import Pretrain, Run
 
 from diffclip_dist.encoder import load_encoder, read_config
 from shards.archive import Archive

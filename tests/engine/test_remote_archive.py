@@ -2,41 +2,24 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
-import fsspec
 import pytest
-from conftest import pretrain_command
-from moto.server import ThreadedMotoServer
+from small_runs import pretrain_command
 
 from shards.store import open_store
 
 
 @pytest.fixture
-def remote_archive(generated_archive: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """The small generated archive on an S3 server of its own, on loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "DIFFCLIP_CACHE": str(tmp_path / "cache"),
-    }.items():
-        monkeypatch.setenv(name, value)
+def remote_archive(bucket: str, generated_archive: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The small generated archive on the S3 server."""
+    monkeypatch.setenv("DIFFCLIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)  # a Ray of the run's own inherits where the server is
-    boto3.client("s3").create_bucket(Bucket="scenes")
-    fsspec.filesystem("s3").clear_instance_cache()
-    local, location = open_store(generated_archive), "s3://scenes/archive"
+    local, location = open_store(generated_archive), f"{bucket}/archive"
     remote = open_store(location)
     for path in local.sizes():
         remote.write(path, local.read(path))
-    yield location
-    server.stop()
+    return location
 
 
 def test_a_run_streams_from_an_object_store(remote_archive: str, tmp_path: Path) -> None:

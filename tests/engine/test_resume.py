@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Pretrain, Run, pretrain_command
+from small_runs import Pretrain, Run, pretrain_command
 
 from diffclip_dist.encoder import load_encoder
 from diffclip_dist.engine.checkpoints import CHECKPOINTS, newest_checkpoint

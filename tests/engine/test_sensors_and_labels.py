@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import SMALL_MODEL
+from small_runs import SMALL_MODEL
 
 from diffclip_dist.config import resolve_config
 from diffclip_dist.encoder import load_encoder

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Pretrain, Run, pretrain_command
 from ray_nodes import RayNodes, ray_nodes
+from small_runs import Pretrain, Run, pretrain_command
 
 import diffclip_dist
 from diffclip_dist.engine.ray_run import cores_per_worker
@@ -48,7 +48,8 @@ def test_a_node_that_does_not_hold_to_the_run_is_named_and_nothing_starts(
     nodes.start("other", cores=1, PYTHONPATH=path)
     folder = tmp_path / "deep" / "run"
     command = pretrain_command(folder, generated_archive, STEPS, ())
-    ended = subprocess.run(command, env=on(nodes), capture_output=True, text=True, timeout=200)
+    # Ray puts the driver's folder before the node's own: started elsewhere than in the repository
+    ended = subprocess.run(command, env=on(nodes), cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: node 127.0.0.1 (")

@@ -12,8 +12,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from conftest import SMALL_MODEL
 from deepspeed import DeepSpeedEngine
+from small_runs import SMALL_MODEL
 
 from diffclip_dist.config import PretrainConfig, resolve_config
 from diffclip_dist.engine.deepspeed_engine import join_process_group, start_engine

@@ -1,15 +1,10 @@
 """Archives on object stores: written to and read from a real S3 server on loopback, and memory://."""
 
 import os
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
-import fsspec
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from small_scenes import ShardCommand, pixels, write_scene
 
 from shards.archive import Archive
@@ -22,26 +17,6 @@ from shards.plan import ArchiveSettings
 from shards.store import open_store
 
 SMALL = ArchiveSettings(tile_size=8, halo=2, samples_per_shard=4)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket on an S3 server of its own."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="scenes")
-    fsspec.filesystem("s3").clear_instance_cache()
-    yield "s3://scenes"
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST"))
-    server.stop()
 
 
 @pytest.fixture(autouse=True)

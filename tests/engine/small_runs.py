@@ -1,0 +1,42 @@
+"""The command that starts a run of a small model, and what such a run left."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+SMALL_MODEL = [
+    "model.window=7", "model.width=32", "model.depth=2", "model.heads=2", "model.decoder_depth=1",
+    "stream.lanes=4", "stream.pool_tiles=2", "optimiser.warmup_steps=2",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of launch/pretrain.py ended, and what it left."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def losses(self) -> list[float]:
+        return [metrics["loss"] for metrics in self.metrics]
+
+
+Pretrain = Callable[..., Run]
+
+
+def pretrain_command(folder: Path, archive: Path, arguments: Sequence[str], settings: Sequence[str]) -> list[str]:
+    """launch/pretrain.py with a small model."""
+    command = [sys.executable, str(REPOSITORY / "launch" / "pretrain.py"), "--archive", str(archive)]
+    command += ["--run-dir", str(folder), "--global-batch", "24", *arguments]
+    return command + [part for setting in (*SMALL_MODEL, *settings) for part in ("--set", setting)]
