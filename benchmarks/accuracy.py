@@ -8,7 +8,7 @@ measured where DIFFCLIP_DATA (or ../shared/data) holds them. A run that was stop
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final
 
 from accuracy_jobs import Job, Measurement, measured
 from accuracy_plot import draw
-from report import Row, benchmark_parser, check_destination, print_table, write_json
+from report import Row, Value, benchmark_parser, check_destination, print_table, write_json
 from scipy import stats
 
 from diffclip_dist.fewshot.config import FewshotConfig
@@ -63,7 +63,20 @@ def main() -> int:
     rows = table_rows(run_jobs(jobs, arguments.keep))
     plot = arguments.keep / "accuracy.png"
     draw(plot, rows)
-    print_table("Accuracy on pixels outside the shots; mean over the seeds with its 95 % interval", rows)
+    for scene in places:
+        print_table(
+            f"{scene}{' (generated)' * (scene in GENERATED)}: OA [95 % interval] / AA by shots, percent, on pixels "
+            f"outside the shots; means over {rows[0]['seeds']} seeds",
+            shown(rows, scene, lambda row: row["classifier"], _figures),
+        )
+    print_table(
+        "Gains in OA over the same draws [95 % interval], points; p of a two-sided sign test",
+        [
+            found
+            for scene in places
+            for found in shown(rows, scene, lambda row: f"{row['classifier']} - {row['against']}", _gain)
+        ],
+    )
     print(f"plot  {plot}")
     if arguments.json is not None:
         config = {
@@ -163,6 +176,30 @@ def table_rows(measurements: Sequence[Measurement]) -> list[Row]:
             }  # fmt: skip
         rows.append(row)
     return rows
+
+
+def shown(
+    rows: Sequence[Row], scene: str, named: Callable[[Row], Value], cell: Callable[[Row], str]
+) -> list[dict[str, Value]]:
+    """A scene's rows as they fit a terminal: a line a classifier, a column a count of shots."""
+    lines: dict[Value, dict[str, Value]] = {}
+    for row in rows:
+        if row["scene"] == scene and cell(row):
+            name = named(row)
+            lines.setdefault(name, {"scene": scene, "classifier": name})[f"{row['shots']}"] = cell(row)
+    return list(lines.values())
+
+
+def _figures(row: Row) -> str:
+    low, high = row["oa_from_percent"], row["oa_to_percent"]
+    return f"{row['oa_percent']:.1f} [{low:.1f}, {high:.1f}] / {row['aa_percent']:.1f}"
+
+
+def _gain(row: Row) -> str:
+    if "against" not in row:
+        return ""
+    low, high = row["gain_oa_from_percent"], row["gain_oa_to_percent"]
+    return f"{row['gain_oa_percent']:+.1f} [{low:+.1f}, {high:+.1f}] p {row['sign_test_fraction']:.3f}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """How pretraining scales: time and memory a worker, measured on this machine beside what the formulas say.
 
 Weak scaling: the published configuration with the same windows a worker on 1 and 2 workers, one thread each, on real
-DeepSpeed engines under Ray Train; the share of a step in which a collective is under way; and the step that the cost
-model predicts from its parts, each measured apart from the step. Memory: bytes of parameters, gradients and optimizer
-state that a worker holds under each ZeRO stage, beside the formula. Nothing else should run meanwhile.
+DeepSpeed engines, several workers under Ray Train; the share of a step in which a collective is under way; and the
+step that the cost model predicts from its parts, each measured apart from the step. Memory: bytes of parameters,
+gradients and optimizer state that a worker holds under each ZeRO stage, beside the formula. Nothing else should run
+meanwhile.
 """
 
 import os
@@ -59,7 +60,7 @@ class Effort:
     tile_size: int
 
 
-QUICK: Final = Effort((1,), ((1, ()), (2, (1, 3))), windows=8, steps=5, tile_size=16)
+QUICK: Final = Effort((1,), ((1, ()), (2, (1, 3))), windows=4, steps=3, tile_size=8)
 FULL: Final = Effort((0, 1, 2, 3), tuple((workers, (0, 1, 2, 3)) for workers in (1, 2, 4)), 32, 9, 32)
 
 

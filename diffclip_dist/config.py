@@ -82,6 +82,8 @@ class PretrainConfig:
     Attributes:
         archive: where the archive lies.
         run_dir: where the run's files go; on a cluster a folder that every node sees.
+        storage_path: where checkpoints go instead of ``RUN/checkpoints``: a folder that every node sees, or a URL such
+            as ``s3://bucket/run``.
         workers: Ray Train workers, one a GPU, or one a process on CPUs.
         min_workers: fewest workers that the run goes on with when others are lost and not replaced; it takes up to
             ``workers`` again as nodes come. 0 waits for all of them.
@@ -103,6 +105,7 @@ class PretrainConfig:
 
     archive: str = GENERATED_ARCHIVE
     run_dir: str = "runs/pretrain"
+    storage_path: str = ""
     workers: int = 1
     min_workers: int = 0
     zero_stage: Literal[0, 1, 2, 3] = 1
@@ -249,8 +252,8 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     checkpoints) may change; what is computed may not.
     """
     free = {
-        "archive", "run_dir", "workers", "min_workers", "zero_stage", "micro_batch", "log_every", "checkpoint_every",
-        "keep_checkpoints", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
+        "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "micro_batch", "log_every",
+        "checkpoint_every", "keep_checkpoints", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))

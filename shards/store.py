@@ -1,9 +1,13 @@
 """Where an archive lies: a local folder or any fsspec URL (s3://, gs://, memory://), behind one small interface."""
 
+import errno
 import hashlib
 import os
 import shutil
 import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,11 +48,17 @@ class Store(Protocol):
     def delete(self, path: str) -> None:
         """Deletes a file, if it is there."""
 
+    def delete_folder(self, path: str) -> None:
+        """Deletes all below a path."""
+
     def delete_all(self) -> None:
         """Deletes the place and all below it."""
 
     def zarr_store(self, path: str) -> Any:
         """What zarr opens a group from, for reading."""
+
+    def local_folder(self, path: str, files: Sequence[str]) -> AbstractContextManager[Path]:
+        """Files below a path in a local folder while the block lasts: where they lie already, or copies of them."""
 
 
 def open_store(location: str | Path) -> Store:
@@ -107,26 +117,48 @@ class LocalStore:
     def put(self, file: Path, path: str) -> None:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(target)
+        try:
+            file.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # on another disk: copied first
+                raise
+            with _beside(target) as temporary:
+                shutil.copyfile(file, temporary)
+            file.unlink()
 
     def write(self, path: str, content: bytes) -> None:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.new")
-        try:
+        with _beside(target) as temporary:
             temporary.write_bytes(content)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def delete(self, path: str) -> None:
         (self.folder / path).unlink(missing_ok=True)
+
+    def delete_folder(self, path: str) -> None:
+        shutil.rmtree(self.folder / path, ignore_errors=True)
 
     def delete_all(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def zarr_store(self, path: str) -> Any:
         return zarr.storage.LocalStore(self.folder / path, read_only=True)
+
+    @contextmanager
+    def local_folder(self, path: str, files: Sequence[str]) -> Iterator[Path]:
+        del files  # they lie there with others
+        yield self.folder / path
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A file that takes the target's place when the block ends well, and goes when it does not."""
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.new")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -169,13 +201,26 @@ class RemoteStore:
         if self.filesystem.exists(self._full(path)):
             self.filesystem.rm_file(self._full(path))
 
+    def delete_folder(self, path: str) -> None:
+        self._delete_below(self._full(path))
+
     def delete_all(self) -> None:
+        self._delete_below(self.root)
+
+    def _delete_below(self, full: str) -> None:
         self.filesystem.invalidate_cache()
-        if self.filesystem.exists(self.root):
-            self.filesystem.rm(self.root, recursive=True)
+        if self.filesystem.exists(full):
+            self.filesystem.rm(full, recursive=True)
 
     def zarr_store(self, path: str) -> Any:
         return zarr.storage.FsspecStore.from_url(f"{self.location}/{path}", read_only=True)
+
+    @contextmanager
+    def local_folder(self, path: str, files: Sequence[str]) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="diffclip-fetched-") as folder:
+            for file in files:
+                self.filesystem.get_file(self._full(f"{path}/{file}"), f"{folder}/{file}")
+            yield Path(folder)
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"

@@ -41,7 +41,7 @@ def pretrain_alone(config: PretrainConfig) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / STOPPED_FILE).unlink(missing_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _world_of_one(device):
+    with world_of_one(device):
         run_rank(config, device, _KeepsNothing())
     if (run_dir / STOPPED_FILE).exists():
         raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
@@ -59,7 +59,7 @@ class _KeepsNothing:
 
 
 @contextmanager
-def _world_of_one(device: torch.device) -> Iterator[None]:
+def world_of_one(device: torch.device) -> Iterator[None]:
     """A process group of this process; DeepSpeed wants to read its rank from the environment."""
     rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     before = {name: os.environ.get(name) for name in rank}

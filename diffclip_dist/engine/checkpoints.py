@@ -1,26 +1,23 @@
-"""Checkpoints: complete or absent, uploaded by Ray, and the same for every world size and ZeRO stage.
+"""Checkpoints in a store: complete or absent, and the same for every world size and ZeRO stage.
 
 A checkpoint is a folder with a file of every rank, in the form of `sharded_state`: safetensors, no pickle. Its record,
-written last by rank 0, lists each file with its hash and holds what the run must agree on to go on from it. A folder
-without a record is not a checkpoint.
+written last, lists each file with its hash and holds what the run must agree on to go on from it. A folder without a
+record is not a checkpoint.
 """
 
 import hashlib
 import json
-import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import pydantic
-import ray.train
-import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.config import PretrainConfig
-from diffclip_dist.engine.sharded_state import write_state
 from shards.errors import FailedRun
+from shards.store import Store, open_store
 
 CHECKPOINTS: Final = "checkpoints"  # in the run's folder: a folder an attempt, in it a folder a checkpoint
 RECORD_FILE: Final = "checkpoint.json"
@@ -33,6 +30,10 @@ class StoredFile:
     path: str
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if PurePosixPath(self.path).name != self.path:
+            raise ValueError(f"path: expected a file in the checkpoint's own folder, found {self.path}")
 
 
 @dataclass(frozen=True)
@@ -66,61 +67,81 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """A complete checkpoint in the run's folder."""
+    """A complete checkpoint.
 
-    folder: Path
+    Attributes:
+        store: that a run keeps its checkpoints in.
+        folder: below it.
+        record: what was written last.
+    """
+
+    store: Store
+    folder: str
     record: CheckpointRecord
 
     @property
     def state(self) -> RunState:
         return self.record.state
 
+    def __str__(self) -> str:
+        """Where it lies."""
+        return f"{self.store.location}/{self.folder}"
 
-def save_checkpoint(engine: DeepSpeedEngine, state: RunState, attempt_folder: Path, token: str) -> None:
-    """Writes a checkpoint and hands it to Ray; a barrier that every rank must reach equally often.
+
+def checkpoint_store(config: PretrainConfig) -> Store:
+    """Where a run keeps its checkpoints."""
+    return open_store(config.storage_path or Path(config.run_dir) / CHECKPOINTS)
+
+
+def newest_checkpoint(store: Store) -> StoredCheckpoint | None:
+    """The complete checkpoint with the most steps, over all of a run's attempts; ``None`` where there is none.
+
+    Raises:
+        FailedRun: its record cannot be read, named.
+    """
+    folders = complete_folders(store.sizes())
+    if not folders:
+        return None
+    file = f"{folders[-1]}/{RECORD_FILE}"
+    try:
+        record = pydantic.TypeAdapter(CheckpointRecord).validate_json(store.read(file))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise FailedRun(f"{store.location}/{file}: not a checkpoint's record: {where}: {first['msg']}") from None
+    return StoredCheckpoint(store, folders[-1], record)
+
+
+def complete_folders(sizes: dict[str, int]) -> list[str]:
+    """Folders of complete checkpoints among a store's files, those with the fewest steps first."""
+    records = [PurePosixPath(path) for path in sizes]
+    complete = [str(path.parent) for path in records if path.name == RECORD_FILE and len(path.parts) == 3]
+    return sorted(complete, key=lambda folder: PurePosixPath(folder).name)
+
+
+def write_record(store: Store, folder: str, record: CheckpointRecord) -> None:
+    """Makes a folder whose files are all there a checkpoint."""
+    store.write(f"{folder}/{RECORD_FILE}", (json.dumps(asdict(record), indent=1) + "\n").encode())
+
+
+def prune(store: Store, newest: str, keep: int) -> None:
+    """Removes all but the newest complete checkpoints, and what starts of the run that were killed have left.
 
     Args:
-        engine: whose state is saved.
-        state: what it belongs to.
-        attempt_folder: where this Ray run keeps its checkpoints; every node sees it.
-        token: names this start of the workers, so that a step saved anew never meets an unfinished older one.
+        store: of the run's checkpoints.
+        newest: folder of the checkpoint that has just been completed; what its start of the workers is writing
+            meanwhile stays.
+        keep: complete checkpoints that stay.
     """
-    name = f"step-{state.step:08d}-{token}"
-    with tempfile.TemporaryDirectory(prefix="diffclip-checkpoint-") as folder:
-        write_state(engine, Path(folder))
-        own_files = _stored_files(Path(folder))
-        ray.train.report(
-            {"step": state.step},
-            checkpoint=ray.train.Checkpoint.from_directory(folder),
-            checkpoint_dir_name=name,
-        )
-    files_of_rank: list[tuple[StoredFile, ...] | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(files_of_rank, own_files)  # also waits until every rank has uploaded
-    if dist.get_rank() == 0:
-        files = {file.path: file for files in files_of_rank if files is not None for file in files}
-        record = CheckpointRecord(state, tuple(files[path] for path in sorted(files)))
-        partial = attempt_folder / name / f".{RECORD_FILE}.partial"
-        partial.write_text(json.dumps(asdict(record), indent=1) + "\n")
-        partial.replace(attempt_folder / name / RECORD_FILE)
-
-
-def newest_checkpoint(checkpoints: Path) -> StoredCheckpoint | None:
-    """The complete checkpoint with the most steps, over all of a run's attempts; ``None`` where there is none."""
-    found = [
-        StoredCheckpoint(file.parent, pydantic.TypeAdapter(CheckpointRecord).validate_json(file.read_bytes()))
-        for file in sorted(checkpoints.glob(f"*/*/{RECORD_FILE}"))
-    ]
-    return max(found, key=lambda checkpoint: checkpoint.state.step, default=None)
-
-
-def prune_other_attempts(checkpoints: Path, attempt: str, keep: int) -> None:
-    """Removes what earlier attempts left, but for complete checkpoints among the newest; Ray prunes its own attempt."""
-    complete = sorted(checkpoints.glob(f"*/*/{RECORD_FILE}"), key=lambda file: file.parent.name)
-    kept = {file.parent for file in complete[-keep:]}
-    for folder in checkpoints.glob("*/step-*"):
-        if folder.parent.name != attempt and folder not in kept:
-            (folder / RECORD_FILE).unlink(missing_ok=True)  # first of all: what is half removed is no checkpoint
-            shutil.rmtree(folder)
+    sizes = store.sizes()
+    kept = set(complete_folders(sizes)[-keep:])
+    attempt, name = PurePosixPath(newest).parts
+    token = name.rpartition("-")[2]
+    for folder in {PurePosixPath(path).parent for path in sizes}:
+        being_written = folder.parent.name == attempt and folder.name.endswith(f"-{token}") and folder.name > name
+        if folder.name.startswith("step-") and str(folder) not in kept and not being_written:
+            store.delete(f"{folder}/{RECORD_FILE}")  # first of all: what is half removed is no checkpoint
+            store.delete_folder(str(folder))
 
 
 def check_files(checkpoint: StoredCheckpoint) -> None:
@@ -129,22 +150,33 @@ def check_files(checkpoint: StoredCheckpoint) -> None:
     Raises:
         FailedRun: a file is missing or not as it was written, named.
     """
+    store, sizes = checkpoint.store, checkpoint.store.sizes()
     for stored in checkpoint.record.files:
-        file = checkpoint.folder / stored.path
-        if not file.is_file():
-            raise FailedRun(f"{file}: missing from the checkpoint of step {checkpoint.state.step}")
-        if (found := _stored_file(checkpoint.folder, file)) != stored:
+        path = f"{checkpoint.folder}/{stored.path}"
+        if path not in sizes:
+            raise FailedRun(f"{store.location}/{path}: missing from the checkpoint of step {checkpoint.state.step}")
+        found = StoredFile(stored.path, sizes[path], store.sha256(path))
+        if found != stored:
             raise FailedRun(
-                f"{file}: damaged: expected {stored.bytes} bytes with sha256 {stored.sha256}, "
+                f"{store.location}/{path}: damaged: expected {stored.bytes} bytes with sha256 {stored.sha256}, "
                 f"found {found.bytes} with {found.sha256}"
             )
 
 
-def _stored_files(folder: Path) -> tuple[StoredFile, ...]:
-    return tuple(_stored_file(folder, file) for file in sorted(folder.rglob("*")) if file.is_file())
+@contextmanager
+def local_files(checkpoint: StoredCheckpoint) -> Iterator[Path]:
+    """A checkpoint's files in a local folder while the block lasts."""
+    files = [stored.path for stored in checkpoint.record.files]
+    with checkpoint.store.local_folder(checkpoint.folder, files) as folder:
+        yield folder
 
 
-def _stored_file(folder: Path, file: Path) -> StoredFile:
+def stored_files(folder: Path) -> tuple[StoredFile, ...]:
+    """What lies in a local folder, by name."""
+    return tuple(_stored_file(file) for file in sorted(folder.iterdir()))
+
+
+def _stored_file(file: Path) -> StoredFile:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return StoredFile(file.relative_to(folder).as_posix(), file.stat().st_size, digest)
+    return StoredFile(file.name, file.stat().st_size, digest)

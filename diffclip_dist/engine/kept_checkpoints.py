@@ -3,21 +3,20 @@
 import math
 import secrets
 from importlib import metadata
-from pathlib import Path
 from typing import Final
 
 import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.config import same_run
+from diffclip_dist.engine.checkpoint_upload import CheckpointUpload
 from diffclip_dist.engine.checkpoints import (
-    CHECKPOINTS,
     RunState,
     StoredCheckpoint,
     check_files,
+    checkpoint_store,
+    local_files,
     newest_checkpoint,
-    prune_other_attempts,
-    save_checkpoint,
 )
 from diffclip_dist.engine.deepspeed_engine import start_engine
 from diffclip_dist.engine.rank_run import RankInputs
@@ -39,7 +38,7 @@ class KeptCheckpoints:
 
     def __init__(self, attempt: str) -> None:
         self._attempt = attempt
-        self._token = _agreed_token()
+        self._upload: CheckpointUpload | None = None
         self._inputs: RankInputs | None = None
         self._probe: WindowBatch | None = None
 
@@ -52,7 +51,11 @@ class KeptCheckpoints:
         self._inputs = inputs
         self._probe = next(inputs.stream.batches(0, 1))
         config, world_size = inputs.config, dist.get_world_size()
-        newest: list[StoredCheckpoint | None] = [newest_checkpoint(Path(config.run_dir) / CHECKPOINTS)]
+        store = checkpoint_store(config)
+        self._upload = CheckpointUpload(
+            store, self._attempt, _agreed_token(), config.keep_checkpoints, timeout_s=config.timeout_s
+        )
+        newest: list[StoredCheckpoint | None] = [newest_checkpoint(store) if dist.get_rank() == 0 else None]
         dist.broadcast_object_list(newest)  # all ranks load what rank 0 saw
         engine = start_engine(config, inputs.modalities, inputs.device, world_size)
         if (checkpoint := newest[0]) is None:
@@ -60,17 +63,18 @@ class KeptCheckpoints:
         state = checkpoint.state
         if state.archive_fingerprint != inputs.manifest.fingerprint:
             raise FailedRun(
-                f"{checkpoint.folder}: expected archive {state.archive_fingerprint}, "
+                f"{checkpoint}: expected archive {state.archive_fingerprint}, "
                 f"found {inputs.manifest.fingerprint}: the archive has changed since"
             )
         if changed := same_run(config, state.config):
-            raise FailedRun(f"{checkpoint.folder}: expected the same {', '.join(changed)}; these have changed since")
+            raise FailedRun(f"{checkpoint}: expected the same {', '.join(changed)}; these have changed since")
         if dist.get_rank() == 0:
             check_files(checkpoint)
         dist.barrier()
         # a step that the loaded state wipes out: only with it does every ZeRO stage have moments to load into
         train_step(engine, self._probe, config, 0)
-        read_state(engine, checkpoint.folder, state.step)
+        with local_files(checkpoint) as folder:
+            read_state(engine, folder, state.step)
         loss = probe_loss(engine, self._probe, config)
         same_arithmetic = (config.zero_stage, world_size) == (state.config.zero_stage, state.world_size)
         tolerance = 0.0 if same_arithmetic else _OTHER_SPLIT_TOLERANCE
@@ -78,14 +82,15 @@ class KeptCheckpoints:
             tolerance = _ROUNDING_TOLERANCE
         if not math.isclose(loss, state.probe_loss, rel_tol=tolerance):
             raise FailedRun(
-                f"{checkpoint.folder}: the loss of the fixed batch is {loss!r}, it was {state.probe_loss!r} when saved"
+                f"{checkpoint}: the loss of the fixed batch is {loss!r}, it was {state.probe_loss!r} when saved"
             )
         return engine, state.step
 
     def save(self, engine: DeepSpeedEngine, step: int) -> None:
-        """Writes a checkpoint, and removes those that are no longer kept."""
+        """Takes a checkpoint's snapshot; it is uploaded, and older ones are removed, while training goes on."""
         assert self._inputs is not None
         assert self._probe is not None
+        assert self._upload is not None
         config = self._inputs.config
         state = RunState(
             step,
@@ -95,10 +100,7 @@ class KeptCheckpoints:
             probe_loss(engine, self._probe, config),
             library_versions(),
         )
-        checkpoints = Path(config.run_dir) / CHECKPOINTS
-        save_checkpoint(engine, state, checkpoints / self._attempt, self._token)
-        if dist.get_rank() == 0:
-            prune_other_attempts(checkpoints, self._attempt, config.keep_checkpoints)
+        self._upload.save(engine, state)
 
 
 def library_versions() -> dict[str, str]:

@@ -11,10 +11,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import ray
@@ -25,6 +24,7 @@ from diffclip_dist.config import PretrainConfig
 from diffclip_dist.engine.kept_checkpoints import library_versions
 from shards.archive import Archive
 from shards.errors import BadInput, DamagedArchive
+from shards.store import LocalStore, Store, open_store
 
 _ANSWER_S: Final = 120.0  # a node that has not run Ray tasks before imports torch first
 _SEEN_S: Final = 10.0  # NFS clients may remember for some seconds that a file is absent
@@ -35,7 +35,7 @@ class DiskNeed:
     """Bytes that must be free before a run.
 
     Attributes:
-        storage: in the run's folder.
+        storage: where checkpoints go.
         scratch: in each node's folder for temporary files, where a checkpoint lies until it is uploaded.
     """
 
@@ -44,24 +44,53 @@ class DiskNeed:
 
 
 @dataclass(frozen=True)
+class MarkedPlace:
+    """A place that every node must see and write to.
+
+    Attributes:
+        setting: that names it.
+        location: of it, a folder or a URL.
+        marker: name of the file that the driver has written there.
+    """
+
+    setting: str
+    location: str
+    marker: str
+
+    def __str__(self) -> str:
+        return f"{self.location} ({self.setting})"
+
+
+@dataclass(frozen=True)
+class PlaceReport:
+    """What a node finds there.
+
+    Attributes:
+        sees_marker: whether the driver's file is there.
+        write_fault: why the place cannot be written to; ``None`` where it can.
+        free: bytes; ``None`` where nothing tells, as on object stores.
+    """
+
+    sees_marker: bool
+    write_fault: str | None
+    free: int | None
+
+
+@dataclass(frozen=True)
 class NodeReport:
     """What a node answers.
 
     Attributes:
         versions: of Python and the libraries.
-        sees_marker: whether the file that the driver wrote into the run's folder is there.
-        write_fault: why the run's folder cannot be written to; ``None`` where it can.
+        places: one a place asked about.
         fingerprint: of the archive, or why it cannot be opened.
-        storage_free: bytes in the run's folder.
         scratch_free: bytes in the folder for temporary files.
         collectives_fault: why gloo on this node could not be reached from others; ``None`` where it can.
     """
 
     versions: Mapping[str, str]
-    sees_marker: bool
-    write_fault: str | None
+    places: tuple[PlaceReport, ...]
     fingerprint: str
-    storage_free: int
     scratch_free: int
     collectives_fault: str | None
 
@@ -78,13 +107,19 @@ def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> Non
         BadInput: a node does not hold to what the run needs, named; the run's folder is left as it was.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    with _marker(Path(config.run_dir)) as marker:
-        answers = _ask(nodes, config.archive, marker)
+    with ExitStack() as stack:
+        wanted = [("--run-dir", config.run_dir), ("storage_path", config.storage_path)]
+        places = [stack.enter_context(_marked(name, location)) for name, location in wanted if location]
+        answers = _ask(nodes, config.archive, places)
     expected = inspected_versions()
     faults = []
     for node in nodes:
         answer = answers[node["NodeID"]]
-        found = [answer] if isinstance(answer, str) else [*_faults(answer, config, expected, fingerprint, need)]
+        found = (
+            [answer]
+            if isinstance(answer, str)
+            else [*_faults(answer, places, config.archive, expected, fingerprint, need)]
+        )
         if not isinstance(answer, str) and answer.collectives_fault and _uses_gloo_across(nodes):
             found.append(answer.collectives_fault)
         faults += [f"node {_named(node)}: {fault}" for fault in found]
@@ -93,26 +128,39 @@ def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> Non
         raise BadInput(faults[0] + more)
 
 
-def inspect_node(archive: str, marker: str) -> NodeReport:
+def inspect_node(archive: str, places: Sequence[MarkedPlace]) -> NodeReport:
     """Answers for the node that this process runs on.
 
     Args:
         archive: where the archive lies.
-        marker: the file that the driver wrote into the run's folder.
+        places: that the driver has marked.
     """
-    file = Path(marker)
-    deadline = time.monotonic() + _SEEN_S
-    while not (seen := file.is_file()) and time.monotonic() < deadline:
-        time.sleep(0.2)
     return NodeReport(
         versions=inspected_versions(),
-        sees_marker=seen,
-        write_fault=_write_fault(file.parent) if seen else None,
+        places=tuple(_inspect_place(place) for place in places),
         fingerprint=_fingerprint(archive),
-        storage_free=shutil.disk_usage(file.parent).free if seen else 0,
         scratch_free=shutil.disk_usage(tempfile.gettempdir()).free,
         collectives_fault=_collectives_fault(),
     )
+
+
+def _inspect_place(place: MarkedPlace) -> PlaceReport:
+    store = open_store(place.location)
+    deadline = time.monotonic() + _SEEN_S
+    while not (seen := _holds(store, place.marker)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if not seen:
+        return PlaceReport(sees_marker=False, write_fault=None, free=None)
+    free = shutil.disk_usage(store.folder).free if isinstance(store, LocalStore) else None
+    return PlaceReport(sees_marker=True, write_fault=_write_fault(store), free=free)
+
+
+def _holds(store: Store, path: str) -> bool:
+    try:
+        store.read(path)
+    except OSError:
+        return False
+    return True
 
 
 def inspected_versions() -> dict[str, str]:
@@ -120,18 +168,18 @@ def inspected_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **library_versions()}
 
 
-def _ask(nodes: list[dict[str, Any]], archive: str, marker: Path) -> dict[str, NodeReport | str]:
+def _ask(nodes: list[dict[str, Any]], archive: str, places: Sequence[MarkedPlace]) -> dict[str, NodeReport | str]:
     """Each node's report, or why there is none, by node."""
     own = ray.get_runtime_context().get_node_id()
     task = ray.remote(num_cpus=0, max_retries=0)(inspect_node)
     asked = {
         node["NodeID"]: task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(archive, str(marker))
+        ).remote(archive, places)
         for node in nodes
         if node["NodeID"] != own
     }
-    answers: dict[str, NodeReport | str] = {own: inspect_node(archive, str(marker))}
+    answers: dict[str, NodeReport | str] = {own: inspect_node(archive, places)}
     ready = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)[0] if asked else []
     for node, answer in asked.items():
         if answer not in ready:
@@ -146,19 +194,26 @@ def _ask(nodes: list[dict[str, Any]], archive: str, marker: Path) -> dict[str, N
 
 
 def _faults(
-    report: NodeReport, config: PretrainConfig, expected: Mapping[str, str], fingerprint: str, need: DiskNeed
+    report: NodeReport,
+    places: Sequence[MarkedPlace],
+    archive: str,
+    expected: Mapping[str, str],
+    fingerprint: str,
+    need: DiskNeed,
 ) -> Iterator[str]:
     for name, version in expected.items():
         if (found := report.versions.get(name)) != version:
             yield f"expected {name} {version}, as on the driver, found {found}"
-    if not report.sees_marker:
-        yield f"expected {config.run_dir} (--run-dir) to be the driver's, a folder that every node sees, found another"
-    elif report.write_fault is not None:
-        yield f"expected to write to {config.run_dir} (--run-dir), found: {report.write_fault}"
-    elif report.storage_free < need.storage:
-        yield _too_full(config.run_dir, "checkpoints", need.storage, report.storage_free)
+    for place, found_there in zip(places, report.places, strict=True):
+        if not found_there.sees_marker:
+            yield f"expected {place} to be the driver's, a place that every node sees, found another"
+        elif found_there.write_fault is not None:
+            yield f"expected to write to {place}, found: {found_there.write_fault}"
+        # checkpoints go to the last place
+        elif place == places[-1] and found_there.free is not None and found_there.free < need.storage:
+            yield _too_full(str(place), "checkpoints", need.storage, found_there.free)
     if report.fingerprint != fingerprint:
-        yield f"expected the archive {fingerprint} at {config.archive}, found: {report.fingerprint}"
+        yield f"expected the archive {fingerprint} at {archive}, found: {report.fingerprint}"
     if report.scratch_free < need.scratch:
         yield _too_full("its folder for temporary files (TMPDIR)", "a checkpoint", need.scratch, report.scratch_free)
 
@@ -168,28 +223,31 @@ def _too_full(place: str, what: str, need: int, free: int) -> str:
 
 
 @contextmanager
-def _marker(run_dir: Path) -> Iterator[Path]:
-    """A file in the run's folder that only who sees this very folder finds; folders made for it go where it fails."""
-    missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
-    marker = run_dir / f".preflight-{secrets.token_hex(4)}"
+def _marked(setting: str, location: str) -> Iterator[MarkedPlace]:
+    """Writes a file that only who sees this very place finds; folders made for it go where it fails."""
+    store = open_store(location)
+    own = [store.folder, *store.folder.parents] if isinstance(store, LocalStore) else []
+    missing = [folder for folder in own if not folder.exists()]
+    place = MarkedPlace(setting, location, f".preflight-{secrets.token_hex(4)}")
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-        yield marker
+        store.write(place.marker, b"0")
+        yield place
     except OSError as error:
-        raise BadInput(f"{run_dir}: expected a folder to write to, found: {error.strerror}") from error
+        reason = error.strerror or " ".join(str(error).split())
+        raise BadInput(f"{place}: expected a place to write to, found: {reason}") from error
     finally:
         with suppress(OSError):
-            marker.unlink()
+            store.delete(place.marker)
         for folder in missing:
             with suppress(OSError):  # another has put something there meanwhile
                 folder.rmdir()
 
 
-def _write_fault(folder: Path) -> str | None:
+def _write_fault(store: Store) -> str | None:
+    name = f".preflight-{secrets.token_hex(4)}"
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".preflight-") as file:
-            file.write(b"0")
+        store.write(name, b"0")
+        store.delete(name)
     except OSError as error:
         return error.strerror or type(error).__name__
     return None

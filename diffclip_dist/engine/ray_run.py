@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
+import pyarrow.fs
 import ray
 import ray.train
 import ray.train.torch
@@ -17,7 +18,8 @@ from ray.train.v2.api.config import FailureConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from diffclip_dist.config import PretrainConfig, resolve_config, same_run
-from diffclip_dist.engine.checkpoints import CHECKPOINTS, newest_checkpoint
+from diffclip_dist.engine.checkpoints import checkpoint_store, newest_checkpoint
+from diffclip_dist.engine.faults import FAULTS_FILE, FaultLog, cause
 from diffclip_dist.engine.memory import checkpoint_bytes
 from diffclip_dist.engine.preflight import DiskNeed, check_nodes
 from diffclip_dist.engine.progress import follow_metrics
@@ -28,7 +30,7 @@ from diffclip_dist.stream.order import GlobalOrder
 from diffclip_dist.stream.sensors import all_modalities, group_scenes
 from shards.archive import Archive
 from shards.errors import BadInput, FailedRun
-from shards.store import absolute_location
+from shards.store import RemoteStore, Store, absolute_location
 
 CONFIG_FILE: Final = "config.yaml"
 
@@ -47,7 +49,12 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         BadInput: the archive, the settings or the run folder do not allow this run; nothing has been written.
         FailedRun: it was started and could not be finished.
     """
-    config = replace(config, archive=absolute_location(config.archive), run_dir=str(Path(config.run_dir).resolve()))
+    config = replace(
+        config,
+        archive=absolute_location(config.archive),
+        run_dir=str(Path(config.run_dir).resolve()),
+        storage_path=config.storage_path and absolute_location(config.storage_path),
+    )
     run_dir = Path(config.run_dir)
     fingerprint = check_archive(config)
     check_run_dir(config, resume)
@@ -58,9 +65,10 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         check_nodes(config, fingerprint, disk_need(config, resume))
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / CONFIG_FILE).write_text(config.to_yaml())
-        (run_dir / STOPPED_FILE).unlink(missing_ok=True)
+        for left in (STOPPED_FILE, FAULTS_FILE):
+            (run_dir / left).unlink(missing_ok=True)
         with follow_metrics(run_dir, config.steps):
-            _train(config, scaling, _next_attempt(run_dir / CHECKPOINTS))
+            _train(config, scaling, _next_attempt(checkpoint_store(config)))
     if (run_dir / STOPPED_FILE).exists():
         raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
     return run_dir / "encoder"
@@ -74,19 +82,28 @@ def _train(config: PretrainConfig, scaling: ScalingConfig, attempt: str) -> None
         scaling_config=scaling,
         run_config=ray.train.RunConfig(
             name=attempt,
-            storage_path=str(run_dir / CHECKPOINTS),
+            **_storage(checkpoint_store(config)),
+            callbacks=[FaultLog(run_dir)],  # type: ignore[list-item]
             failure_config=FailureConfig(
                 max_failures=config.max_failures,
                 # workers that never come up: Ray would try for ever
                 controller_failure_limit=config.max_failures,
             ),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.keep_checkpoints),
+            # Ray keeps them all, and `checkpoints.prune` those of the policy: the record must go first
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise FailedRun(f"{run_dir}: {_cause(error)}") from error
+        raise FailedRun(f"{run_dir}: {cause(error)}") from error
+
+
+def _storage(store: Store) -> dict[str, Any]:
+    """A store in Ray's terms."""
+    if isinstance(store, RemoteStore):
+        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store.filesystem))
+        return {"storage_path": store.root, "storage_filesystem": filesystem}
+    return {"storage_path": store.location}
 
 
 def disk_need(config: PretrainConfig, resume: bool) -> DiskNeed:
@@ -114,9 +131,13 @@ def check_archive(config: PretrainConfig) -> str:
 def check_run_dir(config: PretrainConfig, resume: bool) -> None:
     """Refuses to go on silently from another run, or to resume one that is not there or was set up otherwise."""
     run_dir = Path(config.run_dir)
-    exists = (run_dir / CHECKPOINTS).exists()
+    exists = (run_dir / CONFIG_FILE).exists()
     if exists and not resume:
         raise BadInput(f"{run_dir}: holds a run already; give --resume to go on with it, or another --run-dir")
+    if config.storage_path and not exists and checkpoint_store(config).sizes():
+        raise BadInput(
+            f"storage_path: expected an empty place for a new run's checkpoints, found files in {config.storage_path}"
+        )
     if resume and not exists:
         raise BadInput(f"{run_dir}: --resume: expected a run with checkpoints, found none")
     if resume:
@@ -130,7 +151,7 @@ def check_run_dir(config: PretrainConfig, resume: bool) -> None:
 
 def check_newest_checkpoint(config: PretrainConfig, archive_fingerprint: str) -> None:
     """Refuses a checkpoint that this archive cannot go on from; says which step the run resumes at."""
-    newest = newest_checkpoint(Path(config.run_dir) / CHECKPOINTS)
+    newest = newest_checkpoint(checkpoint_store(config))
     if newest is None:
         print("no checkpoint had been finished: starting at step 0")
         return
@@ -139,12 +160,13 @@ def check_newest_checkpoint(config: PretrainConfig, archive_fingerprint: str) ->
             f"{config.archive}: --resume: expected the archive with fingerprint {newest.state.archive_fingerprint}, "
             f"found {archive_fingerprint}: it has changed since"
         )
-    print(f"going on from step {newest.state.step}: {newest.folder}")
+    print(f"going on from step {newest.state.step}: {newest}")
 
 
-def _next_attempt(checkpoints: Path) -> str:
-    """A name that no earlier start of this run has borne: Ray would go on from an old one silently."""
-    earlier = [int(folder.name.removeprefix("attempt-")) for folder in checkpoints.glob("attempt-*")]
+def _next_attempt(checkpoints: Store) -> str:
+    """A name under which no earlier start of this run has left files: Ray would go on from an old one silently."""
+    folders = {PurePosixPath(path).parts[0] for path in checkpoints.sizes()}
+    earlier = [int(folder.removeprefix("attempt-")) for folder in folders if folder.startswith("attempt-")]
     return f"attempt-{max(earlier, default=0) + 1:04d}"
 
 
@@ -206,9 +228,3 @@ def ray_cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost message that names the fault, without the tracebacks of the layers between."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Measures the parts that a step is made of, on real engines under Ray Train: what the cost model is checked against.
+"""Measures the parts that a step is made of, on real engines: what the cost model is checked against.
 
 All workers do the same at the same time, so that each is measured beside the others, as in training.
 """
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from diffclip_dist.config import PretrainConfig
+from diffclip_dist.engine.alone import world_of_one
 from diffclip_dist.engine.collectives import Kind, Traffic, counted, start_counting
 from diffclip_dist.engine.cost_model import Link
 from diffclip_dist.engine.deepspeed_engine import build_model, build_optimiser, join_process_group, start_engine
@@ -107,11 +108,13 @@ class ProbePlan:
 
 
 def probe(plan: ProbePlan) -> Probe:
-    """Runs the measurements on the cluster that Ray is connected to.
+    """Runs the measurements on the cluster that Ray is connected to, or here for one worker, which talks to nobody.
 
     Raises:
         FailedRun: a worker failed.
     """
+    if plan.config.workers == 1:
+        return _probe_alone(plan)
     trainer = ray.train.torch.TorchTrainer(
         partial(_probe_worker, plan),
         scaling_config=worker_resources(plan.config),
@@ -124,8 +127,23 @@ def probe(plan: ProbePlan) -> Probe:
     return _PROBES.validate_json((Path(plan.config.run_dir) / _PROBE_FILE).read_bytes())
 
 
+def _probe_alone(plan: ProbePlan) -> Probe:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads = torch.get_num_threads()
+    try:
+        with world_of_one(device):
+            return _measured(plan, device)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _probe_worker(plan: ProbePlan) -> None:
-    device = ray.train.torch.get_device()
+    found = _measured(plan, ray.train.torch.get_device())
+    if dist.get_rank() == 0:
+        (Path(plan.config.run_dir) / _PROBE_FILE).write_bytes(_PROBES.dump_json(found))
+
+
+def _measured(plan: ProbePlan, device: torch.device) -> Probe:
     torch.set_num_threads(plan.threads)
     join_process_group(device)
     workers = dist.get_world_size()
@@ -135,7 +153,7 @@ def _probe_worker(plan: ProbePlan) -> None:
     for stage in plan.held_stages:
         held[stage], parameters = _held(_Rank(plan.holding, archive, device).under(stage))
     rank = _Rank(plan.config, archive, device)
-    found = Probe(
+    return Probe(
         workers=workers,
         bare_s=_bare_seconds(rank, plan.steps) if plan.timed_stages else (),
         read_s=_timed(partial(next, rank.batches(plan.steps + _WARM_UP)), plan.steps, device),
@@ -144,8 +162,6 @@ def _probe_worker(plan: ProbePlan) -> None:
         held=held,
         held_parameters=parameters,
     )
-    if dist.get_rank() == 0:
-        (Path(plan.config.run_dir) / _PROBE_FILE).write_bytes(_PROBES.dump_json(found))
 
 
 class _Rank:

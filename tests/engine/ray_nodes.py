@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine: a raylet each, on loopback, that tests may take away."""
+"""A Ray cluster of several nodes on this machine: a raylet each, on loopback or hosts of their own."""
 
 import os
 import secrets
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,10 +21,10 @@ import signal, sys
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
-head, gcs, cores, folder = sys.argv[1] == "head", sys.argv[2], int(sys.argv[3]), sys.argv[4]
+head, gcs, cores, folder, ip = sys.argv[1] == "head", sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
 place = dict(gcs_server_port=int(gcs.split(":")[1]), include_dashboard=False) if head else dict(gcs_address=gcs)
 parameters = RayParams(
-    node_ip_address="127.0.0.1", num_cpus=cores, num_gpus=0, object_store_memory=100 * 2**20, min_worker_port=0,
+    node_ip_address=ip, num_cpus=cores, num_gpus=0, object_store_memory=100 * 2**20, min_worker_port=0,
     max_worker_port=0, node_manager_port=0, object_manager_port=0, include_log_monitor=False, temp_dir=folder, **place,
 )
 node = Node(parameters, head=head, shutdown_at_exit=True, spawn_reaper=True)
@@ -36,7 +36,12 @@ MARK = "DIFFCLIP_TEST_NODE"
 
 @dataclass
 class RayNodes:
-    """A cluster; its nodes are named by who starts them."""
+    """A cluster; its nodes are named by who starts them.
+
+    Attributes:
+        address: of its head.
+        environment: of its nodes and whatever joins them.
+    """
 
     address: str
     environment: Mapping[str, str]
@@ -44,15 +49,25 @@ class RayNodes:
     _holders: list[subprocess.Popen[str]] = field(default_factory=list)
     _folders: list[str] = field(default_factory=list)
 
-    def start(self, name: str, cores: int, **environment: str) -> None:
-        """Brings up a node, the first as the head; more environment is that node's alone."""
+    def start(
+        self, name: str, cores: int, *, ip: str = "127.0.0.1", inside: Sequence[str] = (), **environment: str
+    ) -> None:
+        """Brings up a node, the first as the head.
+
+        Args:
+            name: of the node.
+            cores: that Ray believes it has.
+            ip: its address.
+            inside: a command that runs the node as its last arguments, such as one that enters namespaces.
+            environment: of this node alone.
+        """
         kind = "worker" if self._marks else "head"
         mark = secrets.token_hex(8)
         folder = tempfile.mkdtemp(prefix="diffclip-ray-")
         self._folders.append(folder)
         self._marks[name] = mark
         holder = subprocess.Popen(
-            [sys.executable, "-c", HOLD_A_NODE, kind, self.address, str(cores), folder],
+            [*inside, sys.executable, "-c", HOLD_A_NODE, kind, self.address, str(cores), folder, ip],
             env={**self.environment, MARK: mark, **environment}, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._holders.append(holder)
@@ -89,15 +104,16 @@ class RayNodes:
 
 
 @contextmanager
-def ray_nodes() -> Iterator[RayNodes]:
-    """An empty cluster, gone at the end with all that was started on it."""
+def ray_nodes(ip: str = "127.0.0.1", **environment: str) -> Iterator[RayNodes]:
+    """An empty cluster whose head will have that address, gone at the end with all that was started on it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"{ip}:{free.getsockname()[1]}"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     shared = {
-        **plain, **LOOPBACK_ONLY, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "2000",
+        **plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "2000",
+        **(LOOPBACK_ONLY if ip == "127.0.0.1" else {}), **environment,
     }  # fmt: skip
     nodes = RayNodes(address, shared)
     try:

@@ -1,7 +1,9 @@
 """The command that starts a run of a small model, and what such a run left."""
 
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,3 +42,13 @@ def pretrain_command(folder: Path, archive: Path, arguments: Sequence[str], sett
     command = [sys.executable, str(REPOSITORY / "launch" / "pretrain.py"), "--archive", str(archive)]
     command += ["--run-dir", str(folder), "--global-batch", "24", *arguments]
     return command + [part for setting in (*SMALL_MODEL, *settings) for part in ("--set", setting)]
+
+
+def wait_for_steps(process: "subprocess.Popen[str]", folder: Path, steps: int) -> None:
+    """Waits until a running command has logged so many steps, or has ended."""
+    metrics = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= steps:
+            return
+        time.sleep(0.01)

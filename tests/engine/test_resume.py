@@ -4,15 +4,15 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from small_runs import Pretrain, Run, pretrain_command
+from small_runs import Pretrain, Run, pretrain_command, wait_for_steps
 
 from diffclip_dist.encoder import load_encoder
-from diffclip_dist.engine.checkpoints import CHECKPOINTS, newest_checkpoint
+from diffclip_dist.engine.checkpoints import CHECKPOINTS, StoredCheckpoint, newest_checkpoint
 from diffclip_dist.engine.local_ray import LocalRay
+from shards.store import open_store
 
 STEPS = 40
 # a checkpoint early on, and steps slow enough for a signal to meet the run between its first checkpoint and its end
@@ -42,22 +42,26 @@ def training_workers(head: LocalRay) -> list[int]:
     return found
 
 
-def start_and_kill(head: LocalRay, command: list[str], run_dir: Path, after_step: int, *, driver: bool) -> int:
-    """Starts a run, waits for a logged step, kills its workers or its driver; the driver's exit status."""
-    process = subprocess.Popen(command, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    metrics = run_dir / "metrics.jsonl"
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        if metrics.exists() and len(metrics.read_text().splitlines()) >= after_step:
-            break
-        time.sleep(0.01)
+def newest_of(run_dir: Path) -> StoredCheckpoint:
+    newest = newest_checkpoint(open_store(run_dir / CHECKPOINTS))
+    assert newest is not None
+    return newest
+
+
+def start_and_kill(
+    head: LocalRay, command: list[str], run_dir: Path, after_step: int, *, driver: bool
+) -> tuple[int, str]:
+    """Starts a run, waits for a logged step, kills its workers or its driver; the driver's exit status and output."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env=head.environment, **pipes)
+    wait_for_steps(process, run_dir, after_step)
     if driver:
         process.send_signal(signal.SIGTERM)
     else:
         for worker in training_workers(head):
             os.kill(worker, signal.SIGKILL)
-    process.communicate(timeout=240)
-    return process.returncode
+    out, _ = process.communicate(timeout=240)
+    return process.returncode, out
 
 
 @pytest.mark.parametrize(
@@ -76,12 +80,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     folder = tmp_path / "run"
     start = ["--steps", str(STEPS), "--workers", "2", "--zero-stage", "1"]
     command = pretrain_command(folder, generated_archive, start, SETTINGS)
-    status = start_and_kill(ray_head, command, folder, after_step=15, driver=driver)
+    status, _ = start_and_kill(ray_head, command, folder, after_step=15, driver=driver)
     assert status != 0
     done = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert 15 <= done < STEPS
-    newest = newest_checkpoint(folder / CHECKPOINTS)
-    assert newest is not None
+    newest = newest_of(folder)
     assert newest.state.step in (10, 20, 30)
 
     again = ["--steps", str(STEPS), "--workers", str(workers), "--zero-stage", str(zero_stage), "--resume"]
@@ -104,15 +107,16 @@ def test_a_worker_that_dies_is_replaced_within_the_run(
     folder = tmp_path / "run"
     arguments = ["--steps", str(STEPS), "--workers", "2", "--zero-stage", "1"]
     command = pretrain_command(folder, generated_archive, arguments, ("checkpoint_every=10", "max_failures=2"))
-    assert start_and_kill(ray_head, command, folder, after_step=23, driver=False) == 0
+    status, out = start_and_kill(ray_head, command, folder, after_step=23, driver=False)
+    assert status == 0, out
+    assert "lost rank" in out
     assert Run(0, "", "", folder).losses == undisturbed.losses
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(pretrain: Pretrain, undisturbed: Run) -> None:
-    newest = newest_checkpoint(undisturbed.folder / CHECKPOINTS)
-    assert newest is not None
+    newest = newest_of(undisturbed.folder)
     victim = next(file for file in newest.record.files if file.path.endswith(".safetensors"))
-    file = newest.folder / victim.path
+    file = Path(str(newest)) / victim.path
     whole = file.read_bytes()
     try:
         file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
@@ -150,6 +154,5 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_tiles_named(pretrain: 
     assert len(run.err.strip().splitlines()) == 1
     assert "the loss is nan" in run.err
     assert "rank 0: small_" in run.err
-    newest = newest_checkpoint(run.folder / CHECKPOINTS)
-    assert newest is not None
+    newest = newest_of(run.folder)
     assert f"step {newest.state.step + 1}: the loss is" in run.err
