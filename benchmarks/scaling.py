@@ -60,7 +60,7 @@ class Effort:
     tile_size: int
 
 
-QUICK: Final = Effort((1,), ((1, ()), (2, (1, 3))), windows=4, steps=3, tile_size=8)
+QUICK: Final = Effort((1,), ((1, ()), (2, (3,))), windows=4, steps=3, tile_size=8)
 FULL: Final = Effort((0, 1, 2, 3), tuple((workers, (0, 1, 2, 3)) for workers in (1, 2, 4)), 32, 9, 32)
 
 

@@ -40,20 +40,26 @@ def read_bands(scene: SceneWindows, rows: Positions, cols: Positions) -> Tensor:
 
 @dataclass(frozen=True)
 class BandMetric:
-    """Takes bands to components whose scatter within a thing is the same in every direction.
+    """Takes bands to components whose scatter within a thing is the same in every direction, and to comparable values.
 
     Attributes:
         mean_SC: what is taken off first.
         projection_SCK: to the components, those with most signal to noise.
+        weight_SC: of each band, so that every modality has the same part in the scene's mean squared length of 1.
     """
 
     mean_SC: Tensor
     projection_SCK: Tensor
+    weight_SC: Tensor
 
-    def __call__(self, bands_PSC: Tensor) -> Tensor:
+    def components(self, bands_PSC: Tensor) -> Tensor:
         """Components (P, S, K)."""
         components_PSK: Tensor = torch.einsum("psc,sck->psk", bands_PSC - self.mean_SC, self.projection_SCK)
         return components_PSK
+
+    def weighted(self, bands_PSC: Tensor) -> Tensor:
+        """The bands themselves (P, S, C), weighted."""
+        return bands_PSC * self.weight_SC
 
 
 def learn_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> BandMetric:
@@ -73,7 +79,17 @@ def learn_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> Ba
         _signal_to_noise(bands_PSC[:, scale] - mean_SC[scale], torch.cat(differences)[:, scale])
         for scale in range(SCALES)
     ]
-    return BandMetric(mean_SC.float(), torch.stack(projections).float())
+    modalities = [
+        part.square().sum(dim=2).mean(dim=0) for part in torch.split(bands_PSC, list(scene.bands.values()), dim=2)
+    ]
+    weight_SC = torch.cat(
+        [
+            (len(modalities) * power_S.clamp_min(1e-6)).rsqrt()[:, None].expand(SCALES, bands)
+            for power_S, bands in zip(modalities, scene.bands.values(), strict=True)
+        ],
+        dim=1,
+    )
+    return BandMetric(mean_SC.float(), torch.stack(projections).float(), weight_SC.float())
 
 
 def _signal_to_noise(centred_PC: Tensor, differences_PC: Tensor) -> Tensor:

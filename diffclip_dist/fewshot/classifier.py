@@ -123,7 +123,7 @@ def load_classifier(folder: Path) -> Classifier:
         statistics = FeatureStatistics(weights["mean_MF"], weights["deviation_MF"])
         head: Head | KernelHead = Head(statistics, text_CE.shape[1])
         if config.fewshot.head == "kernel":
-            metric = BandMetric(weights["band_mean_SC"], weights["band_projection_SCK"])
+            metric = BandMetric(*(weights[name] for name in ("band_mean_SC", "band_projection_SCK", "band_weight_SC")))
             head = KernelHead(statistics, metric, weights["support_QJ"], weights["answers_QE"])
         head.load_state_dict(weights)
     except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:

@@ -15,7 +15,8 @@ from torch.nn.functional import normalize
 from diffclip_dist.fewshot.band_metric import BandMetric
 from diffclip_dist.fewshot.head import FeatureStatistics, PixelFeatures
 
-# Both chosen on the two generated scenes, for 2 and 10 shots
+# Chosen on the two generated scenes, over 1 to 20 shots
+FEATURE_WEIGHT: Final = 1.0
 KERNEL_SHARPNESS: Final = 0.5
 RIDGE: Final = 0.01
 
@@ -23,8 +24,8 @@ RIDGE: Final = 0.01
 class KernelHead(nn.Module):
     """Gaussian kernel to each support pixel, then to the text width.
 
-    Each modality's features and each scale's components are unit vectors, so that none drowns the others; a modality
-    without data contributes nothing.
+    A pixel's features, each scale's components and each scale's bands have a length of about 1, so that none drowns the
+    others; a modality without data contributes nothing.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class KernelHead(nn.Module):
         self.deviation_MF: Tensor
         self.band_mean_SC: Tensor
         self.band_projection_SCK: Tensor
+        self.band_weight_SC: Tensor
         self.support_QJ: Tensor
         self.answers_QE: Tensor
         self.offset_E: Tensor
@@ -42,6 +44,7 @@ class KernelHead(nn.Module):
         self.register_buffer("deviation_MF", statistics.deviation_MF)
         self.register_buffer("band_mean_SC", metric.mean_SC)
         self.register_buffer("band_projection_SCK", metric.projection_SCK)
+        self.register_buffer("band_weight_SC", metric.weight_SC)
         self.register_buffer("support_QJ", support_QJ)
         self.register_buffer("answers_QE", answers_QE)
         self.register_buffer("offset_E", torch.zeros(answers_QE.shape[1]))
@@ -92,8 +95,10 @@ class KernelHead(nn.Module):
         standard_PMF = (features.values_PMF - self.mean_MF) / self.deviation_MF
         said_PMF = normalize(standard_PMF, dim=-1) * features.present_PM[..., None]
         said_PMF = said_PMF / features.present_PM.sum(dim=1).clamp_min(1).sqrt()[:, None, None]
-        seen_PSK = normalize(BandMetric(self.band_mean_SC, self.band_projection_SCK)(bands_PSC), dim=-1)
-        return torch.cat([said_PMF.flatten(1), seen_PSK.flatten(1)], dim=1)
+        metric = BandMetric(self.band_mean_SC, self.band_projection_SCK, self.band_weight_SC)
+        seen_PSK = normalize(metric.components(bands_PSC), dim=-1)
+        parts = (FEATURE_WEIGHT * said_PMF, seen_PSK, metric.weighted(bands_PSC))
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
 def _kernel(one_PJ: Tensor, other_QJ: Tensor) -> Tensor:

@@ -74,6 +74,11 @@ class SceneWindows:
             self._tables[modality.name] = torch.from_numpy(values).to(device).flatten(0, 1)
             self._valid[modality.name] = torch.from_numpy(np.pad(valid, margin)).to(device).flatten()[:, None]
 
+    @property
+    def bands(self) -> Mapping[str, int]:
+        """Modality name to its number of bands."""
+        return {name: table_PC.shape[1] for name, table_PC in self._tables.items()}
+
     def gather(
         self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:

@@ -60,11 +60,10 @@ def test_the_model_counts_the_bytes_that_deepspeed_sends(ended: tuple[str, list[
 @pytest.mark.slow
 def test_a_worker_holds_what_the_formula_says(ended: tuple[str, list[dict], Path]) -> None:
     rows = rows_of(ended[1], "memory of a worker")
-    assert [(row["zero_stage"], row["workers"]) for row in rows] == [("1", 2), ("3", 2)]
-    sharded = rows[1]
+    (sharded,) = rows
+    assert (sharded["zero_stage"], sharded["workers"]) == ("3", 2)
     for name in ("parameters", "gradients", "optimizer"):
         assert sharded[f"{name}_mib"] == pytest.approx(sharded[f"{name}_formula_mib"], rel=0.1)
-    assert rows[0]["parameters_mib"] == pytest.approx(2 * sharded["parameters_formula_mib"], rel=0.01)
 
 
 @pytest.mark.slow

@@ -49,7 +49,9 @@ def test_components_come_with_most_signal_first(archive: Archive, encoder: Path)
     model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
     view = view_scene(scene, scene.record.modalities, model, KERNEL)
     rows, cols = np.nonzero(view.present[:, :-1])
-    own_PK, beside_PK = (view.band_metric(read_bands(view.windows, rows, cols + step))[:, 0] for step in (0, 1))
+    own_PK, beside_PK = (
+        view.band_metric.components(read_bands(view.windows, rows, cols + step))[:, 0] for step in (0, 1)
+    )
     signal_K, noise_K = own_PK.var(dim=0), (own_PK - beside_PK).var(dim=0)
     assert bool((signal_K[:-1] >= signal_K[1:] - 1e-4).all())
     assert (signal_K / noise_K)[0] > (signal_K / noise_K)[-1]
