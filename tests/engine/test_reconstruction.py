@@ -52,7 +52,7 @@ def test_it_learns_to_reconstruct(generated_archive: Path, trained: Path, tmp_pa
     # a step that moves nothing: the weights that a run begins with
     pretrain_alone(settings(generated_archive, tmp_path, 1, *SHOWN, "optimiser.learning_rate=1e-12"))
     before, after = skills(tmp_path), skills(trained)
-    assert set(after) == {"hsi", "lidar"}
+    assert set(after) == {"hsi", "height"}
     for name, skill in after.items():
         assert skill > 0.0, name
         assert skill > before[name], name
@@ -65,7 +65,7 @@ def test_figures_are_of_every_band_of_every_modality(trained: Path) -> None:
     bands = {modality["name"]: modality["bands"] for modality in report["modalities"]}
     assert [band["band"] for band in bands["hsi"]] == list(range(1, 13))
     assert all(band["wavelength_nm"] > 300.0 for band in bands["hsi"])
-    assert [band["wavelength_nm"] for band in bands["lidar"]] == [None]
+    assert [band["wavelength_nm"] for band in bands["height"]] == [None]
     for modality in report["modalities"]:
         assert modality["windows"] == 8
         assert 0 < modality["masked_tokens"] <= 8 * 49
@@ -128,7 +128,7 @@ def test_sensors_that_share_no_batch_are_all_shown(tmp_path: Path) -> None:
     build_archive([ArrayScene("real", dict(values)), generated], tmp_path / "archive", ArchiveSettings(16, 5))
     pretrain_alone(settings(tmp_path / "archive", tmp_path / "run", 2, *SHOWN))
     report = figures(tmp_path / "run")
-    assert {modality["name"] for modality in report["modalities"]} == {"msi", "sar", "height", "hsi", "lidar"}
+    assert [modality["name"] for modality in report["modalities"]].count("height") == 2
     assert report["generated_scenes"] == ["made"]
     assert (tmp_path / "run" / "reconstruction.png").exists()
 
