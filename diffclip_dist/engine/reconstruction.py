@@ -84,12 +84,12 @@ class Reconstruction:
         drawn = [self._reconstruct(model, fixed) for fixed in self._windows]
         errors = [error for chain in drawn for error in chain.errors]
         run_dir = Path(self._config.run_dir)
-        self._write_figures(run_dir / FIGURES_FILE, step, errors)
         picture_HWC = save_picture(draw_reconstruction(drawn, step), run_dir / PICTURE_FILE)
+        self._write_figures(run_dir / FIGURES_FILE, step, errors)  # right after, so that the two are of one step
         figures = {
-            f"{figure}/{error.key}": getattr(error.all_bands, figure)
+            f"{name}/{error.key}": getattr(error.all_bands, name)
             for error in errors
-            for figure in ("rmse", "skill", "skill_over_window_mean")
+            for name in ("rmse", "skill", "skill_over_window_mean")
         }
         log.show("reconstruction", picture_HWC, figures, step)
 
