@@ -198,7 +198,7 @@ def _pretrained(job: Job, archive: Archive, folder: Path) -> MultimodalEncoder:
         shutil.rmtree(run, ignore_errors=True)
         config = PretrainConfig(
             archive=archive.location, run_dir=str(run), steps=job.steps, model=job.model, checkpoint_every=job.steps,
-            log_every=max(job.steps // 10, 1), stream=StreamConfig(pixel_share=job.pixel_share),
+            log_every=max(job.steps // 10, 1), reconstruct_windows=0, stream=StreamConfig(pixel_share=job.pixel_share),
         )  # fmt: skip
         pretrain_alone(config)
     return load_encoder(run / "encoder")

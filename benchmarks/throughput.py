@@ -148,6 +148,7 @@ def run_config(archive: str, setup: Setup, effort: Effort) -> PretrainConfig:
         precision=setup.precision,
         log_every=steps,
         checkpoint_every=total,  # after the last measured step
+        reconstruct_windows=0,
         max_failures=0,
         # each worker walks through tiles of its own one by one, so that every stretch reads its share of them
         stream=StreamConfig(lanes=setup.workers, pool_tiles=1),

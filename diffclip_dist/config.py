@@ -96,6 +96,8 @@ class PretrainConfig:
         log_every: steps between log lines.
         checkpoint_every: steps between checkpoints; the last step always makes one.
         keep_checkpoints: newest checkpoints that are kept.
+        reconstruct_windows: windows whose masked tokens are reconstructed and drawn whenever a checkpoint is kept; 0
+            leaves it out, as a model that does not fit on one device whole needs.
         max_failures: how often a failed worker group is started anew from the newest checkpoint.
         timeout_s: seconds after which a worker that waits for the others in a collective gives up.
         stream: how samples are drawn.
@@ -117,6 +119,7 @@ class PretrainConfig:
     log_every: int = 1
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
+    reconstruct_windows: int = 32
     max_failures: int = 2
     timeout_s: int = 600
     stream: StreamConfig = field(default_factory=StreamConfig)
@@ -134,6 +137,7 @@ class PretrainConfig:
             "timeout_s",
         ):
             _at_least(name, getattr(self, name), 1)
+        _at_least("reconstruct_windows", self.reconstruct_windows, 0)
         _at_least("max_failures", self.max_failures, 0)
         if self.global_batch % self.workers:
             raise BadInput(
@@ -253,7 +257,8 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """
     free = {
         "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "micro_batch", "log_every",
-        "checkpoint_every", "keep_checkpoints", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
+        "checkpoint_every", "keep_checkpoints", "reconstruct_windows", "max_failures", "timeout_s",
+        "stream.loader_processes", "stream.verify",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))

@@ -62,6 +62,7 @@ def main() -> int:
         ("report", fewshot / "report.html"),
         ("figures", fewshot / "results.json"),
         ("pretraining", run / "metrics.jsonl"),
+        ("reconstruction", run / "reconstruction.png"),
         ("encoder", run / "encoder"),
         ("archive", archive),
     ):

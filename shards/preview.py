@@ -139,7 +139,7 @@ def _draw_spectra(axes: Any, scene: Overview, name: str) -> None:
     mean, std = np.array(modality.mean), np.array(modality.std)
     order = np.argsort(x, kind="stable")
     order = order[~np.isin(order + 1, modality.constant_bands)]
-    breaks = _breaks(x[order])
+    breaks = spectrum_breaks(x[order])
 
     def curve(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.insert(values[order], breaks, np.nan)
@@ -156,7 +156,7 @@ def _draw_spectra(axes: Any, scene: Overview, name: str) -> None:
     axes.tick_params(labelsize=7)
 
 
-def _breaks(x: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+def spectrum_breaks(x: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     """Where bands are left out, so that no line is drawn across what was not measured."""
     steps = np.diff(x)
     if not steps.size:

@@ -21,8 +21,9 @@ from shards.errors import FailedRun
 def pretrain_alone(config: PretrainConfig) -> Path:
     """Runs a whole pretraining run here and now: a world of one, ZeRO stage 0, the same losses as under Ray.
 
-    Left out of what `ray_run.pretrain` does: Ray, checkpoints and resuming (``checkpoint_every``,
-    ``keep_checkpoints`` and ``max_failures`` have no effect; a run that is killed starts anew), the settings'
+    Left out of what `ray_run.pretrain` does: Ray, checkpoints and resuming (``keep_checkpoints`` and
+    ``max_failures`` have no effect, ``checkpoint_every`` only says when windows are reconstructed; a run that is killed
+    starts anew), the settings'
     ``workers`` and ``zero_stage``, ``RUN/config.yaml``, progress on the terminal, and the refusal of a run folder that
     has been used: its log is written anew. Threads are those that torch has now.
 

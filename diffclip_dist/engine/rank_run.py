@@ -20,6 +20,7 @@ from diffclip_dist.encoder import EncoderConfig, Training, save_encoder
 from diffclip_dist.encoder.storage import FORMAT_VERSION
 from diffclip_dist.engine.deepspeed_engine import full_weights, join_process_group
 from diffclip_dist.engine.meter import Meter
+from diffclip_dist.engine.reconstruction import Reconstruction
 from diffclip_dist.engine.run_log import RunLog, StepMetrics
 from diffclip_dist.engine.train_step import train_step
 from diffclip_dist.stream.batches import RankShare, WindowBatch, WindowStream
@@ -89,6 +90,7 @@ def run_rank(config: PretrainConfig, device: torch.device, keeper: StateKeeper) 
     run_dir = Path(config.run_dir)
     inputs = RankInputs.open(config, device)
     engine, start = keeper.start(inputs)
+    reconstruction = Reconstruction(config, inputs.modalities, inputs.stream)
     with RunLog(run_dir, start) if dist.get_rank() == 0 else nullcontext() as log:
         meter = Meter(config, device, start)
         batches = inputs.batches(start)
@@ -107,6 +109,7 @@ def run_rank(config: PretrainConfig, device: torch.device, keeper: StateKeeper) 
                     log.write(metrics)
             if done % config.checkpoint_every == 0 or last:
                 keeper.save(engine, done)
+                reconstruction.show(engine, done, log)
     export_encoder(engine, config, inputs.modalities, inputs.manifest)
     engine.destroy()
     return None

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import numpy as np
+import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
 METRICS_FILE: Final = "metrics.jsonl"
@@ -74,6 +76,16 @@ class RunLog:
                 self._events.add_scalar(name, value, metrics.step)
         for name, value in metrics.loss_by_modality.items():
             self._events.add_scalar(f"loss/{name}", value, metrics.step)
+
+    def show(
+        self, name: str, picture_HWC: npt.NDArray[np.uint8], figures: Mapping[str, float | None], step: int
+    ) -> None:
+        """Adds a picture and the figures beneath its name to TensorBoard; a figure that is no number is left out."""
+        self._events.add_image(name, picture_HWC, step, dataformats="HWC")
+        for figure, value in figures.items():
+            if value is not None:
+                self._events.add_scalar(f"{name}/{figure}", value, step)
+        self._events.flush()
 
 
 def read_lines(file: Path) -> list[str]:

@@ -139,6 +139,10 @@ class ForwardDiffusion(nn.Module):
         signal_B11, noise_B11 = self._shares(t_B)
         return (noised_BNC - signal_B11 * clean_BNC) / noise_B11
 
+    def earlier(self, noised_BNC: Tensor, t_B: Tensor, clean_BNC: Tensor, earlier_B: Tensor) -> Tensor:
+        """x_s at an earlier timestep s from x_t and x_0, without new noise (Song et al. 2021, eq. 12, sigma = 0)."""
+        return self(clean_BNC, earlier_B, self.noise(noised_BNC, t_B, clean_BNC))  # type: ignore[no-any-return]
+
     def weights(self, t_B: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (B,) of the losses over visible and over masked tokens.
 

@@ -115,6 +115,11 @@ class GlobalOrder:
         lanes = [self._lane(epoch, sensor, lane, turn) for lane in range(self.config.lanes)]
         return StepSamples(sensor, np.concatenate([tile for tile, _ in lanes]), np.concatenate([px for _, px in lanes]))
 
+    def first_steps(self) -> tuple[int, ...]:
+        """The first step of each sensor, in the order of the steps; a sensor that fills no batch has none."""
+        _, first = np.unique(self._sensors_of_epoch(0), return_index=True)
+        return tuple(sorted(first.tolist()))
+
     def _draw_sensors(self, epoch: int) -> Indices:
         """Which sensor each step of the epoch takes, in proportion to their pixels."""
         steps = np.repeat(np.arange(len(self._sensor_steps)), self._sensor_steps)

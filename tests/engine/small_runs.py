@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL_MODEL = [
     "model.window=7", "model.width=32", "model.depth=2", "model.heads=2", "model.decoder_depth=1",
     "stream.lanes=4", "stream.pool_tiles=2", "optimiser.warmup_steps=2",
+    "reconstruct_windows=0",
 ]  # fmt: skip
 
 
