@@ -113,7 +113,6 @@ def ray_nodes(ip: str = "127.0.0.1", **environment: str) -> Iterator[RayNodes]:
     shared = {
         **plain, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "2000",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
         **(LOOPBACK_ONLY if ip == "127.0.0.1" else {}), **environment,
     }  # fmt: skip
     nodes = RayNodes(address, shared)

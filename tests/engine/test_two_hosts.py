@@ -13,6 +13,8 @@ import pytest
 from ray_nodes import RayNodes, ray_nodes
 from small_runs import Pretrain, Run, pretrain_command, wait_for_steps
 
+from diffclip_dist.engine.faults import FAULTS_FILE
+
 STEPS = 60
 ARGUMENTS = ("--steps", str(STEPS), "--workers", "2")
 FIRST, SECOND = "10.219.77.1", "10.219.77.2"
@@ -122,12 +124,14 @@ def test_a_host_that_was_lost_and_comes_back_is_trained_on_again(
     settings = ("checkpoint_every=10", "max_failures=3", "timeout_s=60")
     with running(hosts, nodes, folder, generated_archive, *settings) as run:
         hosts.cable("down")
+        faults = folder / FAULTS_FILE
         deadline = time.monotonic() + 120
-        while nodes.processes("second", "raylet") and time.monotonic() < deadline:
-            time.sleep(0.5)  # Ray gives the host up, and the host itself
-        assert not nodes.processes("second", "raylet")
+        while not faults.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert "lost rank" in faults.read_text()
         assert lines_of(folder) < STEPS
         hosts.cable("up")
+        nodes.remove("second")  # it has been given up, and is started anew
         nodes.start("second again", cores=1, ip=SECOND, inside=hosts.inside(1))
         out, err = run.communicate(timeout=300)
     assert run.returncode == 0, err
