@@ -54,6 +54,8 @@ class OptimiserConfig:
         weight_decay: decoupled, on matrices alone.
         betas: of Adam.
         clip_norm: largest global gradient norm; 0 leaves gradients as they are.
+        ema_decay: share of the weights' exponential moving average that a step keeps, in [0, 1); the encoder is then
+            exported with the average. 0 keeps none.
     """
 
     learning_rate: float = 1e-3
@@ -62,6 +64,7 @@ class OptimiserConfig:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0.0:
@@ -73,6 +76,8 @@ class OptimiserConfig:
         _at_least("optimiser.clip_norm", self.clip_norm, 0.0)
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise BadInput(f"optimiser.betas: expected two numbers from 0 to below 1, found {self.betas}")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise BadInput(f"optimiser.ema_decay: expected 0 or more and below 1, found {self.ema_decay:g}")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed import DeepSpeedEngine
-from torch import Tensor, nn
+from torch import nn
 
 from diffclip_dist.config import OptimiserConfig, PretrainConfig
 from diffclip_dist.engine.collectives import BUCKET
-from diffclip_dist.engine.sharded_state import whole_state
+from diffclip_dist.engine.weight_average import keep_average
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.stream.schema import ModalitySchema
 
@@ -63,15 +63,21 @@ def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) ->
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices alone; tokens, norms and biases keep their scale."""
+    """AdamW with weight decay on matrices alone; tokens, norms and biases keep their scale.
+
+    Where the run asks for it, the optimizer keeps the average of what it moves.
+    """
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    return torch.optim.AdamW(
+    optimiser = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=config.learning_rate,
         betas=config.betas,
         fused=True,
     )
+    if config.ema_decay > 0.0:
+        keep_average(optimiser, config.ema_decay)
+    return optimiser
 
 
 def start_engine(
@@ -90,19 +96,3 @@ def start_engine(
         dist_init_required=False,
     )
     return engine
-
-
-def full_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
-    """Float32 master weights of the parameters under a prefix, gathered from all ranks; every rank must call.
-
-    Returns:
-        Name without the prefix to a CPU tensor; empty on other ranks than 0.
-    """
-    weights = {}
-    for name, parameter in engine.module.named_parameters():
-        if not name.startswith(prefix):
-            continue
-        whole = whole_state(engine, parameter).detach()
-        if engine.global_rank == 0:
-            weights[name.removeprefix(prefix)] = whole.to("cpu", torch.float32, copy=True)
-    return weights

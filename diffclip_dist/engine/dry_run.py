@@ -82,13 +82,16 @@ def plan_run(config: PretrainConfig) -> RunPlan:
     pixels = [sum(group.tile_pixels) for group in groups]
     flops = [training_flops(config.model, group.schemas) for group in groups]
     micro_batch = min(config.micro_batch, config.global_batch // config.workers)
+    averaged = config.optimiser.ema_decay > 0.0
     device, rate = _matrix_rate(config)
     return RunPlan(
         config=config,
         scenes=tuple(f"{scene.name} (generated)" if scene.generated else scene.name for scene in manifest.scenes),
         parameters=parameters,
         encoder_parameters=sum(parameter.numel() for parameter in model.encoder.parameters()),
-        states=tuple(state_bytes(parameters, stage, config.workers, config.precision) for stage in range(4)),
+        states=tuple(
+            state_bytes(parameters, stage, config.workers, config.precision, averaged=averaged) for stage in range(4)
+        ),
         micro_batch=micro_batch,
         activations=max(activation_bytes(config, group.schemas, micro_batch) for group in groups),
         steps_per_epoch=order.steps_per_epoch,

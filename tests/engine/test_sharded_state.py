@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
@@ -18,12 +19,13 @@ from small_runs import SMALL_MODEL
 from diffclip_dist.config import PretrainConfig, resolve_config
 from diffclip_dist.engine.deepspeed_engine import join_process_group, start_engine
 from diffclip_dist.engine.rank_run import RankInputs
-from diffclip_dist.engine.sharded_state import read_state, write_state
+from diffclip_dist.engine.sharded_state import read_state, trained_weights, write_state
 from diffclip_dist.engine.train_step import probe_loss, train_step
 from diffclip_dist.model.mask_diffusion import weighted_loss
 from diffclip_dist.stream.batches import WindowBatch
 
 SAVED, LAST = 4, 8
+AVERAGE_TOLERANCE = 1e-5
 STAGES = range(4)
 
 
@@ -53,6 +55,14 @@ def train(engine: DeepSpeedEngine, batches: list[WindowBatch], config: PretrainC
     return seen
 
 
+def keep(folder: Path, name: str, curve: list[list[float]], engine: DeepSpeedEngine) -> None:
+    """Leaves a curve, and the average of the weights at its end."""
+    (folder / f"{name}.json").write_text(json.dumps(curve))
+    averages = trained_weights(engine, "")
+    if dist.get_rank() == 0:
+        safetensors.torch.save_file(averages, folder / f"{name}.safetensors")
+
+
 def save_from_each_stage(rank: int, config: PretrainConfig, folder: Path) -> None:
     with rank_inputs(config, rank, 2, folder) as inputs:
         batches = list(inputs.stream.batches(0, LAST))
@@ -63,7 +73,7 @@ def save_from_each_stage(rank: int, config: PretrainConfig, folder: Path) -> Non
             (folder / str(stage)).mkdir(exist_ok=True)
             write_state(engine, folder / str(stage))
             after = train(engine, batches[SAVED:], config, SAVED)
-            (folder / f"undisturbed-{stage}.json").write_text(json.dumps(before + after))
+            keep(folder, f"undisturbed-{stage}", before + after, engine)
             engine.destroy()
 
 
@@ -75,7 +85,7 @@ def load_into_each_stage(rank: int, config: PretrainConfig, folder: Path, world_
             train_step(engine, batches[0], config, 0)
             read_state(engine, folder / str(source), SAVED)
             resumed = train(engine, batches, config, SAVED)
-            (folder / f"resumed-{world_size}-{source}-{stage}.json").write_text(json.dumps(resumed))
+            keep(folder, f"resumed-{world_size}-{source}-{stage}", resumed, engine)
             engine.destroy()
 
 
@@ -86,7 +96,7 @@ def curves(generated_archive: Path, tmp_path_factory: pytest.TempPathFactory) ->
     (folder / "loading").mkdir()
     given = {"archive": str(generated_archive), "run_dir": str(folder), "global_batch": 24, "steps": LAST}
     # the gradient's norm is above the bound, so that clipping is at work
-    settings = [*SMALL_MODEL, "micro_batch=5", "optimiser.clip_norm=0.5"]
+    settings = [*SMALL_MODEL, "micro_batch=5", "optimiser.clip_norm=0.5", "optimiser.ema_decay=0.5"]
     config = resolve_config(None, given, settings)
     torch.multiprocessing.spawn(save_from_each_stage, args=(config, folder), nprocs=2)
     for world_size in (1, 2):
@@ -96,6 +106,11 @@ def curves(generated_archive: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def curve(folder: Path, name: str) -> torch.Tensor:
     return torch.tensor(json.loads((folder / f"{name}.json").read_text()), dtype=torch.float64)
+
+
+def average(folder: Path, name: str) -> torch.Tensor:
+    tensors = safetensors.torch.load_file(folder / f"{name}.safetensors")
+    return torch.cat([tensors[key].flatten() for key in sorted(tensors)])
 
 
 @pytest.mark.timeout(600)
@@ -110,6 +125,20 @@ def test_a_run_goes_on_in_any_stage_and_world_as_if_nothing_had_happened(curves:
         torch.testing.assert_close(same_world[:, 0], whole[stage][SAVED:, 0], rtol=1e-5, atol=0.0)
         alone = curve(curves, f"resumed-1-{source}-{stage}")
         torch.testing.assert_close(alone[:, 0], whole[stage][SAVED:, 0], rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.timeout(600)
+def test_the_average_of_the_weights_goes_on_in_any_stage_and_world(curves: Path) -> None:
+    averages = {stage: average(curves, f"undisturbed-{stage}") for stage in STAGES}
+    for stage in STAGES:
+        torch.testing.assert_close(averages[stage], averages[0], rtol=0.0, atol=AVERAGE_TOLERANCE)
+    for source, stage in itertools.product(STAGES, STAGES):
+        same_world = average(curves, f"resumed-2-{source}-{stage}")
+        if source == stage:
+            assert torch.equal(same_world, averages[stage]), stage
+        torch.testing.assert_close(same_world, averages[stage], rtol=0.0, atol=AVERAGE_TOLERANCE)
+        alone = average(curves, f"resumed-1-{source}-{stage}")
+        torch.testing.assert_close(alone, averages[stage], rtol=0.0, atol=AVERAGE_TOLERANCE)
 
 
 @pytest.mark.timeout(600)
