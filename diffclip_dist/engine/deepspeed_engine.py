@@ -13,6 +13,7 @@ from diffclip_dist.config import OptimiserConfig, PretrainConfig
 from diffclip_dist.engine.collectives import BUCKET
 from diffclip_dist.engine.weight_average import keep_average
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.stream.schema import ModalitySchema
 
 
@@ -59,7 +60,10 @@ def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) ->
     """The model with its initial weights, the same on every rank: they depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return MaskDiffusion(config.model, modalities)
+        model = MaskDiffusion(config.model, modalities)
+    if config.activation_checkpointing:
+        recompute_blocks(model)
+    return model
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:

@@ -62,7 +62,8 @@ class RunPlan:
     @property
     def seconds(self) -> float:
         """How long the steps take at the assumed utilisation."""
-        flops = self.config.steps * self.config.global_batch * self.sample_flops
+        passes = 4 / 3 if self.config.activation_checkpointing else 1  # forward twice, and backward, which is two
+        flops = self.config.steps * self.config.global_batch * self.sample_flops * passes
         return flops / (self.matrix_rate * ASSUMED_UTILISATION)
 
 
@@ -140,7 +141,8 @@ def describe(plan: RunPlan) -> str:
         table.add_row(f"{stage}{' *' if stage == config.zero_stage else ''}", *(decimal(size) for size in sizes))
     out.print(table)
     out.print(
-        f"Activations are {decimal(plan.activations)} for {plan.micro_batch} windows at once (micro_batch).\n"
+        f"Activations are {decimal(plan.activations)} for {plan.micro_batch} windows at once (micro_batch)"
+        f"{', and one block computed anew at a time' * config.activation_checkpointing}.\n"
         "Collectives' buffers, the stream's tiles and the libraries come on top."
     )
     text = out.file

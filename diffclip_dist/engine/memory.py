@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from diffclip_dist.config import PretrainConfig
 from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion
 from diffclip_dist.model.masking import TokenMask, visible_counts
+from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.stream.batches import WindowBatch
 from diffclip_dist.stream.schema import ModalitySchema
 
@@ -82,7 +83,8 @@ def checkpoint_bytes(parameters: int, *, averaged: bool = False) -> int:
 def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema], windows: int) -> int:
     """What autograd keeps between the forward and the backward pass of a micro-batch.
 
-    Counted over tensors without memory behind them, so that any size can be counted anywhere.
+    With activation checkpointing, what the backward pass makes anew of one block at a time comes on top. Counted over
+    tensors without memory behind them, so that any size can be counted anywhere.
 
     Args:
         config: the run's settings.
@@ -93,6 +95,8 @@ def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema
     with FakeTensorMode():
         with _default_dtype(getattr(torch, config.precision)):  # a model without memory cannot be converted
             model = MaskDiffusion(config.model, modalities)
+        if config.activation_checkpointing:
+            recompute_blocks(model)
         own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         batch, draws = _empty_batch(modalities, windows, config.model.tokens, slots)
         return _saved_bytes(lambda: model(batch, draws), own)

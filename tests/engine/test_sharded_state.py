@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,45 +11,22 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from deepspeed import DeepSpeedEngine
+from engines import STAGES, rank_inputs, train
 from small_runs import SMALL_MODEL
 
 from diffclip_dist.config import PretrainConfig, resolve_config
-from diffclip_dist.engine.deepspeed_engine import join_process_group, start_engine
+from diffclip_dist.engine.deepspeed_engine import start_engine
 from diffclip_dist.engine.rank_run import RankInputs
 from diffclip_dist.engine.sharded_state import read_state, trained_weights, write_state
 from diffclip_dist.engine.train_step import probe_loss, train_step
-from diffclip_dist.model.mask_diffusion import weighted_loss
-from diffclip_dist.stream.batches import WindowBatch
 
 SAVED, LAST = 4, 8
 AVERAGE_TOLERANCE = 1e-5
-STAGES = range(4)
-
-
-@contextmanager
-def rank_inputs(config: PretrainConfig, rank: int, world_size: int, folder: Path) -> Iterator[RankInputs]:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
-    torch.set_num_threads(1)
-    address = f"file://{folder / f'rendezvous-{world_size}'}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
-    join_process_group(torch.device("cpu"))
-    yield RankInputs.open(config, torch.device("cpu"))
-    dist.destroy_process_group()
 
 
 def engine_of(inputs: RankInputs, stage: int) -> DeepSpeedEngine:
     staged = replace(inputs.config, zero_stage=stage)
     return start_engine(staged, inputs.modalities, inputs.device, dist.get_world_size())
-
-
-def train(engine: DeepSpeedEngine, batches: list[WindowBatch], config: PretrainConfig, start: int) -> list[list[float]]:
-    """Loss and global gradient norm of the steps from ``start``."""
-    seen = []
-    for step in range(start, start + len(batches)):
-        terms_2M = train_step(engine, batches[step - start], config, step).terms_2M
-        dist.all_reduce(terms_2M)
-        seen.append([float(weighted_loss(terms_2M, config.model)), float(engine.get_global_grad_norm() or 0.0)])
-    return seen
 
 
 def keep(folder: Path, name: str, curve: list[list[float]], engine: DeepSpeedEngine) -> None:
