@@ -15,6 +15,8 @@ from shards.embedded import GENERATED_ARCHIVE
 from shards.errors import BadInput
 from shards.verify import Check
 
+Place = Literal["none", "host", "disk"]
+
 
 def _at_least(name: str, value: float, least: float) -> None:
     if value < least:
@@ -81,6 +83,37 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class OffloadConfig:
+    """What a worker keeps off its device, slower to reach (ZeRO-Offload, Ren et al. 2021; ZeRO-Infinity, 2021).
+
+    Attributes:
+        optimizer: where master weights, moments and average lie and are moved: ``none``, on the device; ``host``, in
+            the node's memory (from ZeRO stage 1); or ``disk`` (stage 3).
+        parameters: where a worker's part of the parameters lies while no layer uses it; other than ``none`` in stage 3.
+        folder: for ``disk``, a folder of each node on a fast disk of its own; workers write below it.
+    """
+
+    optimizer: Place = "none"
+    parameters: Place = "none"
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.to_disk and self.folder is None:
+            raise BadInput("offload.folder: expected a folder on each node's own disk for disk offload, found none")
+
+    @property
+    def to_disk(self) -> bool:
+        """Whether anything lies on disk."""
+        return "disk" in (self.optimizer, self.parameters)
+
+    def places(self, zero_stage: int) -> tuple[Place, Place, Place]:
+        """Where parameters, reduced gradients and the optimizer's state lie under a stage, as far as it allows."""
+        optimizer = self.optimizer if zero_stage >= (3 if self.optimizer == "disk" else 1) else "none"
+        gradients = optimizer if zero_stage >= 2 else "none"
+        return self.parameters if zero_stage == 3 else "none", gradients, optimizer
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """One pretraining run.
 
@@ -109,6 +142,7 @@ class PretrainConfig:
         timeout_s: seconds after which a worker that waits for the others in a collective gives up.
         stream: how samples are drawn.
         optimiser: how weights are moved.
+        offload: what lies off the device.
         model: what is trained.
     """
 
@@ -132,6 +166,7 @@ class PretrainConfig:
     timeout_s: int = 600
     stream: StreamConfig = field(default_factory=StreamConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    offload: OffloadConfig = field(default_factory=OffloadConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
@@ -150,6 +185,16 @@ class PretrainConfig:
         if self.global_batch % self.workers:
             raise BadInput(
                 f"global_batch: expected a multiple of the workers ({self.workers}), found {self.global_batch}"
+            )
+        parameters, _, optimizer = self.offload.places(self.zero_stage)
+        if self.offload.parameters != parameters:
+            raise BadInput(
+                f"offload.parameters={self.offload.parameters}: expected zero_stage 3, found {self.zero_stage}"
+            )
+        if self.offload.optimizer != optimizer:
+            stages = "1, 2 or 3" if self.offload.optimizer == "host" else "3"
+            raise BadInput(
+                f"offload.optimizer={self.offload.optimizer}: expected zero_stage {stages}, found {self.zero_stage}"
             )
         if not 0 <= self.min_workers <= self.workers:
             raise BadInput(f"min_workers: expected 0 to workers ({self.workers}), found {self.min_workers}")
@@ -260,13 +305,14 @@ def _apply_setting(tree: dict[str, Any], key: str, value: object) -> None:
 def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """Fields in which two configurations differ such that one cannot resume the other's checkpoints.
 
-    Where and how a run is computed (workers, ZeRO stage, micro-batch, activation checkpointing, loader processes) and
-    what it leaves behind (logs, checkpoints) may change; what is computed may not.
+    Where and how a run is computed (workers, ZeRO stage, micro-batch, activation checkpointing, offload, loader
+    processes) and what it leaves behind (logs, checkpoints) may change; what is computed may not.
     """
     free = {
         "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "micro_batch",
         "activation_checkpointing", "log_every", "checkpoint_every", "keep_checkpoints", "reconstruct_windows",
-        "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
+        "max_failures", "timeout_s", "stream.loader_processes", "stream.verify", "offload.optimizer",
+        "offload.parameters", "offload.folder",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))

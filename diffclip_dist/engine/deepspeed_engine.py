@@ -11,6 +11,7 @@ from torch import nn
 
 from diffclip_dist.config import OptimiserConfig, PretrainConfig
 from diffclip_dist.engine.collectives import BUCKET
+from diffclip_dist.engine.offload import offload_settings
 from diffclip_dist.engine.weight_average import keep_average
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.transformer import recompute_blocks
@@ -28,11 +29,12 @@ def join_process_group(device: torch.device) -> None:
     )
 
 
-def deepspeed_settings(config: PretrainConfig, world_size: int, parameters: int) -> dict[str, Any]:
+def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module) -> dict[str, Any]:
     """The run's settings in DeepSpeed's own terms.
 
     The learning rate is not among them: it is a function of the step that the trainer sets.
     """
+    sizes = [parameter.numel() for parameter in model.parameters()]
     share = config.global_batch // world_size
     micro_batch = min(config.micro_batch, share)
     return {
@@ -41,10 +43,13 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, parameters: int)
         "zero_optimization": {
             "stage": config.zero_stage,
             # DeepSpeed reserves a whole bucket, 2 GB by default, however small the model
-            "reduce_bucket_size": min(BUCKET, parameters),
+            "reduce_bucket_size": min(BUCKET, sum(sizes)),
             # by default stage 3 keeps tensors under 1e5 numbers whole on every worker: most of a small model
             "stage3_param_persistence_threshold": 0,
+            **offload_settings(config.offload, max(sizes)),
         },
+        # torch's AdamW moves what lies on the host as well; DeepSpeed's own would be compiled at first use
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.precision == "bfloat16"},
         "gradient_clipping": config.optimiser.clip_norm,
         "steps_per_print": 10**9,
@@ -96,7 +101,7 @@ def start_engine(
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=build_optimiser(model, config.optimiser),
-        config=deepspeed_settings(config, world_size, sum(parameter.numel() for parameter in model.parameters())),
+        config=deepspeed_settings(config, world_size, model),
         dist_init_required=False,
     )
     return engine

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from diffclip_dist.config import PretrainConfig
+from diffclip_dist.config import OffloadConfig, Place, PretrainConfig
 from diffclip_dist.engine.matrix_rate import matrix_rate
 from diffclip_dist.engine.memory import StateBytes, activation_bytes, state_bytes
 from diffclip_dist.model.flops import training_flops
@@ -22,6 +22,7 @@ from shards.embedded import known_manifest
 
 # of the matrix rate, where waiting, collectives and everything but matrix products take the rest
 ASSUMED_UTILISATION: Final = 0.4
+_OFF_DEVICE: Final[dict[Place, str]] = {"none": "", "host": " (host)", "disk": " (disk)"}
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,14 @@ def describe(plan: RunPlan) -> str:
     for heading in ("stage", "parameters", "gradients", "optimizer", "together", "with activations"):
         table.add_column(heading, justify="right")
     for stage, state in enumerate(plan.states):
-        sizes = (state.parameters, state.gradients, state.optimizer, state.total, state.total + plan.activations)
-        table.add_row(f"{stage}{' *' if stage == config.zero_stage else ''}", *(decimal(size) for size in sizes))
+        places, sizes = config.offload.places(stage), (state.parameters, state.gradients, state.optimizer)
+        parts = (decimal(size) + _OFF_DEVICE[place] for size, place in zip(sizes, places, strict=True))
+        device = sum(size for size, place in zip(sizes, places, strict=True) if place == "none")
+        sums = (decimal(device), decimal(device + plan.activations))
+        table.add_row(f"{stage}{' *' if stage == config.zero_stage else ''}", *parts, *sums)
     out.print(table)
+    if config.offload != OffloadConfig():
+        out.print("What is marked lies in the node's memory (host) or on its disk; the sums are what the device holds.")
     out.print(
         f"Activations are {decimal(plan.activations)} for {plan.micro_batch} windows at once (micro_batch)"
         f"{', and one block computed anew at a time' * config.activation_checkpointing}.\n"

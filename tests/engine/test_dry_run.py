@@ -15,7 +15,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from diffclip_dist.config import resolve_config
 from diffclip_dist.encoder import new_encoder
 from diffclip_dist.engine.deepspeed_engine import build_model
-from diffclip_dist.engine.dry_run import RunPlan, plan_run
+from diffclip_dist.engine.dry_run import RunPlan, describe, plan_run
 from diffclip_dist.engine.memory import activation_bytes
 from diffclip_dist.model.mask_diffusion import draw
 from diffclip_dist.stream.batches import WindowBatch
@@ -43,6 +43,22 @@ def test_a_dry_run_says_what_the_run_would_be_and_leaves_nothing(tmp_path: Path)
     assert re.search(r"time +about [\d.]+ (days|hours|minutes|s), at 40% \(assumed\) of [\d,]+ GFLOP/s", figures)
     for stage in ("0", "1 \\*", "2", "3"):
         assert re.search(rf"^ +{stage}( +[\d.]+ [MGT]B){{5}} *$", figures, re.MULTILINE), figures
+
+
+def test_the_plan_tells_what_lies_off_the_device(generated_archive: Path) -> None:
+    offloaded = plan(
+        generated_archive, "zero_stage=3", "workers=2", "offload.optimizer=host", "offload.parameters=host"
+    )
+    plain = plan(generated_archive, "zero_stage=3", "workers=2")
+    rows = [line.split() for line in describe(offloaded).splitlines() if re.match(r" +[0-3] ", line)]
+    assert [[cell for cell in row if cell == "(host)"] for row in rows] == [
+        [],
+        ["(host)"],
+        ["(host)"] * 2,
+        ["(host)"] * 3,
+    ]
+    assert rows[3][-4:-2] == ["0", "bytes"]  # of the state, the device holds nothing
+    assert "(host)" not in describe(plain)
 
 
 def test_a_dry_run_refuses_what_a_run_would(tmp_path: Path) -> None:
