@@ -15,6 +15,8 @@ from shards.embedded import GENERATED_ARCHIVE
 from shards.errors import BadInput
 from shards.verify import Check
 
+Place = Literal["none", "host", "disk"]
+
 
 def _at_least(name: str, value: float, least: float) -> None:
     if value < least:
@@ -54,6 +56,8 @@ class OptimiserConfig:
         weight_decay: decoupled, on matrices alone.
         betas: of Adam.
         clip_norm: largest global gradient norm; 0 leaves gradients as they are.
+        ema_decay: share of the weights' exponential moving average that a step keeps, in [0, 1); the encoder is then
+            exported with the average. 0 keeps none.
     """
 
     learning_rate: float = 1e-3
@@ -62,6 +66,7 @@ class OptimiserConfig:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0.0:
@@ -73,6 +78,39 @@ class OptimiserConfig:
         _at_least("optimiser.clip_norm", self.clip_norm, 0.0)
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise BadInput(f"optimiser.betas: expected two numbers from 0 to below 1, found {self.betas}")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise BadInput(f"optimiser.ema_decay: expected 0 or more and below 1, found {self.ema_decay:g}")
+
+
+@dataclass(frozen=True)
+class OffloadConfig:
+    """What a worker keeps off its device, slower to reach (ZeRO-Offload, Ren et al. 2021; ZeRO-Infinity, 2021).
+
+    Attributes:
+        optimizer: where master weights, moments and average lie and are moved: ``none``, on the device; ``host``, in
+            the node's memory (from ZeRO stage 1); or ``disk`` (stage 3).
+        parameters: where a worker's part of the parameters lies while no layer uses it; other than ``none`` in stage 3.
+        folder: for ``disk``, a folder of each node on a fast disk of its own; workers write below it.
+    """
+
+    optimizer: Place = "none"
+    parameters: Place = "none"
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.to_disk and self.folder is None:
+            raise BadInput("offload.folder: expected a folder on each node's own disk for disk offload, found none")
+
+    @property
+    def to_disk(self) -> bool:
+        """Whether anything lies on disk."""
+        return "disk" in (self.optimizer, self.parameters)
+
+    def places(self, zero_stage: int) -> tuple[Place, Place, Place]:
+        """Where parameters, reduced gradients and the optimizer's state lie under a stage, as far as it allows."""
+        optimizer = self.optimizer if zero_stage >= (3 if self.optimizer == "disk" else 1) else "none"
+        gradients = optimizer if zero_stage >= 2 else "none"
+        return self.parameters if zero_stage == 3 else "none", gradients, optimizer
 
 
 @dataclass(frozen=True)
@@ -92,6 +130,8 @@ class PretrainConfig:
         global_batch: windows a step over all workers; a multiple of the number of workers.
         micro_batch: most windows that a worker takes through the model at once.
         precision: ``float32``, or ``bfloat16`` with float32 master weights.
+        activation_checkpointing: whether transformer blocks are computed anew in the backward pass rather than kept:
+            less memory, a third more operations, the same losses.
         seed: of every random draw.
         log_every: steps between log lines.
         checkpoint_every: steps between checkpoints; the last step always makes one.
@@ -102,6 +142,7 @@ class PretrainConfig:
         timeout_s: seconds after which a worker that waits for the others in a collective gives up.
         stream: how samples are drawn.
         optimiser: how weights are moved.
+        offload: what lies off the device.
         model: what is trained.
     """
 
@@ -115,6 +156,7 @@ class PretrainConfig:
     global_batch: int = 128
     micro_batch: int = 128
     precision: Literal["float32", "bfloat16"] = "float32"
+    activation_checkpointing: bool = False
     seed: int = 0
     log_every: int = 1
     checkpoint_every: int = 200
@@ -124,6 +166,7 @@ class PretrainConfig:
     timeout_s: int = 600
     stream: StreamConfig = field(default_factory=StreamConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    offload: OffloadConfig = field(default_factory=OffloadConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
@@ -142,6 +185,16 @@ class PretrainConfig:
         if self.global_batch % self.workers:
             raise BadInput(
                 f"global_batch: expected a multiple of the workers ({self.workers}), found {self.global_batch}"
+            )
+        parameters, _, optimizer = self.offload.places(self.zero_stage)
+        if self.offload.parameters != parameters:
+            raise BadInput(
+                f"offload.parameters={self.offload.parameters}: expected zero_stage 3, found {self.zero_stage}"
+            )
+        if self.offload.optimizer != optimizer:
+            stages = "1, 2 or 3" if self.offload.optimizer == "host" else "3"
+            raise BadInput(
+                f"offload.optimizer={self.offload.optimizer}: expected zero_stage {stages}, found {self.zero_stage}"
             )
         if not 0 <= self.min_workers <= self.workers:
             raise BadInput(f"min_workers: expected 0 to workers ({self.workers}), found {self.min_workers}")
@@ -252,13 +305,14 @@ def _apply_setting(tree: dict[str, Any], key: str, value: object) -> None:
 def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """Fields in which two configurations differ such that one cannot resume the other's checkpoints.
 
-    Where a run is computed (workers, ZeRO stage, micro-batch, loader processes) and what it leaves behind (logs,
-    checkpoints) may change; what is computed may not.
+    Where and how a run is computed (workers, ZeRO stage, micro-batch, activation checkpointing, offload, loader
+    processes) and what it leaves behind (logs, checkpoints) may change; what is computed may not.
     """
     free = {
-        "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "micro_batch", "log_every",
-        "checkpoint_every", "keep_checkpoints", "reconstruct_windows", "max_failures", "timeout_s",
-        "stream.loader_processes", "stream.verify",
+        "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "micro_batch",
+        "activation_checkpointing", "log_every", "checkpoint_every", "keep_checkpoints", "reconstruct_windows",
+        "max_failures", "timeout_s", "stream.loader_processes", "stream.verify", "offload.optimizer",
+        "offload.parameters", "offload.folder",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))

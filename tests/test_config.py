@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from diffclip_dist.config import resolve_config
+from diffclip_dist.config import resolve_config, same_run
 from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.presets import PRESETS
@@ -71,3 +71,29 @@ def test_a_preset_that_does_not_fit_is_named(tmp_path: Path, content: str, setti
     file.write_text(content)
     with pytest.raises(BadInput, match=fault.replace("[", r"\[")):
         resolve_config(file, {}, settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        (["optimiser.ema_decay=1"], "optimiser.ema_decay: expected 0 or more and below 1, found 1"),
+        (["zero_stage=0", "offload.optimizer=host"], "offload.optimizer=host: expected zero_stage 1, 2 or 3, found 0"),
+        (["zero_stage=2", "offload.parameters=host"], "offload.parameters=host: expected zero_stage 3, found 2"),
+        (
+            ["zero_stage=2", "offload.optimizer=disk", "offload.folder=/tmp"],
+            "offload.optimizer=disk: expected zero_stage 3, found 2",
+        ),
+        (["zero_stage=3", "offload.optimizer=disk"], "offload.folder: expected a folder"),
+        (["zero_stage=3", "offload.optimizer=tape"], "offload.optimizer: Input should be 'none', 'host' or 'disk'"),
+    ],
+)
+def test_a_setting_that_its_stage_does_not_allow_is_named(settings: list[str], fault: str) -> None:
+    with pytest.raises(BadInput, match=fault):
+        resolve_config(None, {}, settings)
+
+
+def test_a_run_may_go_on_elsewhere_but_not_with_another_average() -> None:
+    begun = resolve_config(None, {}, ["zero_stage=3"])
+    moved = resolve_config(None, {}, ["zero_stage=1", "offload.optimizer=host", "activation_checkpointing=true"])
+    assert same_run(begun, moved) == ()
+    assert same_run(begun, resolve_config(None, {}, ["optimiser.ema_decay=0.9"])) == ("optimiser.ema_decay",)

@@ -32,6 +32,7 @@ class Training:
         archive_fingerprint: of the archive it was pretrained on; empty for random weights.
         scenes: names of the pretraining scenes.
         generated_scenes: those among them that are made up.
+        ema_decay: of the exponential moving average that the weights are; 0 where they are the last step's own.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class Training:
     archive_fingerprint: str
     scenes: tuple[str, ...]
     generated_scenes: tuple[str, ...]
+    ema_decay: float = 0.0
 
 
 @dataclass(frozen=True)

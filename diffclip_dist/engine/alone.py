@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 
-from diffclip_dist.config import PretrainConfig
+from diffclip_dist.config import OffloadConfig, PretrainConfig
 from diffclip_dist.engine.deepspeed_engine import start_engine
 from diffclip_dist.engine.rank_run import STOPPED_FILE, RankInputs, run_rank
 from shards.errors import FailedRun
@@ -23,9 +23,9 @@ def pretrain_alone(config: PretrainConfig) -> Path:
 
     Left out of what `ray_run.pretrain` does: Ray, checkpoints and resuming (``keep_checkpoints`` and
     ``max_failures`` have no effect, ``checkpoint_every`` only says when windows are reconstructed; a run that is killed
-    starts anew), the settings'
-    ``workers`` and ``zero_stage``, ``RUN/config.yaml``, progress on the terminal, and the refusal of a run folder that
-    has been used: its log is written anew. Threads are those that torch has now.
+    starts anew), the settings' ``workers``, ``zero_stage`` and ``offload``, ``RUN/config.yaml``, progress on the
+    terminal, and the refusal of a run folder that has been used: its log is written anew. Threads are those that torch
+    has now.
 
     Args:
         config: the run's settings.
@@ -37,7 +37,7 @@ def pretrain_alone(config: PretrainConfig) -> Path:
         BadInput: the archive or the settings do not allow this run.
         FailedRun: the loss became non-finite.
     """
-    config = replace(config, workers=1, zero_stage=0)
+    config = replace(config, workers=1, zero_stage=0, offload=OffloadConfig())
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / STOPPED_FILE).unlink(missing_ok=True)

@@ -7,12 +7,14 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed import DeepSpeedEngine
-from torch import Tensor, nn
+from torch import nn
 
 from diffclip_dist.config import OptimiserConfig, PretrainConfig
 from diffclip_dist.engine.collectives import BUCKET
-from diffclip_dist.engine.sharded_state import whole_state
+from diffclip_dist.engine.offload import offload_settings
+from diffclip_dist.engine.weight_average import keep_average
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.stream.schema import ModalitySchema
 
 
@@ -27,11 +29,12 @@ def join_process_group(device: torch.device) -> None:
     )
 
 
-def deepspeed_settings(config: PretrainConfig, world_size: int, parameters: int) -> dict[str, Any]:
+def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module) -> dict[str, Any]:
     """The run's settings in DeepSpeed's own terms.
 
     The learning rate is not among them: it is a function of the step that the trainer sets.
     """
+    sizes = [parameter.numel() for parameter in model.parameters()]
     share = config.global_batch // world_size
     micro_batch = min(config.micro_batch, share)
     return {
@@ -40,10 +43,13 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, parameters: int)
         "zero_optimization": {
             "stage": config.zero_stage,
             # DeepSpeed reserves a whole bucket, 2 GB by default, however small the model
-            "reduce_bucket_size": min(BUCKET, parameters),
+            "reduce_bucket_size": min(BUCKET, sum(sizes)),
             # by default stage 3 keeps tensors under 1e5 numbers whole on every worker: most of a small model
             "stage3_param_persistence_threshold": 0,
+            **offload_settings(config.offload, max(sizes)),
         },
+        # torch's AdamW moves what lies on the host as well; DeepSpeed's own would be compiled at first use
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.precision == "bfloat16"},
         "gradient_clipping": config.optimiser.clip_norm,
         "steps_per_print": 10**9,
@@ -59,19 +65,28 @@ def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) ->
     """The model with its initial weights, the same on every rank: they depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return MaskDiffusion(config.model, modalities)
+        model = MaskDiffusion(config.model, modalities)
+    if config.activation_checkpointing:
+        recompute_blocks(model)
+    return model
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices alone; tokens, norms and biases keep their scale."""
+    """AdamW with weight decay on matrices alone; tokens, norms and biases keep their scale.
+
+    Where the run asks for it, the optimizer keeps the average of what it moves.
+    """
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    return torch.optim.AdamW(
+    optimiser = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=config.learning_rate,
         betas=config.betas,
         fused=True,
     )
+    if config.ema_decay > 0.0:
+        keep_average(optimiser, config.ema_decay)
+    return optimiser
 
 
 def start_engine(
@@ -86,23 +101,7 @@ def start_engine(
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=build_optimiser(model, config.optimiser),
-        config=deepspeed_settings(config, world_size, sum(parameter.numel() for parameter in model.parameters())),
+        config=deepspeed_settings(config, world_size, model),
         dist_init_required=False,
     )
     return engine
-
-
-def full_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
-    """Float32 master weights of the parameters under a prefix, gathered from all ranks; every rank must call.
-
-    Returns:
-        Name without the prefix to a CPU tensor; empty on other ranks than 0.
-    """
-    weights = {}
-    for name, parameter in engine.module.named_parameters():
-        if not name.startswith(prefix):
-            continue
-        whole = whole_state(engine, parameter).detach()
-        if engine.global_rank == 0:
-            weights[name.removeprefix(prefix)] = whole.to("cpu", torch.float32, copy=True)
-    return weights

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from diffclip_dist.config import PretrainConfig
+from diffclip_dist.config import OffloadConfig, Place, PretrainConfig
 from diffclip_dist.engine.matrix_rate import matrix_rate
 from diffclip_dist.engine.memory import StateBytes, activation_bytes, state_bytes
 from diffclip_dist.model.flops import training_flops
@@ -22,6 +22,7 @@ from shards.embedded import known_manifest
 
 # of the matrix rate, where waiting, collectives and everything but matrix products take the rest
 ASSUMED_UTILISATION: Final = 0.4
+_OFF_DEVICE: Final[dict[Place, str]] = {"none": "", "host": " (host)", "disk": " (disk)"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class RunPlan:
     @property
     def seconds(self) -> float:
         """How long the steps take at the assumed utilisation."""
-        flops = self.config.steps * self.config.global_batch * self.sample_flops
+        passes = 4 / 3 if self.config.activation_checkpointing else 1  # forward twice, and backward, which is two
+        flops = self.config.steps * self.config.global_batch * self.sample_flops * passes
         return flops / (self.matrix_rate * ASSUMED_UTILISATION)
 
 
@@ -82,13 +84,16 @@ def plan_run(config: PretrainConfig) -> RunPlan:
     pixels = [sum(group.tile_pixels) for group in groups]
     flops = [training_flops(config.model, group.schemas) for group in groups]
     micro_batch = min(config.micro_batch, config.global_batch // config.workers)
+    averaged = config.optimiser.ema_decay > 0.0
     device, rate = _matrix_rate(config)
     return RunPlan(
         config=config,
         scenes=tuple(f"{scene.name} (generated)" if scene.generated else scene.name for scene in manifest.scenes),
         parameters=parameters,
         encoder_parameters=sum(parameter.numel() for parameter in model.encoder.parameters()),
-        states=tuple(state_bytes(parameters, stage, config.workers, config.precision) for stage in range(4)),
+        states=tuple(
+            state_bytes(parameters, stage, config.workers, config.precision, averaged=averaged) for stage in range(4)
+        ),
         micro_batch=micro_batch,
         activations=max(activation_bytes(config, group.schemas, micro_batch) for group in groups),
         steps_per_epoch=order.steps_per_epoch,
@@ -133,11 +138,17 @@ def describe(plan: RunPlan) -> str:
     for heading in ("stage", "parameters", "gradients", "optimizer", "together", "with activations"):
         table.add_column(heading, justify="right")
     for stage, state in enumerate(plan.states):
-        sizes = (state.parameters, state.gradients, state.optimizer, state.total, state.total + plan.activations)
-        table.add_row(f"{stage}{' *' if stage == config.zero_stage else ''}", *(decimal(size) for size in sizes))
+        places, sizes = config.offload.places(stage), (state.parameters, state.gradients, state.optimizer)
+        parts = (decimal(size) + _OFF_DEVICE[place] for size, place in zip(sizes, places, strict=True))
+        device = sum(size for size, place in zip(sizes, places, strict=True) if place == "none")
+        sums = (decimal(device), decimal(device + plan.activations))
+        table.add_row(f"{stage}{' *' if stage == config.zero_stage else ''}", *parts, *sums)
     out.print(table)
+    if config.offload != OffloadConfig():
+        out.print("What is marked lies in the node's memory (host) or on its disk; the sums are what the device holds.")
     out.print(
-        f"Activations are {decimal(plan.activations)} for {plan.micro_batch} windows at once (micro_batch).\n"
+        f"Activations are {decimal(plan.activations)} for {plan.micro_batch} windows at once (micro_batch)"
+        f"{', and one block computed anew at a time' * config.activation_checkpointing}.\n"
         "Collectives' buffers, the stream's tiles and the libraries come on top."
     )
     text = out.file

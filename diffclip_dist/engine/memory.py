@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from diffclip_dist.config import PretrainConfig
 from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion
 from diffclip_dist.model.masking import TokenMask, visible_counts
+from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.stream.batches import WindowBatch
 from diffclip_dist.stream.schema import ModalitySchema
 
@@ -31,7 +32,8 @@ class StateBytes:
     Attributes:
         parameters: in the precision that the model computes in.
         gradients: in the same precision.
-        optimizer: float32 master weights, where they are apart from the parameters, and Adam's two moments.
+        optimizer: float32 master weights, where they are apart from the parameters, Adam's two moments, and the average
+            of the weights where one is kept.
     """
 
     parameters: int
@@ -44,7 +46,9 @@ class StateBytes:
         return self.parameters + self.gradients + self.optimizer
 
 
-def state_bytes(parameters: int, zero_stage: int, workers: int, precision: str) -> StateBytes:
+def state_bytes(
+    parameters: int, zero_stage: int, workers: int, precision: str, *, averaged: bool = False
+) -> StateBytes:
     """What a worker holds under a ZeRO stage (Rajbhandari et al. 2020, section 5).
 
     DeepSpeed keeps master weights apart from the parameters in every stage but 0, in float32 too.
@@ -54,26 +58,33 @@ def state_bytes(parameters: int, zero_stage: int, workers: int, precision: str) 
         zero_stage: 0 to 3.
         workers: over which the stage shards.
         precision: ``float32`` or ``bfloat16``.
+        averaged: whether an average of the weights is kept.
     """
     value = {"float32": _FLOAT32, "bfloat16": _FLOAT32 // 2}[precision]
     master = 0 if zero_stage == 0 and precision == "float32" else _FLOAT32
+    average = _FLOAT32 if averaged else 0
 
     def share(bytes_each: int, from_stage: int) -> int:
         return -(-parameters * bytes_each // (workers if zero_stage >= from_stage else 1))
 
-    return StateBytes(share(value, 3), share(value, 2), share(master + _MOMENTS, 1))
+    return StateBytes(share(value, 3), share(value, 2), share(master + _MOMENTS + average, 1))
 
 
-def checkpoint_bytes(parameters: int, zero_stage: int, precision: str) -> int:
-    """What a checkpoint takes on disk, all workers' shards together: parameters and optimizer state."""
-    whole = state_bytes(parameters, zero_stage, 1, precision)
-    return whole.parameters + whole.optimizer
+def checkpoint_bytes(parameters: int, *, averaged: bool = False) -> int:
+    """What a checkpoint takes on disk, all workers' shares together: everything float32, whatever the run's precision.
+
+    Args:
+        parameters: number of the model's parameters.
+        averaged: whether an average of the weights is kept.
+    """
+    return parameters * (_FLOAT32 + _MOMENTS + (_FLOAT32 if averaged else 0))
 
 
 def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema], windows: int) -> int:
     """What autograd keeps between the forward and the backward pass of a micro-batch.
 
-    Counted over tensors without memory behind them, so that any size can be counted anywhere.
+    With activation checkpointing, what the backward pass makes anew of one block at a time comes on top. Counted over
+    tensors without memory behind them, so that any size can be counted anywhere.
 
     Args:
         config: the run's settings.
@@ -84,6 +95,8 @@ def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema
     with FakeTensorMode():
         with _default_dtype(getattr(torch, config.precision)):  # a model without memory cannot be converted
             model = MaskDiffusion(config.model, modalities)
+        if config.activation_checkpointing:
+            recompute_blocks(model)
         own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         batch, draws = _empty_batch(modalities, windows, config.model.tokens, slots)
         return _saved_bytes(lambda: model(batch, draws), own)

@@ -22,6 +22,7 @@ from rich.filesize import decimal
 
 from diffclip_dist.config import PretrainConfig
 from diffclip_dist.engine.kept_checkpoints import library_versions
+from diffclip_dist.engine.offload import disk_fault
 from shards.archive import Archive
 from shards.errors import BadInput, DamagedArchive
 from shards.store import LocalStore, Store, open_store
@@ -86,6 +87,7 @@ class NodeReport:
         fingerprint: of the archive, or why it cannot be opened.
         scratch_free: bytes in the folder for temporary files.
         collectives_fault: why gloo on this node could not be reached from others; ``None`` where it can.
+        offload_fault: why the node cannot keep state on its disk; ``None`` where it can or need not.
     """
 
     versions: Mapping[str, str]
@@ -93,6 +95,7 @@ class NodeReport:
     fingerprint: str
     scratch_free: int
     collectives_fault: str | None
+    offload_fault: str | None
 
 
 def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> None:
@@ -110,7 +113,7 @@ def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> Non
     with ExitStack() as stack:
         wanted = [("--run-dir", config.run_dir), ("storage_path", config.storage_path)]
         places = [stack.enter_context(_marked(name, location)) for name, location in wanted if location]
-        answers = _ask(nodes, config.archive, places)
+        answers = _ask(nodes, config, places)
     expected = inspected_versions()
     faults = []
     for node in nodes:
@@ -128,19 +131,20 @@ def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> Non
         raise BadInput(faults[0] + more)
 
 
-def inspect_node(archive: str, places: Sequence[MarkedPlace]) -> NodeReport:
+def inspect_node(config: PretrainConfig, places: Sequence[MarkedPlace]) -> NodeReport:
     """Answers for the node that this process runs on.
 
     Args:
-        archive: where the archive lies.
+        config: the run's settings.
         places: that the driver has marked.
     """
     return NodeReport(
         versions=inspected_versions(),
         places=tuple(_inspect_place(place) for place in places),
-        fingerprint=_fingerprint(archive),
+        fingerprint=_fingerprint(config.archive),
         scratch_free=shutil.disk_usage(tempfile.gettempdir()).free,
         collectives_fault=_collectives_fault(),
+        offload_fault=disk_fault(config.offload),
     )
 
 
@@ -168,18 +172,20 @@ def inspected_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **library_versions()}
 
 
-def _ask(nodes: list[dict[str, Any]], archive: str, places: Sequence[MarkedPlace]) -> dict[str, NodeReport | str]:
+def _ask(
+    nodes: list[dict[str, Any]], config: PretrainConfig, places: Sequence[MarkedPlace]
+) -> dict[str, NodeReport | str]:
     """Each node's report, or why there is none, by node."""
     own = ray.get_runtime_context().get_node_id()
     task = ray.remote(num_cpus=0, max_retries=0)(inspect_node)
     asked = {
         node["NodeID"]: task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(archive, places)
+        ).remote(config, places)
         for node in nodes
         if node["NodeID"] != own
     }
-    answers: dict[str, NodeReport | str] = {own: inspect_node(archive, places)}
+    answers: dict[str, NodeReport | str] = {own: inspect_node(config, places)}
     ready = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)[0] if asked else []
     for node, answer in asked.items():
         if answer not in ready:
@@ -214,6 +220,8 @@ def _faults(
             yield _too_full(str(place), "checkpoints", need.storage, found_there.free)
     if report.fingerprint != fingerprint:
         yield f"expected the archive {fingerprint} at {archive}, found: {report.fingerprint}"
+    if report.offload_fault is not None:
+        yield report.offload_fault
     if report.scratch_free < need.scratch:
         yield _too_full("its folder for temporary files (TMPDIR)", "a checkpoint", need.scratch, report.scratch_free)
 

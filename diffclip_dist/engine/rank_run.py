@@ -18,10 +18,11 @@ from deepspeed import DeepSpeedEngine
 from diffclip_dist.config import PretrainConfig
 from diffclip_dist.encoder import EncoderConfig, Training, save_encoder
 from diffclip_dist.encoder.storage import FORMAT_VERSION
-from diffclip_dist.engine.deepspeed_engine import full_weights, join_process_group
+from diffclip_dist.engine.deepspeed_engine import join_process_group
 from diffclip_dist.engine.meter import Meter
 from diffclip_dist.engine.reconstruction import Reconstruction
 from diffclip_dist.engine.run_log import RunLog, StepMetrics
+from diffclip_dist.engine.sharded_state import trained_weights
 from diffclip_dist.engine.train_step import train_step
 from diffclip_dist.stream.batches import RankShare, WindowBatch, WindowStream
 from diffclip_dist.stream.order import GlobalOrder
@@ -133,7 +134,7 @@ def export_encoder(
     engine: DeepSpeedEngine, config: PretrainConfig, modalities: tuple[ModalitySchema, ...], manifest: Manifest
 ) -> None:
     """Writes ``RUN/encoder``, whatever the ZeRO stage and world size; every rank must call, rank 0 writes."""
-    weights = full_weights(engine, "encoder.")
+    weights = trained_weights(engine, "encoder.")
     if engine.global_rank == 0:
         training = Training(
             steps=config.steps,
@@ -141,6 +142,7 @@ def export_encoder(
             archive_fingerprint=manifest.fingerprint,
             scenes=tuple(scene.name for scene in manifest.scenes),
             generated_scenes=tuple(scene.name for scene in manifest.scenes if scene.generated),
+            ema_decay=config.optimiser.ema_decay,
         )
         exported = EncoderConfig(FORMAT_VERSION, config.model, modalities, training)
         save_encoder(Path(config.run_dir) / "encoder", weights, exported)

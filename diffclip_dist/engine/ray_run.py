@@ -112,7 +112,7 @@ def disk_need(config: PretrainConfig, resume: bool) -> DiskNeed:
     with torch.device("meta"):
         model = MaskDiffusion(config.model, all_modalities(group_scenes(manifest, config.model.window)))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    each = checkpoint_bytes(parameters, config.zero_stage, config.precision)
+    each = checkpoint_bytes(parameters, averaged=config.optimiser.ema_decay > 0.0)
     return DiskNeed(storage=each * (2 if resume else config.keep_checkpoints + 1), scratch=each)
 
 

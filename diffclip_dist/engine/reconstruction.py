@@ -15,9 +15,10 @@ from typing import Any, Final
 from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.config import PretrainConfig
-from diffclip_dist.engine.deepspeed_engine import build_model, full_weights
+from diffclip_dist.engine.deepspeed_engine import build_model
 from diffclip_dist.engine.reconstruction_picture import DrawnChain, draw_reconstruction, save_picture
 from diffclip_dist.engine.run_log import RunLog
+from diffclip_dist.engine.sharded_state import trained_weights
 from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion, draw
 from diffclip_dist.model.reconstruction_error import ModalityErrors, reconstruction_errors
 from diffclip_dist.model.sampling import reverse_chain
@@ -75,7 +76,7 @@ class Reconstruction:
         """
         if self._config.reconstruct_windows == 0:
             return
-        weights = full_weights(engine, "")
+        weights = trained_weights(engine, "")
         if log is None:
             return
         model = build_model(self._config, self._modalities)

@@ -1,8 +1,9 @@
 """An engine's state parameter by parameter, out of any ZeRO stage and into any other.
 
-Master weights and Adam's moments of each parameter are gathered whole, so that nothing in a checkpoint depends on how
-the state was sharded: neither on the ZeRO stage nor on the number of workers. DeepSpeed's own accessors know where each
-stage keeps its fragments; stage 0 has none, and keeps its state in the optimizer that moves the weights.
+Master weights, Adam's moments and, where one is kept, the average of each parameter are gathered whole, so that nothing
+in a checkpoint depends on how the state was sharded: neither on the ZeRO stage nor on the number of workers. DeepSpeed
+has accessors that know where each stage keeps its fragments; stage 0 has none, and keeps its state in the optimizer
+that moves the weights.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 from torch import Tensor, nn
 
+from diffclip_dist.engine.weight_average import AVERAGE, keeps_average
+
 WEIGHTS: Final = "fp32"
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
@@ -27,7 +30,7 @@ def write_state(engine: DeepSpeedEngine, folder: Path) -> None:
     _link_moments(engine)
     own = {}
     for number, (name, parameter) in enumerate(engine.module.named_parameters()):
-        for key in (WEIGHTS, *_MOMENTS):
+        for key in (WEIGHTS, *_kept_by(engine)):
             whole = whole_state(engine, parameter, key)  # gathers, so every rank takes part in each
             if number % world_size == rank:
                 own[f"{key}/{name}"] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
@@ -39,7 +42,7 @@ def read_state(engine: DeepSpeedEngine, folder: Path, step: int) -> None:
     stored = dict(_stored(folder))
     _link_moments(engine)
     for name, parameter in engine.module.named_parameters():
-        for key in _MOMENTS:
+        for key in _kept_by(engine):
             _place(engine, parameter, key, _read(stored, f"{key}/{name}"))
         weights = _read(stored, f"{WEIGHTS}/{name}")
         _place(engine, parameter, WEIGHTS, weights)
@@ -48,8 +51,13 @@ def read_state(engine: DeepSpeedEngine, folder: Path, step: int) -> None:
         state["step"].fill_(step)
 
 
+def _kept_by(engine: DeepSpeedEngine) -> tuple[str, ...]:
+    """What the optimizer keeps of each parameter."""
+    return (*_MOMENTS, AVERAGE) if keeps_average(engine.basic_optimizer) else _MOMENTS
+
+
 def _link_moments(engine: DeepSpeedEngine) -> None:
-    """Links parameters to their moments, in the stages that shard flat groups of parameters.
+    """Links parameters to what the optimizer keeps of them, in the stages that shard flat groups of parameters.
 
     DeepSpeed 0.19 does so when the first group has taken its first step, and the other groups have no moments yet.
     """
@@ -71,8 +79,28 @@ def _read(stored: dict[str, Path], key: str) -> Tensor:
         return read
 
 
+def trained_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
+    """What training has made of the parameters under a prefix: their average where one is kept, else master weights.
+
+    Gathered from all ranks; every rank must call, after a step at least.
+
+    Returns:
+        Name without the prefix to a float32 CPU tensor; empty on other ranks than 0.
+    """
+    key = AVERAGE if keeps_average(engine.basic_optimizer) else WEIGHTS
+    _link_moments(engine)
+    weights = {}
+    for name, parameter in engine.module.named_parameters():
+        if not name.startswith(prefix):
+            continue
+        whole = whole_state(engine, parameter, key).detach()
+        if dist.get_rank() == 0:
+            weights[name.removeprefix(prefix)] = whole.to("cpu", torch.float32, copy=True)
+    return weights
+
+
 def whole_state(engine: DeepSpeedEngine, parameter: nn.Parameter, key: str = WEIGHTS) -> Tensor:
-    """A parameter's float32 master weights, or one of its moments, gathered; every rank must call."""
+    """A parameter's float32 master weights, or what the optimizer keeps of it, gathered; every rank must call."""
     whole: Tensor | None
     if key == WEIGHTS:
         whole = deepspeed.utils.safe_get_full_fp32_param(parameter)

@@ -14,9 +14,10 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from diffclip_dist.config import resolve_config
 from diffclip_dist.encoder import new_encoder
-from diffclip_dist.engine.dry_run import RunPlan, plan_run
+from diffclip_dist.engine.deepspeed_engine import build_model
+from diffclip_dist.engine.dry_run import RunPlan, describe, plan_run
 from diffclip_dist.engine.memory import activation_bytes
-from diffclip_dist.model.mask_diffusion import MaskDiffusion, draw
+from diffclip_dist.model.mask_diffusion import draw
 from diffclip_dist.stream.batches import WindowBatch
 from diffclip_dist.stream.schema import ModalitySchema
 
@@ -42,6 +43,22 @@ def test_a_dry_run_says_what_the_run_would_be_and_leaves_nothing(tmp_path: Path)
     assert re.search(r"time +about [\d.]+ (days|hours|minutes|s), at 40% \(assumed\) of [\d,]+ GFLOP/s", figures)
     for stage in ("0", "1 \\*", "2", "3"):
         assert re.search(rf"^ +{stage}( +[\d.]+ [MGT]B){{5}} *$", figures, re.MULTILINE), figures
+
+
+def test_the_plan_tells_what_lies_off_the_device(generated_archive: Path) -> None:
+    offloaded = plan(
+        generated_archive, "zero_stage=3", "workers=2", "offload.optimizer=host", "offload.parameters=host"
+    )
+    plain = plan(generated_archive, "zero_stage=3", "workers=2")
+    rows = [line.split() for line in describe(offloaded).splitlines() if re.match(r" +[0-3] ", line)]
+    assert [[cell for cell in row if cell == "(host)"] for row in rows] == [
+        [],
+        ["(host)"],
+        ["(host)"] * 2,
+        ["(host)"] * 3,
+    ]
+    assert rows[3][-4:-2] == ["0", "bytes"]  # of the state, the device holds nothing
+    assert "(host)" not in describe(plain)
 
 
 def test_a_dry_run_refuses_what_a_run_would(tmp_path: Path) -> None:
@@ -78,15 +95,30 @@ def test_the_estimate_of_the_time_follows_the_work(generated_archive: Path) -> N
     assert once.seconds * once.matrix_rate * 0.4 == pytest.approx(10 * 24 * once.sample_flops)
 
 
+def test_activation_checkpointing_trades_memory_for_time(generated_archive: Path) -> None:
+    kept, recomputed = plan(generated_archive), plan(generated_archive, "activation_checkpointing=true")
+    assert recomputed.activations < kept.activations / 2
+    assert recomputed.seconds * recomputed.matrix_rate == pytest.approx(kept.seconds * kept.matrix_rate * 4 / 3)
+
+
+def test_an_average_of_the_weights_takes_another_number_a_parameter(generated_archive: Path) -> None:
+    without, averaged = (plan(generated_archive, "workers=2", *more) for more in ((), ("optimiser.ema_decay=0.9",)))
+    for stage, shards in enumerate((1, 2, 2, 2)):
+        grown = averaged.states[stage].optimizer - without.states[stage].optimizer
+        assert grown == pytest.approx(4 * averaged.parameters / shards, abs=8)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_activations_are_what_a_real_pass_keeps(precision: str) -> None:
-    config = resolve_config(None, {}, [f"precision={precision}", "model.window=7", "model.width=64"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_are_what_a_real_pass_keeps(precision: str, checkpointing: bool) -> None:
+    settings = [f"precision={precision}", f"activation_checkpointing={checkpointing}", "model.window=7"]
+    config = resolve_config(None, {}, [*settings, "model.width=64"])
     schemas = (ModalitySchema("hsi", 20), ModalitySchema("lidar", 1))
     windows = {schema.key: torch.randn(32, 49, schema.bands) for schema in schemas}
     valid = {schema.key: torch.ones(32, 49, dtype=torch.bool) for schema in schemas}
     batch = WindowBatch(schemas, torch.arange(32), windows, valid, dense=True)
     draws = draw(batch, config.model, seed=0, step=0)
-    model = MaskDiffusion(config.model, schemas).to(getattr(torch, precision))
+    model = build_model(config, schemas).to(getattr(torch, precision))
     tracker = MemTracker()
     with tracker:
         loss = model(batch, draws)

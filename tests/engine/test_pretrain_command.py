@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from deepspeed.ops.op_builder import AsyncIOBuilder
 from small_runs import Pretrain, Run
 
 from diffclip_dist.encoder import load_encoder, read_config
@@ -101,6 +102,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert run.status == 2
     assert len(run.err.strip().splitlines()) == 1
     assert fault in run.err
+    assert not run.folder.exists()
+
+
+@pytest.mark.skipif(AsyncIOBuilder().is_compatible(), reason="this machine has libaio")
+def test_offload_to_disk_is_refused_where_deepspeed_cannot_do_it(pretrain: Pretrain, tmp_path: Path) -> None:
+    disk = ("offload.optimizer=disk", f"offload.folder={tmp_path / 'disk'}")
+    run = pretrain(tmp_path / "run", "--steps", "2", "--zero-stage", "3", settings=disk)
+    assert run.status == 2
+    assert len(run.err.strip().splitlines()) == 1
+    assert "expected libaio with its headers" in run.err
     assert not run.folder.exists()
 
 
