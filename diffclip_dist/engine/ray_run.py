@@ -134,12 +134,11 @@ def check_run_dir(config: PretrainConfig, resume: bool) -> None:
     exists = (run_dir / CONFIG_FILE).exists()
     if exists and not resume:
         raise BadInput(f"{run_dir}: holds a run already; give --resume to go on with it, or another --run-dir")
-    if config.storage_path and not exists and checkpoint_store(config).sizes():
-        raise BadInput(
-            f"storage_path: expected an empty place for a new run's checkpoints, found files in {config.storage_path}"
-        )
     if resume and not exists:
-        raise BadInput(f"{run_dir}: --resume: expected a run with checkpoints, found none")
+        raise BadInput(f"{run_dir}: --resume: expected a run, with its {CONFIG_FILE}, found none")
+    checkpoints = checkpoint_store(config)
+    if not resume and checkpoints.sizes():
+        raise BadInput(f"{checkpoints.location}: expected no files where a new run's checkpoints go, found some")
     if resume:
         changed = same_run(config, resolve_config(run_dir / CONFIG_FILE, {}, ()))
         if changed:

@@ -65,10 +65,16 @@ def test_a_dry_run_refuses_what_a_run_would(tmp_path: Path) -> None:
     absent = dry_run(tmp_path, "--archive", "nowhere")
     assert (absent.returncode, len(absent.stderr.splitlines())) == (2, 1)
     assert "nowhere" in absent.stderr
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
     taken = dry_run(tmp_path, "--run-dir", "run")
     assert (taken.returncode, len(taken.stderr.splitlines())) == (2, 1)
     assert "holds a run already" in taken.stderr
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    taken = dry_run(tmp_path, "--run-dir", "new", "--set", f"storage_path={tmp_path / 'other'}")
+    assert (taken.returncode, len(taken.stderr.splitlines())) == (2, 1)
+    assert f"{tmp_path / 'other'}: expected no files" in taken.stderr
 
 
 def plan(archive: Path, *settings: str) -> RunPlan:

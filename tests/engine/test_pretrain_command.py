@@ -92,7 +92,7 @@ def test_bfloat16_trains_and_exports_float32(pretrain: Pretrain, alone: Run, tmp
         ((), ("model.size=3",), "model.size: Unexpected keyword argument"),
         (("--global-batch", "1000000"), ("stream.lanes=1",), "global batch: expected no more samples"),
         (("--config", "absent.yaml"), (), "absent.yaml: No such file or directory"),
-        (("--resume",), (), "--resume: expected a run with checkpoints, found none"),
+        (("--resume",), (), "--resume: expected a run, with its config.yaml, found none"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
