@@ -53,7 +53,7 @@ def test_checkpoints_go_to_an_object_store_and_a_run_goes_on_from_there(
     folder, storage = tmp_path / "run", f"{bucket}/run"
 
     def run(*arguments: str) -> Run:
-        settings = ("checkpoint_every=4", f"storage_path={storage}")
+        settings = ("checkpoint_every=4", "max_failures=0", f"storage_path={storage}")
         arguments = ("--steps", "12", "--workers", "2", *arguments)
         command = pretrain_command(folder, generated_archive, arguments, settings)
         ended = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=240)
