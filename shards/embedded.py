@@ -7,8 +7,8 @@ from typing import Final
 from shards.archive import Archive
 from shards.build import build_archive
 from shards.manifest import Manifest
-from shards.open_scene import open_scene
 from shards.plan import ArchiveSettings
+from shards.source import SceneSource
 
 GENERATED_SCENE: Final = "synthetic"
 GENERATED_ARCHIVE: Final = "runs/synthetic-archive"
@@ -27,11 +27,17 @@ def known_manifest(location: str) -> Manifest:
 
 @cache
 def _generated_manifest() -> Manifest:
-    return build_archive([open_scene(GENERATED_SCENE)], "memory://generated-scene", ArchiveSettings())
+    return build_archive([_generated_scene()], "memory://generated-scene", ArchiveSettings())
 
 
 def ensure_generated_archive(location: str) -> None:
     """Builds the generated scene's archive at its default place, where it is asked for and absent."""
     folder = Path(location)
     if location == GENERATED_ARCHIVE and not folder.exists():
-        build_archive([open_scene(GENERATED_SCENE)], folder, ArchiveSettings())
+        build_archive([_generated_scene()], folder, ArchiveSettings())
+
+
+def _generated_scene() -> SceneSource:
+    from shards.open_scene import open_scene  # its readers take seconds to import, and a run on an archive does without
+
+    return open_scene(GENERATED_SCENE)
