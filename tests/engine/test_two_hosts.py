@@ -41,24 +41,25 @@ def two_hosts() -> Iterator[Hosts]:
         pytest.skip("there is no `ip` here to make network namespaces with")
     mark = secrets.token_hex(3)
     hosts = Hosts((f"diffclip-{mark}-a", f"diffclip-{mark}-b"))
+    first, second = hosts.names
     with ExitStack() as stack:
         for name in hosts.names:
-            made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
-            if made.returncode:
-                pytest.skip(f"this machine forbids network namespaces: {made.stderr.strip()}")
+            _make(["ip", "netns", "add", name])
             stack.callback(subprocess.run, ["ip", "netns", "del", name], check=True)
-        first, second = hosts.names
-        cable = ["ip", "link", "add", "eth0", "netns", first, "type", "veth", "peer", "name", "eth0", "netns", second]
-        made = subprocess.run(cable, capture_output=True, text=True)
-        if made.returncode:
-            pytest.skip(f"this machine forbids virtual cables: {made.stderr.strip()}")
+        _make(["ip", "link", "add", "eth0", "netns", first, "type", "veth", "peer", "name", "eth0", "netns", second])
         for host, address in enumerate((FIRST, SECOND)):
             for command in (
                 ["link", "set", "lo", "up"], ["addr", "add", f"{address}/24", "dev", "eth0"],
                 ["link", "set", "eth0", "up"],
             ):  # fmt: skip
-                subprocess.run([*hosts.inside(host), "ip", *command], check=True)
+                _make([*hosts.inside(host), "ip", *command])
         yield hosts
+
+
+def _make(command: list[str]) -> None:
+    made = subprocess.run(command, capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"this machine forbids hosts of one's own: {' '.join(command)}: {made.stderr.strip()}")
 
 
 @contextmanager
