@@ -7,8 +7,7 @@ record is not a checkpoint.
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -163,12 +162,9 @@ def check_files(checkpoint: StoredCheckpoint) -> None:
             )
 
 
-@contextmanager
-def local_files(checkpoint: StoredCheckpoint) -> Iterator[Path]:
+def local_files(checkpoint: StoredCheckpoint) -> AbstractContextManager[Path]:
     """A checkpoint's files in a local folder while the block lasts."""
-    files = [stored.path for stored in checkpoint.record.files]
-    with checkpoint.store.local_folder(checkpoint.folder, files) as folder:
-        yield folder
+    return checkpoint.store.local_folder(checkpoint.folder, [stored.path for stored in checkpoint.record.files])
 
 
 def stored_files(folder: Path) -> tuple[StoredFile, ...]:

@@ -20,9 +20,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.filesize import decimal
 
-from diffclip_dist.config import PretrainConfig
+from diffclip_dist.config import OffloadConfig, PretrainConfig
 from diffclip_dist.engine.kept_checkpoints import library_versions
-from diffclip_dist.engine.offload import disk_fault
+from diffclip_dist.engine.offload import reaches_disk
 from shards.archive import Archive
 from shards.errors import BadInput, DamagedArchive
 from shards.store import LocalStore, Store, open_store
@@ -144,7 +144,7 @@ def inspect_node(config: PretrainConfig, places: Sequence[MarkedPlace]) -> NodeR
         fingerprint=_fingerprint(config.archive),
         scratch_free=shutil.disk_usage(tempfile.gettempdir()).free,
         collectives_fault=_collectives_fault(),
-        offload_fault=disk_fault(config.offload),
+        offload_fault=_offload_fault(config.offload),
     )
 
 
@@ -259,6 +259,15 @@ def _write_fault(store: Store) -> str | None:
     except OSError as error:
         return error.strerror or type(error).__name__
     return None
+
+
+def _offload_fault(config: OffloadConfig) -> str | None:
+    if config.folder is None or not config.to_disk:
+        return None
+    if not reaches_disk():
+        return "expected libaio with its headers, and a C++ compiler, for offload to disk, found them not"
+    fault = _write_fault(open_store(config.folder))
+    return fault and f"expected to write to {config.folder} (offload.folder), found: {fault}"
 
 
 def _fingerprint(archive: str) -> str:

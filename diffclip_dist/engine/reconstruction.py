@@ -25,6 +25,7 @@ from diffclip_dist.model.sampling import reverse_chain
 from diffclip_dist.stream.batches import RankShare, WindowBatch, WindowStream
 from diffclip_dist.stream.schema import ModalitySchema
 from shards.manifest import SceneRecord
+from shards.store import LocalStore
 
 CHAIN_STEPS: Final = 10
 PICTURE_FILE: Final = "reconstruction.png"
@@ -122,9 +123,7 @@ class Reconstruction:
             "generated_scenes": sorted(scene.name for scene in scenes if scene.generated),
             "modalities": [_described(error, known[error.key]) for error in errors],
         }
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-        partial.replace(file)
+        LocalStore(file.parent).write(file.name, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _described(errors: ModalityErrors, schema: ModalitySchema) -> Mapping[str, Any]:

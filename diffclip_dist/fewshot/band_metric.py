@@ -8,6 +8,7 @@ Shapes: P pixels, S = 2 scales (the pixel, the mean of its 3 x 3 neighbourhood),
 components.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,17 +80,17 @@ def learn_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> Ba
         _signal_to_noise(bands_PSC[:, scale] - mean_SC[scale], torch.cat(differences)[:, scale])
         for scale in range(SCALES)
     ]
-    modalities = [
-        part.square().sum(dim=2).mean(dim=0) for part in torch.split(bands_PSC, list(scene.bands.values()), dim=2)
-    ]
-    weight_SC = torch.cat(
-        [
-            (len(modalities) * power_S.clamp_min(1e-6)).rsqrt()[:, None].expand(SCALES, bands)
-            for power_S, bands in zip(modalities, scene.bands.values(), strict=True)
-        ],
-        dim=1,
-    )
+    weight_SC = _equal_parts(torch.split(bands_PSC, list(scene.bands.values()), dim=2))
     return BandMetric(mean_SC.float(), torch.stack(projections).float(), weight_SC.float())
+
+
+def _equal_parts(modalities: Sequence[Tensor]) -> Tensor:
+    """Weights (S, C) that give each modality's bands (P, S, its C) the same part in a mean squared length of 1."""
+    weights = []
+    for bands_PSC in modalities:
+        power_S = bands_PSC.square().sum(dim=2).mean(dim=0).clamp_min(1e-6)
+        weights.append((len(modalities) * power_S).rsqrt()[:, None].expand(bands_PSC.shape[1:]))
+    return torch.cat(weights, dim=1)
 
 
 def _signal_to_noise(centred_PC: Tensor, differences_PC: Tensor) -> Tensor:

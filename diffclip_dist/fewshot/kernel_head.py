@@ -15,8 +15,7 @@ from torch.nn.functional import normalize
 from diffclip_dist.fewshot.band_metric import BandMetric
 from diffclip_dist.fewshot.head import FeatureStatistics, PixelFeatures
 
-# Chosen on the two generated scenes, over 1 to 20 shots
-FEATURE_WEIGHT: Final = 1.0
+# Both chosen on the two generated scenes, for 2 and 10 shots
 KERNEL_SHARPNESS: Final = 0.5
 RIDGE: Final = 0.01
 
@@ -97,7 +96,7 @@ class KernelHead(nn.Module):
         said_PMF = said_PMF / features.present_PM.sum(dim=1).clamp_min(1).sqrt()[:, None, None]
         metric = BandMetric(self.band_mean_SC, self.band_projection_SCK, self.band_weight_SC)
         seen_PSK = normalize(metric.components(bands_PSC), dim=-1)
-        parts = (FEATURE_WEIGHT * said_PMF, seen_PSK, metric.weighted(bands_PSC))
+        parts = (said_PMF, seen_PSK, metric.weighted(bands_PSC))
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_runs import Pretrain, Run, pretrain_command
+from small_runs import STEPS, Pretrain, Run, pretrain_command
 
 from diffclip_dist.engine.local_ray import LocalRay, local_ray_head
 
@@ -25,4 +25,13 @@ def pretrain(ray_head: LocalRay, generated_archive: Path) -> Pretrain:
         ended = subprocess.run(command, env=ray_head.environment, capture_output=True, text=True, timeout=300)
         return Run(ended.returncode, ended.stdout, ended.stderr, folder)
 
+    return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two workers that nothing befell, which those that are killed must equal."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run = pretrain(folder, "--steps", str(STEPS), "--workers", "2", settings=("checkpoint_every=10",))
+    assert run.status == 0, run.err
     return run

@@ -8,6 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffclip_dist.engine.checkpoints import CHECKPOINTS, StoredCheckpoint, newest_checkpoint
+from shards.store import open_store
+
+STEPS = 40  # of the undisturbed run
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 SMALL_MODEL = [
@@ -53,3 +57,10 @@ def wait_for_steps(process: "subprocess.Popen[str]", folder: Path, steps: int) -
         if metrics.exists() and len(metrics.read_text().splitlines()) >= steps:
             return
         time.sleep(0.01)
+
+
+def newest_of(run_dir: Path) -> StoredCheckpoint:
+    """A run's newest checkpoint; it must have one."""
+    newest = newest_checkpoint(open_store(run_dir / CHECKPOINTS))
+    assert newest is not None
+    return newest

@@ -7,24 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_runs import Pretrain, Run, pretrain_command, wait_for_steps
+from small_runs import STEPS, Pretrain, Run, newest_of, pretrain_command, wait_for_steps
 
 from diffclip_dist.encoder import load_encoder
-from diffclip_dist.engine.checkpoints import CHECKPOINTS, StoredCheckpoint, newest_checkpoint
 from diffclip_dist.engine.local_ray import LocalRay
-from shards.store import open_store
 
-STEPS = 40
 # a checkpoint early on, and steps slow enough for a signal to meet the run between its first checkpoint and its end
 SETTINGS = ("checkpoint_every=10", "max_failures=0")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = pretrain(tmp_path_factory.mktemp("undisturbed") / "run", "--steps", str(STEPS), "--workers", "2",
-                   "--zero-stage", "1", settings=SETTINGS)  # fmt: skip
-    assert run.status == 0, run.err
-    return run
 
 
 def training_workers(head: LocalRay) -> list[int]:
@@ -40,12 +29,6 @@ def training_workers(head: LocalRay) -> list[int]:
         except OSError:
             continue  # it has ended meanwhile
     return found
-
-
-def newest_of(run_dir: Path) -> StoredCheckpoint:
-    newest = newest_checkpoint(open_store(run_dir / CHECKPOINTS))
-    assert newest is not None
-    return newest
 
 
 def start_and_kill(

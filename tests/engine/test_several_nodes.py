@@ -6,18 +6,11 @@ from pathlib import Path
 
 import pytest
 from ray_nodes import RayNodes, ray_nodes
-from small_runs import Pretrain, Run, pretrain_command, wait_for_steps
+from small_runs import STEPS, Run, pretrain_command, wait_for_steps
 
 from diffclip_dist.engine.ray_run import cores_per_worker
 
-STEPS = ("--steps", "40", "--workers", "2")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = pretrain(tmp_path_factory.mktemp("undisturbed") / "run", *STEPS)
-    assert run.status == 0, run.err
-    return run
+ARGUMENTS = ("--steps", str(STEPS), "--workers", "2")
 
 
 @pytest.fixture
@@ -41,7 +34,7 @@ def test_a_node_that_is_lost_leaves_the_loss_curve_as_it_was(
         nodes.start(name, cores=1)
     folder = tmp_path / "run"
     settings = ("checkpoint_every=10", "max_failures=3", f"min_workers={min_workers}")
-    command = pretrain_command(folder, generated_archive, STEPS, settings)
+    command = pretrain_command(folder, generated_archive, ARGUMENTS, settings)
     with subprocess.Popen(command, env=on(nodes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         wait_for_steps(run, folder, 13)
         busy = [name for name in ("first", "second", "spare") if has_worker(nodes, name)]

@@ -6,21 +6,14 @@ from pathlib import Path
 
 import pytest
 from faulty_run import MOMENTS
-from small_runs import Pretrain, Run, pretrain_command
+from small_runs import STEPS, Pretrain, Run, newest_of, pretrain_command
 
-from diffclip_dist.engine.checkpoints import CHECKPOINTS, RECORD_FILE, complete_folders, newest_checkpoint
+from diffclip_dist.engine.checkpoints import CHECKPOINTS, RECORD_FILE, complete_folders
 from diffclip_dist.engine.local_ray import LocalRay
 from shards.store import open_store
 
-ARGUMENTS = ("--steps", "40", "--workers", "2")
+ARGUMENTS = ("--steps", str(STEPS), "--workers", "2")
 EVERY = "checkpoint_every=5"
-
-
-@pytest.fixture(scope="module")
-def undisturbed(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = pretrain(tmp_path_factory.mktemp("undisturbed") / "run", *ARGUMENTS, settings=(EVERY,))
-    assert run.status == 0, run.err
-    return run
 
 
 def faulty(head: LocalRay, fault: str, folder: Path, archive: Path, *settings: str) -> Run:
@@ -67,8 +60,7 @@ def test_a_full_storage_stops_the_run_in_one_line_and_it_goes_on_when_there_is_r
     (line,) = stopped.err.strip().splitlines()
     assert str(folder / CHECKPOINTS) in line
     assert line.endswith("no checkpoint could be written in 5 tries: No space left on device")
-    newest = newest_checkpoint(open_store(folder / CHECKPOINTS))
-    assert newest is not None
+    newest = newest_of(folder)
     assert newest.state.step == 5
     assert list((folder / CHECKPOINTS).rglob(RECORD_FILE)) == [Path(str(newest)) / RECORD_FILE]
     run = pretrain(folder, *ARGUMENTS, "--resume", settings=(EVERY,))

@@ -80,6 +80,7 @@ def test_two_classes_of_one_entry_cannot_be_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_bank_with_a_pickle_is_refused(tmp_path: Path) -> None:
+    # what a stranger may send: written with a pickle here, and never read as one
     np.save(tmp_path / "bank.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     (tmp_path / "bank.json").write_text('["roof"]')
     with pytest.raises(BadInput, match=r"bank\.npy: not a readable"):

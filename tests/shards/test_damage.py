@@ -198,7 +198,7 @@ def forged_member(kind: str, mark: Path) -> Callable[[int, tarfile.TarInfo, byte
         elif kind == "pickle":
             content = pickle.dumps(Boom(mark))
         elif kind == "pickle in npy":
-            file = io.BytesIO()
+            file = io.BytesIO()  # what a stranger may send: were it ever read as a pickle, it would leave its mark
             np.save(file, np.array([Boom(mark)], dtype=object), allow_pickle=True)
             content = file.getvalue()
         elif kind == "ten gigabytes in npy":
