@@ -6,6 +6,7 @@ remaining labelled pixels, and does so for several seeds.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from diffclip_dist.config import PretrainConfig
-from diffclip_dist.fewshot.config import FewshotConfig, HeadKind, Readout
+from diffclip_dist.fewshot.config import FEWSHOT_PRESETS, FewshotConfig, HeadKind, Readout
 from diffclip_dist.fewshot.encoder_source import CONTROL
 from diffclip_dist.fewshot.experiment import Task
 from diffclip_dist.fewshot.protocol import Protocol
@@ -41,7 +42,6 @@ DEFAULT_ENCODER = Path(PretrainConfig.run_dir) / "encoder"
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = FewshotConfig()
     parser.add_argument(
         "--archive", default=GENERATED_ARCHIVE,
         help=f"archive with the labelled scene ({GENERATED_ARCHIVE}: a generated scene, built if absent)",
@@ -65,17 +65,24 @@ def parse_arguments() -> argparse.Namespace:
         "JSON list of names beside them; open_clip:MODEL[:PRETRAINED]: a frozen CLIP text tower (scratch)",
     )  # fmt: skip
     parser.add_argument(
-        "--readout", choices=get_args(Readout), default=defaults.readout,
-        help=f"what describes a pixel: its window's class token, its own token, or both ({defaults.readout})",
+        "--preset", choices=tuple(FEWSHOT_PRESETS), default="default",
+        help="default: what measures best here; published: the paper's second stage, for the encoder that "
+        "pretrain.py --set preset=published leaves; slow. The three options below change either (default)",
     )  # fmt: skip
     parser.add_argument(
-        "--head", choices=get_args(HeadKind), default=defaults.head,
-        help="cosine learns by steps; kernel is solved in closed form and uses the unlabelled scene's own metric of "
-        f"spectra ({defaults.head})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--tune-encoder", action="store_true", help="let the encoder learn from the shots too, with --head cosine; slow"
+        "--readout",
+        choices=get_args(Readout),
+        help="what describes a pixel: its window's class token, its own, or both",
     )
+    parser.add_argument(
+        "--head", choices=get_args(HeadKind),
+        help="cosine learns by steps; kernel is solved in closed form, uses the unlabelled scene's own metric of "
+        "spectra, and averages over neighbours that look alike",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tune-encoder", action=argparse.BooleanOptionalAction,
+        help="whether the encoder learns from the shots too, with --head cosine; slow",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/fewshot"), metavar="DIR", help="(runs/fewshot)")
     parser.add_argument("--quick", action="store_true", help="a little of everything in under 60 s; no measurement")
     return parser.parse_args()
@@ -89,11 +96,18 @@ def parse_shots(text: str) -> tuple[int, ...]:
         raise BadInput(f"--shots {text}: expected numbers with commas between, such as 1,2,5") from None
 
 
+def fewshot_config(arguments: argparse.Namespace) -> FewshotConfig:
+    """The preset, with what else was given."""
+    changes = {name: getattr(arguments, name) for name in ("readout", "head", "tune_encoder")}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(FEWSHOT_PRESETS[arguments.preset], **given)
+
+
 def main() -> int:
     """Conducts the study and writes its folder."""
     arguments = parse_arguments()
     task = Task(parse_shots(arguments.shots), arguments.seeds, arguments.protocol, arguments.text)
-    config = FewshotConfig(readout=arguments.readout, head=arguments.head, tune_encoder=arguments.tune_encoder)
+    config = fewshot_config(arguments)
     check_destination(arguments.out)
     encoder = arguments.encoder
     if encoder is None:

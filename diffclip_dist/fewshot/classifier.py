@@ -3,6 +3,7 @@
 FOLDER/config.json and model.safetensors hold the head and the class vectors, FOLDER/encoder/ the encoder.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,18 +11,20 @@ from typing import Final
 import pydantic
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from diffclip_dist.encoder import EncoderConfig, Training, load_encoder, save_encoder
 from diffclip_dist.encoder.storage import FORMAT_VERSION as ENCODER_FORMAT_VERSION
 from diffclip_dist.fewshot.band_metric import BandMetric
 from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.description import Describer
 from diffclip_dist.fewshot.head import FeatureStatistics, Head
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.training import Learned
 from shards.errors import BadInput
 from shards.manifest import ModalityRecord
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FOLDER: Final = "encoder"
@@ -120,14 +123,29 @@ def load_classifier(folder: Path) -> Classifier:
     try:
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         text_CE = weights.pop("text_CE")
-        statistics = FeatureStatistics(weights["mean_MF"], weights["deviation_MF"])
-        head: Head | KernelHead = Head(statistics, text_CE.shape[1])
-        if config.fewshot.head == "kernel":
-            metric = BandMetric(*(weights[name] for name in ("band_mean_SC", "band_projection_SCK", "band_weight_SC")))
-            head = KernelHead(statistics, metric, weights["support_QJ"], weights["answers_QE"])
-        head.load_state_dict(weights)
+        head = _kernel_head(weights) if config.fewshot.head == "kernel" else _cosine_head(weights, text_CE.shape[1])
     except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None
-    if len(text_CE) != len(config.classes) or len(statistics.mean_MF) != len(encoder.modalities):
+    if len(text_CE) != len(config.classes) or _modalities(head) != len(encoder.modalities):
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
     return Classifier(config, Learned(encoder, head.eval(), text_CE))
+
+
+def _cosine_head(weights: Mapping[str, Tensor], text_width: int) -> Head:
+    head = Head(FeatureStatistics(weights["mean_MF"], weights["deviation_MF"]), text_width)
+    head.load_state_dict(weights)
+    return head
+
+
+def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
+    own = {name.removeprefix("describer."): tensor for name, tensor in weights.items()}
+    describer = Describer(
+        FeatureStatistics(own["mean_MF"], own["deviation_MF"]),
+        BandMetric(own["band_mean_SC"], own["band_projection_SCK"], own["band_weight_SC"]),
+        own["centre_J"], own["axes_JK"], own["noise"],
+    )  # fmt: skip
+    return KernelHead(describer, own["support_QK"], own["answers_QE"], own["offset_E"])
+
+
+def _modalities(head: Head | KernelHead) -> int:
+    return len((head.describer if isinstance(head, KernelHead) else head).mean_MF)

@@ -1,7 +1,9 @@
 """The settings of few-shot classification."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Final, Literal, get_args
 
 from shards.errors import BadInput
 
@@ -28,6 +30,7 @@ class FewshotConfig:
         modality_dropout: probability that a view hides one modality, in [0, 1).
         tune_encoder: whether the encoder learns from the shots too (published) or stays as pretrained.
         encoder_learning_rate: of the encoder where it learns.
+        smoothing: rounds, 0 or more, in which ``kernel`` averages a pixel's description over neighbours like it.
         statistics_windows: windows, evenly spread over the scene, that features are standardised by, at least 1.
         window_batch: windows the encoder takes at once, at least 1.
     """
@@ -42,6 +45,7 @@ class FewshotConfig:
     modality_dropout: float = 0.1
     tune_encoder: bool = False
     encoder_learning_rate: float = 1e-4
+    smoothing: int = 3
     statistics_windows: int = 384
     window_batch: int = 256
 
@@ -60,7 +64,21 @@ class FewshotConfig:
         for name in ("learning_rate", "encoder_learning_rate"):
             if getattr(self, name) <= 0.0:
                 raise BadInput(f"fewshot.{name}: expected more than 0, found {getattr(self, name)}")
+        if self.smoothing < 0:
+            raise BadInput(f"fewshot.smoothing: expected 0 or more, found {self.smoothing}")
         if self.weight_decay < 0.0:
             raise BadInput(f"fewshot.weight_decay: expected 0 or more, found {self.weight_decay}")
         if not 0.0 <= self.modality_dropout < 1.0:
             raise BadInput(f"fewshot.modality_dropout: expected 0 or more and below 1, found {self.modality_dropout}")
+
+
+FEWSHOT_PRESETS: Final[Mapping[str, FewshotConfig]] = MappingProxyType(
+    {
+        "default": FewshotConfig(),
+        # DiffCLIP, stage 2: all shots fit one batch, so that a step is an epoch
+        "published": FewshotConfig(
+            readout="class", head="cosine", stride=1, steps=150, learning_rate=1e-4, weight_decay=0.0,
+            modality_dropout=0.0, tune_encoder=True, encoder_learning_rate=1e-4,
+        ),
+    }
+)  # fmt: skip

@@ -1,6 +1,6 @@
 """Shots by seeds: one classifier for each, tested on its own query pixels; the first seed's maps the scene."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,11 +9,20 @@ import numpy.typing as npt
 import torch
 
 from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.description import Describer, describe_scene, smoothing_reach
 from diffclip_dist.fewshot.metrics import Scores, score
 from diffclip_dist.fewshot.protocol import Episode, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.scene import SceneView, view_scene
-from diffclip_dist.fewshot.text import ClassText, build_text
-from diffclip_dist.fewshot.training import Learned, Support, classify, feature_statistics, learn
+from diffclip_dist.fewshot.text import ClassText, TextSide, build_text
+from diffclip_dist.fewshot.training import (
+    Learned,
+    Support,
+    classify,
+    classify_described,
+    feature_statistics,
+    fit_described,
+    learn,
+)
 from diffclip_dist.model.encoder import MultimodalEncoder
 from shards.archive import Scene
 from shards.errors import BadInput
@@ -108,28 +117,20 @@ def run_task(
     class_ids = seen.classes()
     names = [ClassText(seen.names[c], scene.record.descriptions.get(c)) for c in class_ids]
     text = build_text(task.text, names, torch.Generator().manual_seed(MAPPED_SEED))
+    footprint = view.grid.footprint + 2 * smoothing_reach(config)
     episodes = [
-        draw_episode(seen, shots, seed, task.protocol, view.grid.footprint)
-        for shots in task.shots
-        for seed in range(task.seeds)
+        draw_episode(seen, shots, seed, task.protocol, footprint) for shots in task.shots for seed in range(task.seeds)
     ]
-    report("features", 0, 1)
-    statistics = feature_statistics(encoder, view, config)
-    report("features", 1, 1)
-    learned = []
-    for number, episode in enumerate(episodes):
-        report("learning", number, len(episodes))
-        support = Support(
-            episode.support.rows, episode.support.cols, np.searchsorted(class_ids, episode.support.class_ids)
-        )
-        own_text = text
-        if any(True for _ in text.parameters()):  # a text that learns begins anew for each classifier
-            own_text = build_text(task.text, names, torch.Generator().manual_seed(episode.seed))
-        with _one_thread():
-            learned.append(learn(encoder, view, support, own_text, statistics, config, episode.seed))
-    report("learning", len(episodes), len(episodes))
+    supports = [
+        Support(episode.support.rows, episode.support.cols, np.searchsorted(class_ids, episode.support.class_ids))
+        for episode in episodes
+    ]
+    texts = [text] * len(episodes)
+    if any(True for _ in text.parameters()):  # a text that learns begins anew for each classifier
+        texts = [build_text(task.text, names, torch.Generator().manual_seed(episode.seed)) for episode in episodes]
     wanted = _wanted(view, seen, limit)
-    found = _classified(learned, episodes, view, wanted, config, report)
+    study = _in_closed_form if config.head == "kernel" else _by_steps
+    learned, found = study(encoder, view, episodes, supports, texts, wanted, config, report)
     runs: list[Run] = []
     maps: dict[int, Classes] = {}
     ids = np.array((0, *class_ids))
@@ -145,6 +146,55 @@ def run_task(
             maps[episode.shots] = ids[indices + 1]
     entries = {name: list(used) for name, used in text.entries.items()}
     return Outcome(class_ids, tuple(runs), maps, text.label, entries)
+
+
+def _in_closed_form(
+    encoder: MultimodalEncoder,
+    view: SceneView,
+    episodes: list[Episode],
+    supports: list[Support],
+    texts: list[TextSide],
+    wanted: npt.NDArray[np.bool_],
+    config: FewshotConfig,
+    report: Callable[[str, int, int], None],
+) -> tuple[list[Learned], Iterable[Classes]]:
+    """Kernel heads: the scene is described once, for all of them."""
+    report("reading", 0, 1)
+    describer = Describer.learned(encoder, view, config)
+    read = wanted.copy()
+    for support in supports:
+        read[support.rows, support.cols] = True
+    described = describe_scene(describer, encoder, view, read, config)
+    report("reading", 1, 1)
+    learned = []
+    for number, (support, text) in enumerate(zip(supports, texts, strict=True)):
+        report("learning", number, len(episodes))
+        learned.append(fit_described(encoder, describer, described, support, text))
+    report("learning", len(episodes), len(episodes))
+    return learned, classify_described(learned, described)
+
+
+def _by_steps(
+    encoder: MultimodalEncoder,
+    view: SceneView,
+    episodes: list[Episode],
+    supports: list[Support],
+    texts: list[TextSide],
+    wanted: npt.NDArray[np.bool_],
+    config: FewshotConfig,
+    report: Callable[[str, int, int], None],
+) -> tuple[list[Learned], Iterable[Classes]]:
+    """Cosine heads, and their encoders where those are tuned."""
+    report("features", 0, 1)
+    statistics = feature_statistics(encoder, view, config)
+    report("features", 1, 1)
+    learned = []
+    for number, (episode, support, text) in enumerate(zip(episodes, supports, texts, strict=True)):
+        report("learning", number, len(episodes))
+        with _one_thread():
+            learned.append(learn(encoder, view, support, text, statistics, config, episode.seed))
+    report("learning", len(episodes), len(episodes))
+    return learned, _classified(learned, episodes, view, wanted, config, report)
 
 
 @contextmanager

@@ -5,13 +5,11 @@ Nothing here looks at a label.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.views import Grid
 from diffclip_dist.model.encoder import MultimodalEncoder
@@ -36,10 +34,18 @@ class SceneView:
     grid: Grid
     present: npt.NDArray[np.bool_]
 
-    @cached_property
-    def band_metric(self) -> BandMetric:
-        """Of the scene's bands; worked out when first asked for."""
-        return learn_band_metric(self.windows, self.present)
+
+def sampled_pixels(scene: SceneView, config: FewshotConfig) -> npt.NDArray[np.bool_]:
+    """Pixels (row, col) of a limited number of windows, evenly spread over a scene."""
+    rows, cols = np.nonzero(scene.present)
+    centre_rows, centre_cols = scene.grid.centres(rows, cols)
+    centres = centre_rows * scene.grid.width + centre_cols
+    kept = np.unique(centres)
+    kept = kept[np.linspace(0, len(kept) - 1, min(len(kept), config.statistics_windows)).astype(np.int64)]
+    sampled = np.zeros_like(scene.present)
+    in_kept = np.isin(centres, kept)
+    sampled[rows[in_kept], cols[in_kept]] = True
+    return sampled
 
 
 def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: str) -> MultimodalEncoder:

@@ -5,10 +5,11 @@ Shapes: C classes, L text tokens, E text width.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -79,9 +80,7 @@ class ScratchText(TextSide):
         self.label = "scratch"
         self.entries = {}
         self.width = SCRATCH_WIDTH
-        from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import, and not every text needs it
-
-        tokens_CL = cast(Tensor, SimpleTokenizer()([text.prompt() for text in classes]))
+        tokens_CL = cast(Tensor, _tokenizer()([text.prompt() for text in classes]))
         tokens_CL = tokens_CL[:, : int((tokens_CL != 0).sum(dim=1).max())].contiguous()
         vocabulary = torch.unique(tokens_CL)
         self.tokens_CL: Tensor
@@ -133,6 +132,15 @@ def check_text_kind(spec: str) -> None:
     if (kind == "scratch" and not source) or (kind in {"bank", "open_clip"} and source):
         return
     raise BadInput(f"--text {spec}: expected scratch, bank:FILE or open_clip:MODEL[:PRETRAINED]")
+
+
+@cache
+def _tokenizer() -> Callable[[list[str]], Any]:
+    """CLIP's; reading its vocabulary takes a sixth of a second."""
+    from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import, and not every text needs it
+
+    tokenizer: Callable[[list[str]], Any] = SimpleTokenizer()
+    return tokenizer
 
 
 def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generator) -> TextSide:

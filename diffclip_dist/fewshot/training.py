@@ -1,26 +1,30 @@
 """Teaches a head, and the encoder if asked, from the shots alone; the last step is the model.
 
-Shapes: P support pixels, M modalities, F read-out width, E text width, C classes.
+Shapes: P pixels, Q support pixels, M modalities, F read-out width, K width of a description, E text width, C classes.
 """
 
 import copy
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffclip_dist.fewshot.band_metric import read_bands
 from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.description import Described, Describer, describe_scene
 from diffclip_dist.fewshot.head import FeatureStatistics, Head, PixelFeatures
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
 from diffclip_dist.fewshot.reading import read_pixels, read_view, read_view_in_batches
-from diffclip_dist.fewshot.scene import SceneView
+from diffclip_dist.fewshot.scene import SceneView, sampled_pixels
 from diffclip_dist.fewshot.text import TextSide
 from diffclip_dist.fewshot.views import Positions, View, learning_view, plain_view
 from diffclip_dist.model.encoder import MultimodalEncoder
+
+# Pixels whose classes are worked out at once
+PIXEL_BATCH: Final = 2**14
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,7 @@ class Learned:
 
 def feature_statistics(encoder: MultimodalEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:
     """Mean and deviation of the features over pixels of the scene; no label is needed."""
-    rows, cols = np.nonzero(scene.present)
-    centre_rows, centre_cols = scene.grid.centres(rows, cols)
-    centres = centre_rows * scene.grid.width + centre_cols
-    kept = np.unique(centres)
-    kept = kept[np.linspace(0, len(kept) - 1, min(len(kept), config.statistics_windows)).astype(np.int64)]
-    sampled = np.zeros_like(scene.present)
-    in_kept = np.isin(centres, kept)
-    sampled[rows[in_kept], cols[in_kept]] = True
+    sampled = sampled_pixels(scene, config)
     read = [part.features for part in read_pixels(encoder, scene.windows, scene.grid, sampled, config)]
     return FeatureStatistics.of(PixelFeatures.joined(read))
 
@@ -77,11 +74,6 @@ def learn(
     """
     targets_P = torch.from_numpy(support.targets)
     first = read_view_in_batches(encoder, _view(scene, support, seed, 0, config), config)
-    if config.head == "kernel":
-        bands_PSC = read_bands(scene.windows, support.rows, support.cols)
-        with torch.no_grad():
-            fitted = KernelHead.fitted(statistics, scene.band_metric, first, bands_PSC, targets_P, text())
-            return Learned(encoder, fitted, text().clone())
     head = Head(statistics, text.width)
     with torch.no_grad():
         head.start_from(first, targets_P, text())
@@ -129,14 +121,51 @@ def classify(
     """
     encoder = learned[0].encoder
     assert all(one.encoder is encoder for one in learned)
+    first = learned[0].head
+    if isinstance(first, KernelHead):
+        return classify_described(learned, describe_scene(first.describer, encoder, scene, wanted, config))
     found = np.full((len(learned), *wanted.shape), -1, dtype=np.int64)
     for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
         with torch.no_grad():
             for number, one in enumerate(learned):
-                if isinstance(one.head, KernelHead):
-                    bands_PSC = read_bands(scene.windows, part.rows, part.cols)
-                    logits_PC = one.head(part.features, bands_PSC, one.text_CE)
-                else:
-                    logits_PC = one.head(part.features, one.text_CE)
-                found[number, part.rows, part.cols] = logits_PC.argmax(dim=1).numpy()
+                found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).numpy()
+    return found
+
+
+def fit_described(
+    encoder: MultimodalEncoder, describer: Describer, described: Described, support: Support, text: TextSide
+) -> Learned:
+    """Fits a kernel head to the support, in closed form.
+
+    Args:
+        encoder: the one that the descriptions come from; stays as it is.
+        describer: learned without a label.
+        described: the scene's pixels, the support among them.
+        support: at least one pixel.
+        text: the class texts; learns nothing.
+    """
+    support_QK = described.values_HWK[support.rows, support.cols]
+    with torch.no_grad():
+        text_CE = text().clone()
+        return Learned(
+            encoder, KernelHead.fitted(describer, support_QK, torch.from_numpy(support.targets), text_CE), text_CE
+        )
+
+
+def classify_described(learned: list[Learned], described: Described) -> npt.NDArray[np.int64]:
+    """Class index (classifier, row, col) of the described pixels, -1 elsewhere.
+
+    Args:
+        learned: classifiers with kernel heads that share one describer.
+        described: by that describer.
+    """
+    known_HW = described.known_HW
+    found = np.full((len(learned), *known_HW.shape), -1, dtype=np.int64)
+    described_PK = described.values_HWK[known_HW]
+    for number, one in enumerate(learned):
+        with torch.no_grad():
+            classes = [
+                one.head(part_PK, one.text_CE).argmax(dim=1) for part_PK in torch.split(described_PK, PIXEL_BATCH)
+            ]
+        found[number, known_HW.numpy()] = torch.cat(classes).numpy()
     return found

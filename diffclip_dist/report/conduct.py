@@ -64,7 +64,7 @@ def conduct(
     limit = None
     if quick:
         task = replace(task, seeds=min(task.seeds, QUICK_SEEDS))
-        config = replace(config, steps=min(config.steps, 30), views=1, statistics_windows=64)
+        config = replace(config, steps=min(config.steps, 30), views=1, smoothing=0, statistics_windows=64)
         limit = affordable_windows(encoder.encoder)
     begun = time.perf_counter()
     scene = archive.read_scene(record.name)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from small_study import CLASSES, HEIGHT, WIDTH, Study, build, command, write_encoder
 
 from diffclip_dist.encoder import load_encoder
-from diffclip_dist.fewshot.classifier import load_classifier
+from diffclip_dist.fewshot.classifier import FORMAT_VERSION, load_classifier
 from shards.archive import Archive
 from shards.errors import BadInput
 
@@ -218,9 +219,22 @@ def test_a_damaged_classifier_is_refused_by_name(study: Study, tmp_path: Path) -
     with pytest.raises(BadInput, match=r"config\.json"):
         load_classifier(broken)
     config = copied() / "config.json"
-    config.write_text(config.read_text().replace('"format_version": 1', '"format_version": 9', 1))
-    with pytest.raises(BadInput, match="format_version: expected 1, found 9"):
+    config.write_text(config.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 9', 1))
+    with pytest.raises(BadInput, match=f"format_version: expected {FORMAT_VERSION}, found 9"):
         load_classifier(broken)
     shutil.rmtree(copied() / "encoder")
     with pytest.raises(BadInput, match="encoder"):
         load_classifier(broken)
+
+
+def test_the_published_second_stage_is_one_switch(archive: Archive, encoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    arguments = ("--archive", archive.location, "--scene", "town", "--encoder", encoder, "--shots", 1, "--seeds", 1)
+    ended = command("fewshot.py", *arguments, "--preset", "published", "--out", out)
+    assert ended.status == 0, ended.errors
+    used = load_classifier(out / "model-1shot").config.fewshot
+    assert (used.readout, used.head, used.tune_encoder, used.stride, used.steps) == ("class", "cosine", True, 1, 150)
+    assert not torch.equal(
+        load_encoder(out / "model-1shot" / "encoder").inputs["hsi-6"].class_token_D,
+        load_encoder(encoder).inputs["hsi-6"].class_token_D,
+    )

@@ -9,10 +9,13 @@ import rasterio
 from small_study import command
 
 from diffclip_dist.encoder import load_encoder
-from diffclip_dist.fewshot.band_metric import read_bands
+from diffclip_dist.fewshot.band_metric import learn_band_metric, read_bands
+from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.description import Describer, describe_scene
 from diffclip_dist.fewshot.experiment import Task, run_task
 from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
+from diffclip_dist.mapping.predict import predict_scene
 from shards.archive import Archive
 from shards.errors import BadInput
 
@@ -49,9 +52,8 @@ def test_components_come_with_most_signal_first(archive: Archive, encoder: Path)
     model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
     view = view_scene(scene, scene.record.modalities, model, KERNEL)
     rows, cols = np.nonzero(view.present[:, :-1])
-    own_PK, beside_PK = (
-        view.band_metric.components(read_bands(view.windows, rows, cols + step))[:, 0] for step in (0, 1)
-    )
+    metric = learn_band_metric(view.windows, view.present)
+    own_PK, beside_PK = (metric.components(read_bands(view.windows, rows, cols + step))[:, 0] for step in (0, 1))
     signal_K, noise_K = own_PK.var(dim=0), (own_PK - beside_PK).var(dim=0)
     assert bool((signal_K[:-1] >= signal_K[1:] - 1e-4).all())
     assert (signal_K / noise_K)[0] > (signal_K / noise_K)[-1]
@@ -66,7 +68,38 @@ def test_a_map_of_the_kept_classifier_is_the_studys_own_map(archive: Archive, en
     ended = command("predict.py", *scene, "--model", study / "model-2shot", "--out", out)
     assert ended.status == 0, ended.errors
     with rasterio.open(out) as mine, rasterio.open(study / "maps" / "2shot.tif") as theirs:
-        assert np.array_equal(mine.read(1), theirs.read(1))
+        mapped = mine.read(1)
+        assert np.array_equal(mapped, theirs.read(1))
+    in_strips = predict_scene(load_classifier(study / "model-2shot"), archive, "town", strip_bytes=1)
+    assert np.array_equal(in_strips, mapped)
+
+
+def test_smoothing_takes_noise_off_and_leaves_edges(archive: Archive, encoder: Path) -> None:
+    scene = archive.read_scene("town")
+    model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
+    view = view_scene(scene, scene.record.modalities, model, KERNEL)
+    describer = Describer.learned(model, view, KERNEL)
+    cover = np.arange(view.present.shape[1]) // 5 % 3  # stripes of three covers, five pixels wide
+    scatter, apart = {}, {}
+    for rounds in (0, 3):
+        config = replace(KERNEL, smoothing=rounds)
+        values = describe_scene(describer, model, view, view.present, config).values_HWK[:28].numpy()
+        means = np.stack([values[:, cover == one].mean(axis=(0, 1)) for one in range(3)])
+        scatter[rounds] = np.mean(np.square(values - means[cover]).sum(axis=2))
+        apart[rounds] = np.square(means[0] - means[1]).sum()
+    assert scatter[3] < 0.6 * scatter[0]
+    assert apart[3] > 0.9 * apart[0]
+
+
+def test_blocks_keep_the_pixels_that_smoothing_looks_at_apart(archive: Archive, encoder: Path) -> None:
+    scene = archive.read_scene("town")
+    model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
+    task = Task((1,), 2, "blocks", "scratch")
+    for rounds, footprint in ((0, 7), (1, 11)):  # windows of 5 read in strides of 3, then two pixels more a side
+        for run in run_task(scene, model, task, replace(KERNEL, smoothing=rounds)).runs:
+            support, query = run.episode.support, run.episode.query
+            away = np.maximum(abs(support.rows[:, None] - query.rows), abs(support.cols[:, None] - query.cols))
+            assert away.min() >= footprint
 
 
 def test_a_kernel_head_cannot_tune_the_encoder() -> None:
