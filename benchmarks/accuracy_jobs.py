@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ from diffclip_dist.stream.windows import standardise
 from shards.archive import Archive, Scene
 
 Table = npt.NDArray[np.float32]
+Part = Literal["classical", "cosine", "kernel", "frozen", "single"]
+HEADS: Final[tuple[Part, ...]] = ("cosine", "kernel")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Job:
     Attributes:
         label: what its rows begin with.
         scene: name of the scene and of its archive.
-        kind: ``classical``; ``heads`` alone; ``whole`` adds classifiers on frozen features and single modalities.
+        parts: ``classical`` classifiers, which need no encoder; heads, ``cosine`` and ``kernel``; classifiers on
+            ``frozen`` features; the kernel head on each ``single`` modality.
         shots: labelled pixels a class.
         seeds: draws of each.
         model: of the encoder.
@@ -57,7 +60,7 @@ class Job:
 
     label: str
     scene: str
-    kind: Literal["classical", "heads", "whole"]
+    parts: tuple[Part, ...]
     shots: tuple[int, ...]
     seeds: int
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -94,7 +97,7 @@ def measured(job: Job, folder: Path) -> list[Measurement]:
     if not kept.exists():
         # a scene may call itself something else than its folder
         scene = archive.read_scene(archive.manifest.scenes[0].name)
-        made = _classical(job, scene) if job.kind == "classical" else _ours(job, scene, archive, folder)
+        made = _classical(job, scene) if job.parts == ("classical",) else _ours(job, scene, archive, folder)
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".partial")
         partial.write_text(json.dumps([asdict(one) for one in made]))
@@ -154,20 +157,21 @@ def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measur
     schemas = [ModalitySchema.of(one) for one in scene.record.modalities]
     whole = _pretrained(job, archive, folder) if job.steps else new_encoder(job.model, schemas, seed=0)
     found = []
-    for head in ("cosine", "kernel"):
-        found += _head(job, scene, whole, replace(job.fewshot, head=head), f"{job.label}, {head} head")
-    if job.kind == "whole":
+    kernel = replace(job.fewshot, head="kernel")
+    if "cosine" in job.parts:
+        found += _head(job, scene, whole, replace(job.fewshot, head="cosine"), f"{job.label}, cosine head")
+    if "kernel" in job.parts:
+        found += _head(job, scene, whole, kernel, f"{job.label}, kernel head")
+    if "frozen" in job.parts:
         encoder = encoder_for_scene(whole, scene.record, job.label)
         makers: dict[str, Callable[[], Any]] = {
-            f"{job.label}, linear probe": lambda: LogisticRegression(max_iter=200),
+            f"{job.label}, linear probe": lambda: LogisticRegression(max_iter=500, tol=1e-3),
             f"{job.label}, SVM on features": lambda: SVC(C=100.0),
         }
         found += _on_tables(job, scene, makers, _features(job, scene, encoder))
-        for one in scene.record.modalities:
-            if job.steps:
-                alone = replace(scene, record=replace(scene.record, modalities=(one,)))
-                best = replace(job.fewshot, head="kernel")
-                found += _head(job, alone, whole, best, f"{job.label}, kernel head, {one.name} alone")
+    for one in scene.record.modalities if "single" in job.parts else ():
+        alone = replace(scene, record=replace(scene.record, modalities=(one,)))
+        found += _head(job, alone, whole, kernel, f"{job.label}, kernel head, {one.name} alone")
     return found
 
 

@@ -26,10 +26,12 @@ def run(keep: Path, out: Path) -> dict[str, list[dict[str, object]]]:
 def test_a_quick_run_measures_every_kind_of_row_and_does_no_job_twice(tmp_path: Path) -> None:
     report = run(tmp_path / "keep", tmp_path / "first.json")
     assert report.keys() == {"machine", "config", "rows"}
-    rows = {row["classifier"] for row in report["rows"]}
-    assert rows >= {*accuracy.COMPARED} - {"published, cosine head"}
+    figures = [row for row in report["rows"] if row["part"] == "figures"]
+    rows = {row["classifier"] for row in figures}
+    compared = {(row["classifier"], row["against"]) for row in report["rows"] if row["part"] == "gains"}
+    assert compared == {pair for pair in accuracy.COMPARED if "published" not in pair[0]}
     assert rows >= {"SVM, spectra", "LDA, all modalities", "default, linear probe", "default, kernel head, hsi alone"}
-    assert all(row["generated"] for row in report["rows"])
+    assert all(row["generated"] for row in figures)
     assert (tmp_path / "keep" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     jobs = sorted((tmp_path / "keep" / "jobs").iterdir())
     written = [job.stat().st_mtime_ns for job in jobs]
@@ -42,9 +44,22 @@ def test_a_comparison_is_paired_by_seed() -> None:
         return Measurement(row, "synthetic", 2, oa, oa, (0.1,) * len(oa))
 
     better = of("default, kernel head", 50.0, 61.0, 72.0, 83.0)
-    rows = accuracy.table_rows([better, of("random weights, cosine head", 40.0, 50.0, 60.0, 70.0)])
+    others = [of("random weights, kernel head", 40.0, 50.0, 60.0, 70.0), of("SVM, spectra", 10.0, 90.0, 10.0, 90.0)]
+    rows = accuracy.gain_rows([better, *others, of("LDA, spectra", 9.0, 9.0, 9.0, 9.0)])
+    assert [row["against"] for row in rows] == ["random weights, kernel head", accuracy.BEST_CLASSICAL]
     assert (rows[0]["gain_oa_percent"], rows[0]["sign_test_fraction"]) == (11.5, 0.125)
-    assert "against" not in rows[1]
+    assert rows[1]["against_row"] == "SVM, spectra"
+
+
+def test_fewer_labels_are_held_against_ten_times_as_many() -> None:
+    def of(row: str, shots: int, oa: float) -> Measurement:
+        return Measurement(row, "synthetic", shots, (oa, oa), (oa, oa), (0.1, 0.1))
+
+    ours = [of("default, kernel head", shots, 60.0) for shots in (1, 2)]
+    rows = accuracy.fewer_label_rows([*ours, of("SVM, spectra", 10, 55.0), of("1-NN, spectra", 10, 65.0)])
+    assert [(row["shots"], row["classical"], row["classical_oa_percent"]) for row in rows] == [
+        (1, "1-NN, spectra", 65.0)
+    ]
 
 
 def test_the_important_rows_come_first_and_ablations_change_one_thing() -> None:
