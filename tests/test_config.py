@@ -83,6 +83,7 @@ def test_a_preset_that_does_not_fit_is_named(tmp_path: Path, content: str, setti
             ["zero_stage=2", "offload.optimizer=disk", "offload.folder=/tmp"],
             "offload.optimizer=disk: expected zero_stage 3, found 2",
         ),
+        (["zero_stage=3", "compile=true"], "compile: expected zero_stage 0, 1 or 2, found 3"),
         (["zero_stage=3", "offload.optimizer=disk"], "offload.folder: expected a folder"),
         (["zero_stage=3", "offload.optimizer=tape"], "offload.optimizer: Input should be 'none', 'host' or 'disk'"),
     ],

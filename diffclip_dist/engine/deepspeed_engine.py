@@ -14,7 +14,7 @@ from diffclip_dist.engine.collectives import BUCKET
 from diffclip_dist.engine.offload import offload_settings
 from diffclip_dist.engine.weight_average import keep_average
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
-from diffclip_dist.model.transformer import recompute_blocks
+from diffclip_dist.model.transformer import compile_blocks, recompute_blocks
 from diffclip_dist.stream.schema import ModalitySchema
 
 
@@ -68,6 +68,8 @@ def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) ->
         model = MaskDiffusion(config.model, modalities)
     if config.activation_checkpointing:
         recompute_blocks(model)
+    if config.compile:
+        compile_blocks(model)
     return model
 
 

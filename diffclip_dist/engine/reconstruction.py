@@ -80,7 +80,8 @@ class Reconstruction:
         weights = trained_weights(engine, "")
         if log is None:
             return
-        model = build_model(self._config, self._modalities)
+        # looked at a few times, it would not earn what compiling takes
+        model = build_model(replace(self._config, compile=False), self._modalities)
         model.load_state_dict(weights)
         model.to(self._stream.device)
         drawn = [self._reconstruct(model, fixed) for fixed in self._windows]

@@ -120,3 +120,10 @@ def recompute_blocks(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Transformer):
             module.recomputes = True
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Has every block of a model compiled when it is first called; equal blocks share what is compiled."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.compile(dynamic=True)  # the last micro-batch of a step may be smaller

@@ -23,6 +23,7 @@ HOST = OffloadConfig(optimizer="host")
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "checkpointing": {"activation_checkpointing": True},
+    "compiled": {"compile": True},
     "host": {"offload": HOST},
     "all on host": {"offload": replace(HOST, parameters="host")},
 }
@@ -30,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def stages(name: str) -> Iterable[int]:
     """ZeRO stages that allow for a variant."""
-    return {"host": range(1, 4), "all on host": (3,)}.get(name, STAGES)
+    return {"compiled": range(3), "host": range(1, 4), "all on host": (3,)}.get(name, STAGES)
 
 
 RUNS = [(name, stage) for name in VARIANTS for stage in stages(name)]
@@ -77,6 +78,12 @@ def losses(generated_archive: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.parametrize("stage", STAGES)
 def test_recomputed_activations_give_the_very_same_losses(losses: Losses, stage: int) -> None:
     assert torch.equal(losses["checkpointing", stage], losses["plain", stage])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", stages("compiled"))
+def test_compiled_blocks_change_no_loss(losses: Losses, stage: int) -> None:
+    torch.testing.assert_close(losses["compiled", stage], losses["plain", stage], rtol=1e-5, atol=0.0)
 
 
 @pytest.mark.timeout(600)
