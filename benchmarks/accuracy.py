@@ -148,6 +148,10 @@ def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
         replace(ablation, label=f"ablation: smoothing {rounds}", fewshot=replace(fewshot, smoothing=rounds))
         for rounds in (0, 1)
     ]
+    equal = replace(fewshot, class_shares="equal")
+    jobs += [
+        Job("default, equal class shares", one, ("kernel",), shots, seeds, DEFAULT, steps, equal) for one in scenes
+    ]
     return jobs
 
 

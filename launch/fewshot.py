@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from diffclip_dist.config import PretrainConfig
-from diffclip_dist.fewshot.config import FEWSHOT_PRESETS, FewshotConfig, HeadKind, Readout
+from diffclip_dist.fewshot.config import FEWSHOT_PRESETS, ClassShares, FewshotConfig, HeadKind, Readout
 from diffclip_dist.fewshot.encoder_source import CONTROL
 from diffclip_dist.fewshot.experiment import Task
 from diffclip_dist.fewshot.protocol import Protocol
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--preset", choices=tuple(FEWSHOT_PRESETS), default="default",
         help="default: what measures best here; published: the paper's second stage, for the encoder that "
-        "pretrain.py --set preset=published leaves; slow. The three options below change either (default)",
+        "pretrain.py --set preset=published leaves; slow. The four options below change either (default)",
     )  # fmt: skip
     parser.add_argument(
         "--readout",
@@ -82,6 +82,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tune-encoder", action=argparse.BooleanOptionalAction,
         help="whether the encoder learns from the shots too, with --head cosine; slow",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class-shares", choices=get_args(ClassShares),
+        help="with --head kernel: estimated from the scene's unlabelled pixels, for OA; or equal, for AA",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/fewshot"), metavar="DIR", help="(runs/fewshot)")
     parser.add_argument("--quick", action="store_true", help="a little of everything in under 60 s; no measurement")
@@ -98,7 +102,7 @@ def parse_shots(text: str) -> tuple[int, ...]:
 
 def fewshot_config(arguments: argparse.Namespace) -> FewshotConfig:
     """The preset, with what else was given."""
-    changes = {name: getattr(arguments, name) for name in ("readout", "head", "tune_encoder")}
+    changes = {name: getattr(arguments, name) for name in ("readout", "head", "tune_encoder", "class_shares")}
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(FEWSHOT_PRESETS[arguments.preset], **given)
 

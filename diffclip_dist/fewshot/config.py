@@ -9,6 +9,7 @@ from shards.errors import BadInput
 
 Readout = Literal["class", "pixel", "both"]
 HeadKind = Literal["cosine", "kernel"]
+ClassShares = Literal["estimated", "equal"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class FewshotConfig:
         tune_encoder: whether the encoder learns from the shots too (published) or stays as pretrained.
         encoder_learning_rate: of the encoder where it learns.
         smoothing: rounds, 0 or more, in which ``kernel`` averages a pixel's description over neighbours like it.
+        class_shares: whether ``kernel`` takes classes for equally frequent, or estimates their shares from the scene's
+            unlabelled pixels: better for OA where they differ, and somewhat worse for AA.
         statistics_windows: windows, evenly spread over the scene, that features are standardised by, at least 1.
         window_batch: windows the encoder takes at once, at least 1.
     """
@@ -46,14 +49,14 @@ class FewshotConfig:
     tune_encoder: bool = False
     encoder_learning_rate: float = 1e-4
     smoothing: int = 3
+    class_shares: ClassShares = "estimated"
     statistics_windows: int = 384
     window_batch: int = 256
 
     def __post_init__(self) -> None:
-        if self.readout not in get_args(Readout):
-            raise BadInput(f"fewshot.readout: expected {', '.join(get_args(Readout))}, found {self.readout}")
-        if self.head not in get_args(HeadKind):
-            raise BadInput(f"fewshot.head: expected {', '.join(get_args(HeadKind))}, found {self.head}")
+        for name, kinds in (("readout", Readout), ("head", HeadKind), ("class_shares", ClassShares)):
+            if getattr(self, name) not in get_args(kinds):
+                raise BadInput(f"fewshot.{name}: expected {', '.join(get_args(kinds))}, found {getattr(self, name)}")
         if self.head == "kernel" and self.tune_encoder:
             raise BadInput(
                 "fewshot.head: expected cosine with tune_encoder, found kernel, which takes no steps to learn by"

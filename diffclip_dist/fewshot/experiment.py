@@ -169,7 +169,7 @@ def _in_closed_form(
     learned = []
     for number, (support, text) in enumerate(zip(supports, texts, strict=True)):
         report("learning", number, len(episodes))
-        learned.append(fit_described(encoder, describer, described, support, text))
+        learned.append(fit_described(encoder, describer, described, support, text, config))
     report("learning", len(episodes), len(episodes))
     return learned, classify_described(learned, described)
 

@@ -14,6 +14,12 @@ from diffclip_dist.fewshot.description import Describer
 # Both chosen on the two generated scenes, for 2 and 10 shots
 KERNEL_SHARPNESS: Final = 0.5
 RIDGE: Final = 0.01
+# How class shares are estimated; chosen there for OA at 1 to 10 shots
+SHARE_SHARPNESS: Final = 5.0
+SHARE_ROUNDS: Final = 3
+EQUAL_PART: Final = 0.2  # of pixels, imagined beside those of the scene and spread equally over the classes
+EQUAL_SHOTS: Final = 2.0  # shots that weigh as much for equal shares as those at hand for the estimated
+MOST_PIXELS: Final = 20_000
 
 
 class KernelHead(nn.Module):
@@ -55,11 +61,37 @@ class KernelHead(nn.Module):
         offset_E = from_text_EC @ -(count_C == 0).double()
         return cls(describer, support_QK, (answers_QC @ from_text_EC.T).float(), offset_E.float())
 
+    def with_class_shares(self, described_PK: Tensor, text_CE: Tensor) -> "KernelHead":
+        """This head, drawn to the classes that the scene holds much of.
+
+        Shots are as many of each class, and a scene is not: the shares are estimated from its unlabelled pixels by
+        expectation maximisation (Saerens et al. 2002), and trusted the more, the more shots there are.
+
+        Args:
+            described_PK: descriptions of the scene's pixels.
+            text_CE: unit class vectors.
+        """
+        step = -(-len(described_PK) // MOST_PIXELS)
+        score_PC = self._projected(described_PK[:: max(step, 1)]) @ text_CE.T
+        likely_PC = torch.softmax(SHARE_SHARPNESS * score_PC, dim=1)
+        classes = len(text_CE)
+        share_C = torch.full((classes,), 1.0 / classes)
+        for _ in range(SHARE_ROUNDS):
+            weighted_PC = likely_PC * share_C
+            found_C = (weighted_PC / weighted_PC.sum(dim=1, keepdim=True)).mean(dim=0)
+            share_C = (found_C + EQUAL_PART / classes) / (1.0 + EQUAL_PART)
+        shots = len(self.support_QK) / classes
+        shift_C = shots / (shots + EQUAL_SHOTS) * torch.log(share_C * classes) / SHARE_SHARPNESS
+        from_text_EC = torch.linalg.pinv(text_CE.double()).float()
+        return KernelHead(self.describer, self.support_QK, self.answers_QE, self.offset_E + from_text_EC @ shift_C)
+
     def forward(self, described_PK: Tensor, text_CE: Tensor) -> Tensor:
         """Cosines (P, C) of pixels and unit class vectors."""
-        projected_PE = _kernel(described_PK, self.support_QK) @ self.answers_QE + self.offset_E
-        cosines_PC: Tensor = normalize(projected_PE, dim=-1) @ text_CE.T
+        cosines_PC: Tensor = normalize(self._projected(described_PK), dim=-1) @ text_CE.T
         return cosines_PC
+
+    def _projected(self, described_PK: Tensor) -> Tensor:
+        return _kernel(described_PK, self.support_QK) @ self.answers_QE + self.offset_E
 
 
 def _kernel(one_PK: Tensor, other_QK: Tensor) -> Tensor:

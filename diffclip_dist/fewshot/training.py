@@ -133,7 +133,12 @@ def classify(
 
 
 def fit_described(
-    encoder: MultimodalEncoder, describer: Describer, described: Described, support: Support, text: TextSide
+    encoder: MultimodalEncoder,
+    describer: Describer,
+    described: Described,
+    support: Support,
+    text: TextSide,
+    config: FewshotConfig,
 ) -> Learned:
     """Fits a kernel head to the support, in closed form.
 
@@ -143,13 +148,15 @@ def fit_described(
         described: the scene's pixels, the support among them.
         support: at least one pixel.
         text: the class texts; learns nothing.
+        config: whether class shares are estimated.
     """
     support_QK = described.values_HWK[support.rows, support.cols]
     with torch.no_grad():
         text_CE = text().clone()
-        return Learned(
-            encoder, KernelHead.fitted(describer, support_QK, torch.from_numpy(support.targets), text_CE), text_CE
-        )
+        head = KernelHead.fitted(describer, support_QK, torch.from_numpy(support.targets), text_CE)
+        if config.class_shares == "estimated":
+            head = head.with_class_shares(described.values_HWK[described.known_HW], text_CE)
+    return Learned(encoder, head, text_CE)
 
 
 def classify_described(learned: list[Learned], described: Described) -> npt.NDArray[np.int64]:

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from small_study import command
 
 from diffclip_dist.encoder import load_encoder
-from diffclip_dist.fewshot.band_metric import learn_band_metric, read_bands
+from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric, read_bands
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.description import Describer, describe_scene
 from diffclip_dist.fewshot.experiment import Task, run_task
+from diffclip_dist.fewshot.head import FeatureStatistics
+from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
 from diffclip_dist.mapping.predict import predict_scene
 from shards.archive import Archive
@@ -89,6 +92,20 @@ def test_smoothing_takes_noise_off_and_leaves_edges(archive: Archive, encoder: P
         apart[rounds] = np.square(means[0] - means[1]).sum()
     assert scatter[3] < 0.6 * scatter[0]
     assert apart[3] > 0.9 * apart[0]
+
+
+def test_class_shares_are_found_without_labels() -> None:
+    random = torch.Generator().manual_seed(0)
+    many, few, support_QK = torch.randn(950, 2, generator=random), torch.randn(50, 2, generator=random), torch.eye(2)
+    scene_PK = torch.cat([0.5 * many + support_QK[0], 0.5 * few + support_QK[1]])
+    nothing = torch.zeros(1, 1)
+    describer = Describer(FeatureStatistics(nothing, nothing), BandMetric(*[nothing] * 3), *[nothing] * 3)
+    text_CE = torch.eye(2, 4)
+    equal = KernelHead.fitted(describer, support_QK, torch.tensor([0, 1]), text_CE)
+    estimated = equal.with_class_shares(scene_PK, text_CE)
+    truth = torch.arange(1000) >= 950
+    right = [int((head(scene_PK, text_CE).argmax(dim=1) == truth).sum()) for head in (equal, estimated)]
+    assert right[1] > right[0]
 
 
 def test_blocks_keep_the_pixels_that_smoothing_looks_at_apart(archive: Archive, encoder: Path) -> None:
