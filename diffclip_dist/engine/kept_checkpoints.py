@@ -19,7 +19,7 @@ from diffclip_dist.engine.checkpoints import (
     newest_checkpoint,
 )
 from diffclip_dist.engine.deepspeed_engine import start_engine
-from diffclip_dist.engine.rank_run import RankInputs
+from diffclip_dist.engine.rank_run import CannotGoOn, RankInputs
 from diffclip_dist.engine.sharded_state import read_state
 from diffclip_dist.engine.train_step import probe_loss, train_step
 from diffclip_dist.stream.batches import WindowBatch
@@ -62,15 +62,13 @@ class KeptCheckpoints:
             return engine, 0
         state = checkpoint.state
         if state.archive_fingerprint != inputs.manifest.fingerprint:
-            raise FailedRun(
+            raise CannotGoOn(
                 f"{checkpoint}: expected archive {state.archive_fingerprint}, "
                 f"found {inputs.manifest.fingerprint}: the archive has changed since"
             )
         if changed := same_run(config, state.config):
-            raise FailedRun(f"{checkpoint}: expected the same {', '.join(changed)}; these have changed since")
-        if dist.get_rank() == 0:
-            check_files(checkpoint)
-        dist.barrier()
+            raise CannotGoOn(f"{checkpoint}: expected the same {', '.join(changed)}; these have changed since")
+        _check_on_first_rank(checkpoint)
         # a step that the loaded state wipes out: only with it does every ZeRO stage have moments to load into
         train_step(engine, self._probe, config, 0)
         with local_files(checkpoint) as folder:
@@ -82,7 +80,7 @@ class KeptCheckpoints:
         if config.precision == "bfloat16":
             tolerance = _ROUNDING_TOLERANCE
         if not math.isclose(loss, state.probe_loss, rel_tol=tolerance):
-            raise FailedRun(
+            raise CannotGoOn(
                 f"{checkpoint}: the loss of the fixed batch is {loss!r}, it was {state.probe_loss!r} when saved"
             )
         return engine, state.step
@@ -102,6 +100,19 @@ class KeptCheckpoints:
             library_versions(),
         )
         self._upload.save(engine, state)
+
+
+def _check_on_first_rank(checkpoint: StoredCheckpoint) -> None:
+    """Rank 0 compares the files with their record, and every rank hears of it."""
+    fault: list[str | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            check_files(checkpoint)
+        except FailedRun as error:
+            fault = [str(error)]
+    dist.broadcast_object_list(fault)
+    if fault[0] is not None:
+        raise CannotGoOn(fault[0])
 
 
 def library_versions() -> dict[str, str]:

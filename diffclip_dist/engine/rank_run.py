@@ -29,9 +29,14 @@ from diffclip_dist.stream.order import GlobalOrder
 from diffclip_dist.stream.schema import ModalitySchema
 from diffclip_dist.stream.sensors import all_modalities, group_scenes
 from shards.archive import Archive
+from shards.errors import FailedRun
 from shards.manifest import Manifest
 
 STOPPED_FILE: Final = "stopped.txt"
+
+
+class CannotGoOn(FailedRun):
+    """A fault that would be met again by workers started anew; every rank raises it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,11 @@ class StateKeeper(Protocol):
     """Where a run's engine comes from and what keeps its state; every rank calls each method equally often."""
 
     def start(self, inputs: RankInputs) -> tuple[DeepSpeedEngine, int]:
-        """An engine, fresh or restored, and the steps that it has done."""
+        """An engine, fresh or restored, and the steps that it has done.
+
+        Raises:
+            CannotGoOn: what was kept is not to be gone on from.
+        """
 
     def save(self, engine: DeepSpeedEngine, step: int) -> None:
         """Keeps the engine's state after so many steps."""
@@ -90,7 +99,10 @@ def run_rank(config: PretrainConfig, device: torch.device, keeper: StateKeeper) 
     join_process_group(device)
     run_dir = Path(config.run_dir)
     inputs = RankInputs.open(config, device)
-    engine, start = keeper.start(inputs)
+    try:
+        engine, start = keeper.start(inputs)
+    except CannotGoOn as fault:
+        return _stop_for_good(run_dir, str(fault))
     reconstruction = Reconstruction(config, inputs.modalities, inputs.stream)
     with RunLog(run_dir, start) if dist.get_rank() == 0 else nullcontext() as log:
         meter = Meter(config, device, start)
@@ -105,7 +117,7 @@ def run_rank(config: PretrainConfig, device: torch.device, keeper: StateKeeper) 
             if done % config.log_every == 0 or last:
                 metrics = meter.measure(engine, result, batch.schemas, done)
                 if not math.isfinite(metrics.loss):
-                    return _stop_for_good(run_dir, metrics, inputs.stream)
+                    return _stop_for_good(run_dir, _non_finite(metrics, inputs.stream))
                 if log is not None:
                     log.write(metrics)
             if done % config.checkpoint_every == 0 or last:
@@ -116,18 +128,21 @@ def run_rank(config: PretrainConfig, device: torch.device, keeper: StateKeeper) 
     return None
 
 
-def _stop_for_good(run_dir: Path, metrics: StepMetrics, stream: WindowStream) -> None:
-    """Leaves word of a non-finite loss for the driver; every rank must call, and then return.
+def _stop_for_good(run_dir: Path, fault: str) -> None:
+    """Leaves word for the driver; every rank must call, and then return.
 
-    Raising would make Ray start the workers anew, only to meet the same step again.
+    Raising would make Ray start the workers anew, only to meet the same fault again.
     """
+    if dist.get_rank() == 0:
+        (run_dir / STOPPED_FILE).write_text(f"{fault}\n")
+
+
+def _non_finite(metrics: StepMetrics, stream: WindowStream) -> str:
+    """What is wrong with a step whose loss is no number, and where it came from; every rank must call."""
     tiles: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(tiles, stream.describe(metrics.step - 1))
-    if dist.get_rank() == 0:
-        taken = "; ".join(f"rank {rank}: {keys}" for rank, keys in enumerate(tiles))
-        (run_dir / STOPPED_FILE).write_text(
-            f"step {metrics.step}: the loss is {metrics.loss}; its samples are of tiles: {taken}\n"
-        )
+    taken = "; ".join(f"rank {rank}: {keys}" for rank, keys in enumerate(tiles))
+    return f"step {metrics.step}: the loss is {metrics.loss}; its samples are of tiles: {taken}"
 
 
 def export_encoder(

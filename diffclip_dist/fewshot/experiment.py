@@ -87,6 +87,15 @@ class Outcome:
         return tuple(run for run in self.runs if run.episode.shots == shots)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What one classifier learns from: an episode, its support by class index, and the class texts."""
+
+    episode: Episode
+    support: Support
+    text: TextSide
+
+
 def run_task(
     scene: Scene,
     encoder: MultimodalEncoder,
@@ -121,16 +130,18 @@ def run_task(
     episodes = [
         draw_episode(seen, shots, seed, task.protocol, footprint) for shots in task.shots for seed in range(task.seeds)
     ]
-    supports = [
-        Support(episode.support.rows, episode.support.cols, np.searchsorted(class_ids, episode.support.class_ids))
+    learns = any(True for _ in text.parameters())  # such a text begins anew for each classifier
+    lessons = [
+        Lesson(
+            episode,
+            Support(episode.support.rows, episode.support.cols, np.searchsorted(class_ids, episode.support.class_ids)),
+            build_text(task.text, names, torch.Generator().manual_seed(episode.seed)) if learns else text,
+        )
         for episode in episodes
     ]
-    texts = [text] * len(episodes)
-    if any(True for _ in text.parameters()):  # a text that learns begins anew for each classifier
-        texts = [build_text(task.text, names, torch.Generator().manual_seed(episode.seed)) for episode in episodes]
     wanted = _wanted(view, seen, limit)
-    study = _in_closed_form if config.head == "kernel" else _by_steps
-    learned, found = study(encoder, view, episodes, supports, texts, wanted, config, report)
+    teach = _in_closed_form if config.head == "kernel" else _by_steps
+    learned, found = teach(encoder, view, lessons, wanted, config, report)
     runs: list[Run] = []
     maps: dict[int, Classes] = {}
     ids = np.array((0, *class_ids))
@@ -151,9 +162,7 @@ def run_task(
 def _in_closed_form(
     encoder: MultimodalEncoder,
     view: SceneView,
-    episodes: list[Episode],
-    supports: list[Support],
-    texts: list[TextSide],
+    lessons: list[Lesson],
     wanted: npt.NDArray[np.bool_],
     config: FewshotConfig,
     report: Callable[[str, int, int], None],
@@ -162,24 +171,22 @@ def _in_closed_form(
     report("reading", 0, 1)
     describer = Describer.learned(encoder, view, config)
     read = wanted.copy()
-    for support in supports:
-        read[support.rows, support.cols] = True
+    for lesson in lessons:
+        read[lesson.support.rows, lesson.support.cols] = True
     described = describe_scene(describer, encoder, view, read, config)
     report("reading", 1, 1)
     learned = []
-    for number, (support, text) in enumerate(zip(supports, texts, strict=True)):
-        report("learning", number, len(episodes))
-        learned.append(fit_described(encoder, describer, described, support, text, config))
-    report("learning", len(episodes), len(episodes))
+    for number, lesson in enumerate(lessons):
+        report("learning", number, len(lessons))
+        learned.append(fit_described(encoder, describer, described, lesson.support, lesson.text, config))
+    report("learning", len(lessons), len(lessons))
     return learned, classify_described(learned, described)
 
 
 def _by_steps(
     encoder: MultimodalEncoder,
     view: SceneView,
-    episodes: list[Episode],
-    supports: list[Support],
-    texts: list[TextSide],
+    lessons: list[Lesson],
     wanted: npt.NDArray[np.bool_],
     config: FewshotConfig,
     report: Callable[[str, int, int], None],
@@ -189,12 +196,13 @@ def _by_steps(
     statistics = feature_statistics(encoder, view, config)
     report("features", 1, 1)
     learned = []
-    for number, (episode, support, text) in enumerate(zip(episodes, supports, texts, strict=True)):
-        report("learning", number, len(episodes))
+    for number, lesson in enumerate(lessons):
+        report("learning", number, len(lessons))
         with _one_thread():
-            learned.append(learn(encoder, view, support, text, statistics, config, episode.seed))
-    report("learning", len(episodes), len(episodes))
-    return learned, _classified(learned, episodes, view, wanted, config, report)
+            seed = lesson.episode.seed
+            learned.append(learn(encoder, view, lesson.support, lesson.text, statistics, config, seed))
+    report("learning", len(lessons), len(lessons))
+    return learned, _classified(learned, [lesson.episode for lesson in lessons], view, wanted, config, report)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 from small_runs import STEPS, Pretrain, Run, newest_of, pretrain_command, wait_for_steps
 
 from diffclip_dist.encoder import load_encoder
+from diffclip_dist.engine.faults import FAULTS_FILE
 from diffclip_dist.engine.local_ray import LocalRay
 
 # a checkpoint early on, and steps slow enough for a signal to meet the run between its first checkpoint and its end
@@ -110,6 +111,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(pretrain: Pretrain, undisturbed
     assert run.status == 1
     assert str(file) in run.err
     assert len(run.err.strip().splitlines()) == 1
+    assert not (undisturbed.folder / FAULTS_FILE).exists(), "workers were started anew, to meet the same damage"
 
 
 @pytest.mark.parametrize(
