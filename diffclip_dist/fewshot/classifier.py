@@ -144,7 +144,9 @@ def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
         BandMetric(own["band_mean_SC"], own["band_projection_SCK"], own["band_weight_SC"]),
         own["centre_J"], own["axes_JK"], own["noise"],
     )  # fmt: skip
-    return KernelHead(describer, own["support_QK"], own["answers_QE"], own["offset_E"])
+    head = KernelHead(describer, own["support_QK"], own["answers_QE"], own["offset_E"])
+    head.load_state_dict(weights)  # refuses what is not of a head
+    return head
 
 
 def _modalities(head: Head | KernelHead) -> int:

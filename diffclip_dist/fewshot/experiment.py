@@ -175,11 +175,10 @@ def _in_closed_form(
         read[lesson.support.rows, lesson.support.cols] = True
     described = describe_scene(describer, encoder, view, read, config)
     report("reading", 1, 1)
-    learned = []
-    for number, lesson in enumerate(lessons):
-        report("learning", number, len(lessons))
-        learned.append(fit_described(encoder, describer, described, lesson.support, lesson.text, config))
-    report("learning", len(lessons), len(lessons))
+    learned = [
+        fit_described(encoder, describer, described, lesson.support, lesson.text, config)
+        for lesson in _reported(lessons, report)
+    ]
     return learned, classify_described(learned, described)
 
 
@@ -196,13 +195,19 @@ def _by_steps(
     statistics = feature_statistics(encoder, view, config)
     report("features", 1, 1)
     learned = []
-    for number, lesson in enumerate(lessons):
-        report("learning", number, len(lessons))
+    for lesson in _reported(lessons, report):
         with _one_thread():
             seed = lesson.episode.seed
             learned.append(learn(encoder, view, lesson.support, lesson.text, statistics, config, seed))
-    report("learning", len(lessons), len(lessons))
     return learned, _classified(learned, [lesson.episode for lesson in lessons], view, wanted, config, report)
+
+
+def _reported(lessons: list[Lesson], report: Callable[[str, int, int], None]) -> Iterator[Lesson]:
+    """The lessons one by one, with word of how many are learned."""
+    for number, lesson in enumerate(lessons):
+        report("learning", number, len(lessons))
+        yield lesson
+    report("learning", len(lessons), len(lessons))
 
 
 @contextmanager

@@ -68,11 +68,11 @@ class KernelHead(nn.Module):
         expectation maximisation (Saerens et al. 2002), and trusted the more, the more shots there are.
 
         Args:
-            described_PK: descriptions of the scene's pixels.
+            described_PK: descriptions of the scene's pixels, at least one.
             text_CE: unit class vectors.
         """
-        step = -(-len(described_PK) // MOST_PIXELS)
-        score_PC = self._projected(described_PK[:: max(step, 1)]) @ text_CE.T
+        spread_PK = described_PK[:: -(-len(described_PK) // MOST_PIXELS)]
+        score_PC = self._projected(spread_PK) @ text_CE.T
         likely_PC = torch.softmax(SHARE_SHARPNESS * score_PC, dim=1)
         classes = len(text_CE)
         share_C = torch.full((classes,), 1.0 / classes)

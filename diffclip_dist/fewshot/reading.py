@@ -3,7 +3,7 @@
 Shapes: P pixels, B windows, C bands.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,15 @@ class ReadPixels:
     rows: Positions
     cols: Positions
     features: PixelFeatures
+
+    @classmethod
+    def joined(cls, parts: Sequence["ReadPixels"]) -> "ReadPixels":
+        """The pixels of all parts, in their order."""
+        return cls(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.cols for part in parts]),
+            PixelFeatures.joined([part.features for part in parts]),
+        )
 
 
 def read_view(encoder: MultimodalEncoder, view: View, config: FewshotConfig) -> PixelFeatures:

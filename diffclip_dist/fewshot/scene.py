@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from diffclip_dist.fewshot.config import FewshotConfig
+from diffclip_dist.fewshot.reading import ReadPixels, read_pixels
 from diffclip_dist.fewshot.views import Grid
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.stream.schema import ModalitySchema
@@ -35,8 +36,8 @@ class SceneView:
     present: npt.NDArray[np.bool_]
 
 
-def sampled_pixels(scene: SceneView, config: FewshotConfig) -> npt.NDArray[np.bool_]:
-    """Pixels (row, col) of a limited number of windows, evenly spread over a scene."""
+def read_sample(encoder: MultimodalEncoder, scene: SceneView, config: FewshotConfig) -> ReadPixels:
+    """Features of the pixels of a limited number of windows, evenly spread over a scene."""
     rows, cols = np.nonzero(scene.present)
     centre_rows, centre_cols = scene.grid.centres(rows, cols)
     centres = centre_rows * scene.grid.width + centre_cols
@@ -45,7 +46,7 @@ def sampled_pixels(scene: SceneView, config: FewshotConfig) -> npt.NDArray[np.bo
     sampled = np.zeros_like(scene.present)
     in_kept = np.isin(centres, kept)
     sampled[rows[in_kept], cols[in_kept]] = True
-    return sampled
+    return ReadPixels.joined(list(read_pixels(encoder, scene.windows, scene.grid, sampled, config)))
 
 
 def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: str) -> MultimodalEncoder:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.description import Described, Describer, describe_scene
-from diffclip_dist.fewshot.head import FeatureStatistics, Head, PixelFeatures
+from diffclip_dist.fewshot.head import FeatureStatistics, Head
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
 from diffclip_dist.fewshot.reading import read_pixels, read_view, read_view_in_batches
-from diffclip_dist.fewshot.scene import SceneView, sampled_pixels
+from diffclip_dist.fewshot.scene import SceneView, read_sample
 from diffclip_dist.fewshot.text import TextSide
 from diffclip_dist.fewshot.views import Positions, View, learning_view, plain_view
 from diffclip_dist.model.encoder import MultimodalEncoder
@@ -47,9 +47,7 @@ class Learned:
 
 def feature_statistics(encoder: MultimodalEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:
     """Mean and deviation of the features over pixels of the scene; no label is needed."""
-    sampled = sampled_pixels(scene, config)
-    read = [part.features for part in read_pixels(encoder, scene.windows, scene.grid, sampled, config)]
-    return FeatureStatistics.of(PixelFeatures.joined(read))
+    return FeatureStatistics.of(read_sample(encoder, scene, config).features)
 
 
 def learn(
@@ -155,7 +153,7 @@ def fit_described(
         text_CE = text().clone()
         head = KernelHead.fitted(describer, support_QK, torch.from_numpy(support.targets), text_CE)
         if config.class_shares == "estimated":
-            head = head.with_class_shares(described.values_HWK[described.known_HW], text_CE)
+            head = head.with_class_shares(described.pixels, text_CE)
     return Learned(encoder, head, text_CE)
 
 
@@ -168,11 +166,10 @@ def classify_described(learned: list[Learned], described: Described) -> npt.NDAr
     """
     known_HW = described.known_HW
     found = np.full((len(learned), *known_HW.shape), -1, dtype=np.int64)
-    described_PK = described.values_HWK[known_HW]
     for number, one in enumerate(learned):
         with torch.no_grad():
             classes = [
-                one.head(part_PK, one.text_CE).argmax(dim=1) for part_PK in torch.split(described_PK, PIXEL_BATCH)
+                one.head(part_PK, one.text_CE).argmax(dim=1) for part_PK in torch.split(described.pixels, PIXEL_BATCH)
             ]
         found[number, known_HW.numpy()] = torch.cat(classes).numpy()
     return found

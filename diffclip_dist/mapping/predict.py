@@ -58,7 +58,7 @@ def predict_scene(
     # Strips and their margins are whole strides, so that every strip has the scene's own grid of windows
     margin = -(-(max(window // 2, 1) + stride // 2 + smoothing_reach(config)) // stride) * stride
     bands = sum(modality.bands for modality in record.modalities if modality.name in used)
-    row_bytes = 4 * record.width * (bands + AXES * (3 if smoothing_reach(config) else 0))
+    row_bytes = 4 * record.width * (bands + AXES * (3 if config.head == "kernel" else 0))
     strip_rows = max((strip_bytes // row_bytes - 2 * margin) // stride, 1) * stride
     last = record.height if rows is None else min(rows, record.height)
     for start in range(0, last, strip_rows):

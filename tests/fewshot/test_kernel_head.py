@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from safetensors.torch import load_file, save_file
 from small_study import command
 
 from diffclip_dist.encoder import load_encoder
@@ -75,6 +76,16 @@ def test_a_map_of_the_kept_classifier_is_the_studys_own_map(archive: Archive, en
         assert np.array_equal(mapped, theirs.read(1))
     in_strips = predict_scene(load_classifier(study / "model-2shot"), archive, "town", strip_bytes=1)
     assert np.array_equal(in_strips, mapped)
+
+
+def test_a_kernel_classifier_with_a_foreign_tensor_is_refused(archive: Archive, encoder: Path, tmp_path: Path) -> None:
+    scene = ("--archive", archive.location, "--scene", "town")
+    ended = command("fewshot.py", *scene, "--encoder", encoder, "--shots", 1, "--seeds", 1, "--out", tmp_path / "study")
+    assert ended.status == 0, ended.errors
+    weights = tmp_path / "study" / "model-1shot" / "model.safetensors"
+    save_file({**load_file(weights), "foreign": torch.zeros(1)}, weights)
+    with pytest.raises(BadInput, match=r"(?s)model\.safetensors: not a classifier's weights: .*foreign"):
+        load_classifier(weights.parent)
 
 
 def test_smoothing_takes_noise_off_and_leaves_edges(archive: Archive, encoder: Path) -> None:
