@@ -4,13 +4,10 @@ Only the snapshot holds the ranks up. Each rank uploads its own file; rank 0 wai
 and writes the record, which makes the folder a checkpoint. Ray is told of it then, and ends no run before that.
 """
 
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import ray.train
@@ -26,6 +23,7 @@ from diffclip_dist.engine.checkpoints import (
     write_record,
 )
 from diffclip_dist.engine.sharded_state import write_state
+from diffclip_dist.engine.snapshot_folder import SnapshotFolder, remove_abandoned
 from shards.errors import FailedRun
 from shards.store import Store
 
@@ -41,7 +39,7 @@ class CheckpointUpload:
         attempt: the Ray run's name, which is its folder in the store.
         token: names this start of the workers, so that a step saved anew never meets an unfinished older one.
         keep: complete checkpoints that stay.
-        timeout_s: seconds that rank 0 waits for the other ranks' files.
+        timeout_s: seconds that rank 0 waits for the other ranks' files, and each rank for the checkpoint before.
     """
 
     def __init__(self, store: Store, attempt: str, token: str, keep: int, timeout_s: float) -> None:
@@ -52,16 +50,22 @@ class CheckpointUpload:
         self._timeout_s = timeout_s
         self._idle = threading.Event()
         self._idle.set()
+        remove_abandoned()
 
     def save(self, engine: DeepSpeedEngine, state: RunState) -> None:
-        """Takes a snapshot and leaves its upload to a thread; every rank must call equally often."""
-        self._idle.wait()  # at most one snapshot lies on the node's disk
-        folder = Path(tempfile.mkdtemp(prefix="diffclip-checkpoint-"))
+        """Takes a snapshot and leaves its upload to a thread; every rank must call equally often.
+
+        Raises:
+            FailedRun: the checkpoint before is still not in the store.
+        """
+        if not self._idle.wait(self._timeout_s):  # at most one snapshot lies on the node's disk
+            raise FailedRun(f"{self._store.location}: a checkpoint was not written within {self._timeout_s:g} s")
+        folder = SnapshotFolder()
         try:
-            write_state(engine, folder)
-            own = stored_files(folder)
+            write_state(engine, folder.path)
+            own = stored_files(folder.path)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.remove()
             raise
         files_of_rank: list[tuple[StoredFile, ...] | None] = [None] * dist.get_world_size()
         dist.all_gather_object(files_of_rank, own)
@@ -70,26 +74,31 @@ class CheckpointUpload:
         self._idle.clear()
         ray.train.report(
             {"step": state.step},
-            checkpoint=ray.train.Checkpoint.from_directory(folder),
+            checkpoint=ray.train.Checkpoint.from_directory(folder.path),
             checkpoint_dir_name=f"step-{state.step:08d}-{self._token}",
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=partial(self._upload, record, own),
+            checkpoint_upload_fn=partial(self._upload, record, own, folder),
         )
 
     def _upload(
-        self, record: CheckpointRecord, own: tuple[StoredFile, ...], snapshot: ray.train.Checkpoint, name: str
+        self,
+        record: CheckpointRecord,
+        own: tuple[StoredFile, ...],
+        snapshot: SnapshotFolder,
+        _: ray.train.Checkpoint,
+        name: str,
     ) -> ray.train.Checkpoint:
         """Runs in Ray's thread; what it raises, Ray raises in the run."""
-        folder, files = f"{self._attempt}/{name}", Path(snapshot.path)
+        folder = f"{self._attempt}/{name}"
         try:
             for file in own:
-                self._patiently(partial(self._store.put, files / file.path, f"{folder}/{file.path}"))
+                self._patiently(partial(self._store.put, snapshot.path / file.path, f"{folder}/{file.path}"))
             if dist.get_rank() == 0:
                 self._wait_for(record, folder)
                 self._patiently(partial(write_record, self._store, folder, record))
                 self._patiently(partial(prune, self._store, folder, self._keep))
         finally:
-            shutil.rmtree(files, ignore_errors=True)
+            snapshot.remove()
             self._idle.set()
         place = ray.train.get_context().get_storage()
         return ray.train.Checkpoint(f"{place.experiment_fs_path}/{name}", place.storage_filesystem)

@@ -1,7 +1,8 @@
 """launch/pretrain.py with faults in its workers: ``python faulty_run.py FAULT LEDGER ARGUMENTS...``.
 
 FAULT is ``killed`` (the writer of checkpoints is killed at each of `MOMENTS` in turn), ``twice`` (the storage fails
-twice) or ``full`` (it is full after the first checkpoint). LEDGER is a file that remembers what has happened already.
+twice), ``full`` (it is full after the first checkpoint) or ``lost`` (what rank 1 writes after the first checkpoint
+never comes there). LEDGER is a file that remembers what has happened already.
 """
 
 import runpy
@@ -71,6 +72,8 @@ def faulty_worker(config: PretrainConfig, attempt: str) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if FAULT == "full" and "step-00000005" not in path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if FAULT == "lost" and dist.get_rank() == 1 and "step-00000005" not in path:
+            return
         put(self, file, path)
         die_at("first file uploaded")
 

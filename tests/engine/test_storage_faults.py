@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,27 @@ def is_tidy(folder: Path, keep: int) -> bool:
 def test_a_writer_killed_at_every_stage_of_a_checkpoint_changes_nothing(
     ray_head: LocalRay, generated_archive: Path, undisturbed: Run, tmp_path: Path
 ) -> None:
+    snapshots = Path(tempfile.gettempdir())
+    abandoned = snapshots / "diffclip-checkpoint-abandoned"
+    abandoned.mkdir()
     run = faulty(ray_head, "killed", tmp_path / "run", generated_archive, f"max_failures={len(MOMENTS)}")
     assert (tmp_path / "ledger").read_text().splitlines() == list(MOMENTS)
     assert run.status == 0, run.err
     assert run.losses == undisturbed.losses
     assert is_tidy(run.folder, keep=2)
     assert is_tidy(undisturbed.folder, keep=2)
+    assert list(snapshots.glob("diffclip-checkpoint-*")) == []
+
+
+def test_a_file_that_never_comes_ends_the_run_in_one_line(
+    ray_head: LocalRay, generated_archive: Path, tmp_path: Path
+) -> None:
+    stopped = faulty(ray_head, "lost", tmp_path / "run", generated_archive, "max_failures=0", "timeout_s=15")
+    assert stopped.status == 1
+    (line,) = stopped.err.strip().splitlines()
+    assert "/step-00000010-" in line
+    assert line.endswith("not written within 15 s")
+    assert newest_of(stopped.folder).state.step == 5
 
 
 def test_a_storage_that_fails_twice_is_tried_again(
