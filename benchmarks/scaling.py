@@ -36,8 +36,6 @@ from shards.archive import Archive
 from shards.commandline import EXIT_DONE, run_command
 from shards.errors import BadInput
 
-# large enough that the small parameters, which ZeRO 3 leaves whole on every worker, weigh little
-HELD_MODEL: Final = ModelConfig(window=3, width=512, mlp_ratio=4.0)
 _MIB: Final = 2**20
 
 
@@ -48,6 +46,8 @@ class Effort:
     Attributes:
         timed: ZeRO stages that are timed on 1 and 2 workers.
         held: number of workers to the ZeRO stages whose memory is counted on as many.
+        held_width: of the model whose memory is counted: the larger, the less weigh the small parameters, which ZeRO 3
+            leaves whole on every worker.
         windows: of a worker in a step.
         steps: that are timed for each stage.
         tile_size: side of the generated scene's tiles in pixels.
@@ -55,13 +55,14 @@ class Effort:
 
     timed: tuple[ZeroStage, ...]
     held: tuple[tuple[int, tuple[ZeroStage, ...]], ...]
+    held_width: int
     windows: int
     steps: int
     tile_size: int
 
 
-QUICK: Final = Effort((1,), ((1, ()), (2, (3,))), windows=4, steps=3, tile_size=8)
-FULL: Final = Effort((0, 1, 2, 3), tuple((workers, (0, 1, 2, 3)) for workers in (1, 2, 4)), 32, 9, 32)
+QUICK: Final = Effort((1,), ((1, ()), (2, (3,))), held_width=256, windows=4, steps=2, tile_size=8)
+FULL: Final = Effort((0, 1, 2, 3), tuple((workers, (0, 1, 2, 3)) for workers in (1, 2, 4)), 512, 32, 9, 32)
 
 
 def main() -> int:
@@ -140,7 +141,8 @@ def probe_plan(
             stream=StreamConfig(lanes=workers, pool_tiles=1), model=model,
         )  # fmt: skip
 
-    return ProbePlan(run(effort.windows, PUBLISHED), run(2, HELD_MODEL), timed, held, effort.steps, threads=1)
+    holding = ModelConfig(window=3, width=effort.held_width, mlp_ratio=4.0)
+    return ProbePlan(run(effort.windows, PUBLISHED), run(2, holding), timed, held, effort.steps, threads=1)
 
 
 def scaling_rows(probes: Sequence[Probe], sample: Sample, windows: int) -> list[dict[str, Value]]:
