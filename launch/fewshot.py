@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--preset", choices=tuple(FEWSHOT_PRESETS), default="default",
         help="default: what measures best here; published: the paper's second stage, for the encoder that "
-        "pretrain.py --set preset=published leaves; slow. The four options below change either (default)",
+        "pretrain.py --set preset=published leaves; slow. The five options below change either (default)",
     )  # fmt: skip
     parser.add_argument(
         "--readout",
@@ -87,6 +87,10 @@ def parse_arguments() -> argparse.Namespace:
         "--class-shares", choices=get_args(ClassShares),
         help="with --head kernel: estimated from the scene's unlabelled pixels, for OA; or equal, for AA",
     )  # fmt: skip
+    parser.add_argument(
+        "--spreading", action=argparse.BooleanOptionalAction,
+        help="with --head kernel: spread its scores over a graph of the scene's unlabelled pixels; slower to map with",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/fewshot"), metavar="DIR", help="(runs/fewshot)")
     parser.add_argument("--quick", action="store_true", help="a little of everything in under 60 s; no measurement")
     return parser.parse_args()
@@ -102,7 +106,9 @@ def parse_shots(text: str) -> tuple[int, ...]:
 
 def fewshot_config(arguments: argparse.Namespace) -> FewshotConfig:
     """The preset, with what else was given."""
-    changes = {name: getattr(arguments, name) for name in ("readout", "head", "tune_encoder", "class_shares")}
+    changes = {
+        name: getattr(arguments, name) for name in ("readout", "head", "tune_encoder", "class_shares", "spreading")
+    }
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(FEWSHOT_PRESETS[arguments.preset], **given)
 

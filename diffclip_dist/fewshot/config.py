@@ -34,6 +34,8 @@ class FewshotConfig:
         smoothing: rounds, 0 or more, in which ``kernel`` averages a pixel's description over neighbours like it.
         class_shares: whether ``kernel`` takes classes for equally frequent, or estimates their shares from the scene's
             unlabelled pixels: better for OA where they differ, and somewhat worse for AA.
+        spreading: whether ``kernel`` spreads its scores over a graph of the scene's unlabelled pixels: somewhat better,
+            and slower to map with, by a kernel of a thousand pixels in place of the few labelled ones.
         statistics_windows: windows, evenly spread over the scene, that features are standardised by, at least 1.
         window_batch: windows the encoder takes at once, at least 1.
     """
@@ -50,6 +52,7 @@ class FewshotConfig:
     encoder_learning_rate: float = 1e-4
     smoothing: int = 3
     class_shares: ClassShares = "estimated"
+    spreading: bool = False
     statistics_windows: int = 384
     window_batch: int = 256
 

@@ -54,11 +54,34 @@ class KernelHead(nn.Module):
         count_C = member_QC.sum(dim=0)
         classes = int((count_C > 0).sum())
         ridge_Q = RIDGE * count_C[targets_Q] * classes / len(targets_Q)
-        kernel_QQ = _kernel(support_QK, support_QK).double()
-        answers_QC = torch.linalg.solve(kernel_QQ + torch.diag(ridge_Q), member_QC)
-        from_text_EC = torch.linalg.pinv(text_CE.double())
         # a class without shots is farther than any other
-        offset_E = from_text_EC @ -(count_C == 0).double()
+        level_C = -(count_C == 0).double()
+        return cls.through(describer, support_QK, member_QC + level_C, ridge_Q, level_C, text_CE)
+
+    @classmethod
+    def through(
+        cls,
+        describer: Describer,
+        support_QK: Tensor,
+        score_QC: Tensor,
+        ridge_Q: Tensor,
+        level_C: Tensor,
+        text_CE: Tensor,
+    ) -> "KernelHead":
+        """The head that gives pixels the scores asked for, as nearly as each one's ridge allows.
+
+        Args:
+            describer: what the descriptions come from.
+            support_QK: descriptions of the pixels.
+            score_QC: float64, what is asked for.
+            ridge_Q: float64, how little each is trusted.
+            level_C: float64, the scores far from all of them.
+            text_CE: unit class vectors.
+        """
+        kernel_QQ = _kernel(support_QK, support_QK).double()
+        answers_QC = torch.linalg.solve(kernel_QQ + torch.diag(ridge_Q), score_QC - level_C)
+        from_text_EC = torch.linalg.pinv(text_CE.double())
+        offset_E = from_text_EC @ level_C
         return cls(describer, support_QK, (answers_QC @ from_text_EC.T).float(), offset_E.float())
 
     def with_class_shares(self, described_PK: Tensor, text_CE: Tensor) -> "KernelHead":
@@ -72,7 +95,7 @@ class KernelHead(nn.Module):
             text_CE: unit class vectors.
         """
         spread_PK = described_PK[:: -(-len(described_PK) // MOST_PIXELS)]
-        score_PC = self._projected(spread_PK) @ text_CE.T
+        score_PC = self.scores(spread_PK, text_CE)
         likely_PC = torch.softmax(SHARE_SHARPNESS * score_PC, dim=1)
         classes = len(text_CE)
         share_C = torch.full((classes,), 1.0 / classes)
@@ -89,6 +112,11 @@ class KernelHead(nn.Module):
         """Cosines (P, C) of pixels and unit class vectors."""
         cosines_PC: Tensor = normalize(self._projected(described_PK), dim=-1) @ text_CE.T
         return cosines_PC
+
+    def scores(self, described_PK: Tensor, text_CE: Tensor) -> Tensor:
+        """What each class scores (P, C): about 1 for a pixel's own, about 0 for others."""
+        scores_PC: Tensor = self._projected(described_PK) @ text_CE.T
+        return scores_PC
 
     def _projected(self, described_PK: Tensor) -> Tensor:
         return _kernel(described_PK, self.support_QK) @ self.answers_QE + self.offset_E

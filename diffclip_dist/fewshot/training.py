@@ -19,6 +19,7 @@ from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
 from diffclip_dist.fewshot.reading import read_pixels, read_view, read_view_in_batches
 from diffclip_dist.fewshot.scene import SceneView, read_sample
+from diffclip_dist.fewshot.spreading import spread_scores
 from diffclip_dist.fewshot.text import TextSide
 from diffclip_dist.fewshot.views import Positions, View, learning_view, plain_view
 from diffclip_dist.model.encoder import MultimodalEncoder
@@ -146,7 +147,7 @@ def fit_described(
         described: the scene's pixels, the support among them.
         support: at least one pixel.
         text: the class texts; learns nothing.
-        config: whether class shares are estimated.
+        config: whether class shares are estimated, and scores spread.
     """
     support_QK = described.values_HWK[support.rows, support.cols]
     with torch.no_grad():
@@ -154,6 +155,8 @@ def fit_described(
         head = KernelHead.fitted(describer, support_QK, torch.from_numpy(support.targets), text_CE)
         if config.class_shares == "estimated":
             head = head.with_class_shares(described.pixels, text_CE)
+        if config.spreading:
+            head = spread_scores(head, described, support.rows, support.cols, text_CE)
     return Learned(encoder, head, text_CE)
 
 

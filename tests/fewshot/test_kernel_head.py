@@ -14,11 +14,12 @@ from diffclip_dist.encoder import load_encoder
 from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric, read_bands
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.description import Describer, describe_scene
+from diffclip_dist.fewshot.description import Described, Describer, describe_scene
 from diffclip_dist.fewshot.experiment import Task, run_task
 from diffclip_dist.fewshot.head import FeatureStatistics
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
+from diffclip_dist.fewshot.spreading import spread_scores
 from diffclip_dist.mapping.predict import predict_scene
 from shards.archive import Archive
 from shards.errors import BadInput
@@ -63,10 +64,13 @@ def test_components_come_with_most_signal_first(archive: Archive, encoder: Path)
     assert (signal_K / noise_K)[0] > (signal_K / noise_K)[-1]
 
 
-def test_a_map_of_the_kept_classifier_is_the_studys_own_map(archive: Archive, encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spreading", ["--no-spreading", "--spreading"])
+def test_a_map_of_the_kept_classifier_is_the_studys_own_map(
+    archive: Archive, encoder: Path, tmp_path: Path, spreading: str
+) -> None:
     study, out = tmp_path / "study", tmp_path / "town.tif"
     scene = ("--archive", archive.location, "--scene", "town")
-    asked = ("--encoder", encoder, "--shots", 2, "--seeds", 1, "--head", "kernel", "--out", study)
+    asked = ("--encoder", encoder, "--shots", 2, "--seeds", 1, "--head", "kernel", spreading, "--out", study)
     ended = command("fewshot.py", *scene, *asked)
     assert ended.status == 0, ended.errors
     ended = command("predict.py", *scene, "--model", study / "model-2shot", "--out", out)
@@ -117,6 +121,40 @@ def test_class_shares_are_found_without_labels() -> None:
     truth = torch.arange(1000) >= 950
     right = [int((head(scene_PK, text_CE).argmax(dim=1) == truth).sum()) for head in (equal, estimated)]
     assert right[1] > right[0]
+
+
+def test_scores_follow_what_is_connected() -> None:
+    # two covers side by side, whose labelled pixels are such that halfway between them lies within the first cover
+    random = torch.Generator().manual_seed(0)
+    covers = [0.5 * torch.randn(20, 20, 2, generator=random) + torch.tensor([place, 0.0]) for place in (0.0, 3.0)]
+    values_HWK = torch.cat(covers, dim=1)
+    values_HWK[0, 0], values_HWK[19, 39] = torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 0.0])
+    described = Described(values_HWK, torch.ones(20, 40, dtype=torch.bool))
+    rows, cols = np.array([0, 19]), np.array([0, 39])
+    nothing = torch.zeros(1, 1)
+    describer = Describer(FeatureStatistics(nothing, nothing), BandMetric(*[nothing] * 3), *[nothing] * 3)
+    text_CE = torch.eye(3, 4)  # the third class has no shots
+    head = KernelHead.fitted(describer, values_HWK[rows, cols], torch.tensor([0, 1]), text_CE)
+    spread = spread_scores(head, described, rows, cols, text_CE)
+    truth_HW = (torch.arange(40) >= 20).expand(20, 40)
+    found = [one(described.pixels, text_CE).argmax(dim=1).view(20, 40) for one in (head, spread)]
+    right = [int((classes_HW == truth_HW).sum()) for classes_HW in found]
+    assert right[1] > right[0]
+    assert not any((classes_HW == 2).any() for classes_HW in found)
+    far_PK = torch.full((1, 2), 100.0)
+    assert spread.scores(far_PK, text_CE).argmin() == 2
+
+
+def test_a_scene_of_labelled_pixels_alone_spreads_nothing() -> None:
+    values_HWK = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
+    described = Described(values_HWK, torch.ones(1, 2, dtype=torch.bool))
+    rows, cols = np.array([0, 0]), np.array([0, 1])
+    nothing = torch.zeros(1, 1)
+    describer = Describer(FeatureStatistics(nothing, nothing), BandMetric(*[nothing] * 3), *[nothing] * 3)
+    text_CE = torch.eye(2, 4)
+    head = KernelHead.fitted(describer, values_HWK[rows, cols], torch.tensor([0, 1]), text_CE)
+    spread = spread_scores(head, described, rows, cols, text_CE)
+    torch.testing.assert_close(spread(described.pixels, text_CE), head(described.pixels, text_CE), rtol=0.02, atol=0.02)
 
 
 def test_blocks_keep_the_pixels_that_smoothing_looks_at_apart(archive: Archive, encoder: Path) -> None:
