@@ -25,7 +25,7 @@ from diffclip_dist.config import PretrainConfig, StreamConfig
 from diffclip_dist.encoder import load_encoder, new_encoder
 from diffclip_dist.engine.alone import pretrain_alone
 from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.experiment import Task, run_task
+from diffclip_dist.fewshot.experiment import Task, pixels_to_read, run_task
 from diffclip_dist.fewshot.metrics import Scores, score
 from diffclip_dist.fewshot.protocol import Reference, draw_episode
 from diffclip_dist.fewshot.reading import read_pixels
@@ -37,6 +37,7 @@ from diffclip_dist.stream.windows import standardise
 from shards.archive import Archive, Scene
 
 Table = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 Part = Literal["classical", "cosine", "kernel", "frozen", "single"]
 HEADS: Final[tuple[Part, ...]] = ("cosine", "kernel")
 
@@ -56,6 +57,7 @@ class Job:
         steps: of pretraining; 0 for random weights.
         fewshot: read-out and training of the heads.
         pixel_share: share of the unlabelled pixels that pretraining draws from.
+        windows: that are read for the test at most, evenly spread over the labelled pixels; None for all.
     """
 
     label: str
@@ -67,6 +69,7 @@ class Job:
     steps: int = 0
     fewshot: FewshotConfig = field(default_factory=FewshotConfig)
     pixel_share: float = 1.0
+    windows: int | None = None
 
     def key(self, fingerprint: str) -> str:
         """Names the job's file."""
@@ -115,24 +118,34 @@ def _measurement(row: str, scene: str, shots: int, scores: list[Scores]) -> Meas
     return Measurement(row, scene, shots, oa, aa, kappa)
 
 
-def _on_tables(job: Job, scene: Scene, makers: dict[str, Callable[[], Any]], table: Table) -> list[Measurement]:
-    """Classifiers of scikit-learn on one vector a pixel (row, col, feature), on the draws that ours learn from."""
+def _reference(scene: Scene) -> Reference:
+    """Labels of the pixels that have data."""
     assert scene.labels is not None
-    present = np.any(list(scene.valid.values()), axis=0)
-    reference = Reference(np.where(present, scene.labels, 0), scene.record.classes)
+    return Reference(np.where(np.any(list(scene.valid.values()), axis=0), scene.labels, 0), scene.record.classes)
+
+
+def _on_tables(
+    job: Job, scene: Scene, makers: dict[str, Callable[[], Any]], table: Table, tested: Mask
+) -> list[Measurement]:
+    """Classifiers of scikit-learn on one vector a pixel (row, col, feature), on the draws that ours learn from."""
+    reference = _reference(scene)
     found = []
     for row, maker in makers.items():
         for shots in job.shots:
             scores = []
             for seed in range(job.seeds):
                 episode = draw_episode(reference, shots, seed, "random", 1)
-                support, query = episode.support, episode.query
+                support = episode.support
+                asked = tested[episode.query.rows, episode.query.cols]
+                rows, cols, class_ids = (
+                    values[asked] for values in (episode.query.rows, episode.query.cols, episode.query.class_ids)
+                )
                 if "LDA" in row and len(support) <= len(reference.classes()):
                     continue  # no scatter within a class to learn from
                 model = maker().fit(table[support.rows, support.cols], support.class_ids)
-                said = model.predict(table[query.rows, query.cols])
+                said = model.predict(table[rows, cols])
                 ids = np.asarray(reference.classes())
-                true, predicted = np.searchsorted(ids, query.class_ids), np.searchsorted(ids, said)
+                true, predicted = np.searchsorted(ids, class_ids), np.searchsorted(ids, said)
                 scores.append(score(true, predicted, len(ids)))
             if scores:
                 found.append(_measurement(row, job.scene, shots, scores))
@@ -149,7 +162,7 @@ def _classical(job: Job, scene: Scene) -> list[Measurement]:
             f"random forest, {said}": lambda: RandomForestClassifier(200, random_state=0),
             f"LDA, {said}": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
         }
-        found += _on_tables(job, scene, makers, table)
+        found += _on_tables(job, scene, makers, table, np.ones(table.shape[:2], np.bool_))
     return found
 
 
@@ -168,7 +181,7 @@ def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measur
             f"{job.label}, linear probe": lambda: LogisticRegression(max_iter=500, tol=1e-3),
             f"{job.label}, SVM on features": lambda: SVC(C=100.0),
         }
-        found += _on_tables(job, scene, makers, _features(job, scene, encoder))
+        found += _on_tables(job, scene, makers, *_features(job, scene, encoder))
     for one in scene.record.modalities if "single" in job.parts else ():
         alone = replace(scene, record=replace(scene.record, modalities=(one,)))
         found += _head(job, alone, whole, kernel, f"{job.label}, kernel head, {one.name} alone")
@@ -177,23 +190,29 @@ def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measur
 
 def _head(job: Job, scene: Scene, whole: MultimodalEncoder, config: FewshotConfig, row: str) -> list[Measurement]:
     encoder = encoder_for_scene(whole, scene.record, row)
-    outcome = run_task(scene, encoder, Task(job.shots, job.seeds, "random", "scratch"), config)
+    outcome = run_task(scene, encoder, Task(job.shots, job.seeds, "random", "scratch"), config, job.windows)
     return [_measurement(row, job.scene, shots, [run.scores for run in outcome.of_shots(shots)]) for shots in job.shots]
 
 
-def _features(job: Job, scene: Scene, encoder: MultimodalEncoder) -> Table:
-    """Standardised features (row, col, feature) of every pixel with data."""
+def _features(job: Job, scene: Scene, encoder: MultimodalEncoder) -> tuple[Table, Mask]:
+    """Standardised features (row, col, feature) of the pixels learned from and tested, and which are tested."""
     view = view_scene(scene, scene.record.modalities, encoder, job.fewshot)
+    reference = _reference(scene)
+    tested = pixels_to_read(view, reference, job.windows)
+    read = tested.copy()
+    for seed in range(job.seeds):  # fewer shots are among the most
+        support = draw_episode(reference, max(job.shots), seed, "random", 1).support
+        read[support.rows, support.cols] = True
     table: Table | None = None
-    for part in read_pixels(encoder, view.windows, view.grid, view.present, job.fewshot):
+    for part in read_pixels(encoder, view.windows, view.grid, read & view.present, job.fewshot):
         values = (part.features.values_PMF * part.features.present_PM[..., None]).flatten(1).numpy()
         if table is None:
             table = np.zeros((*view.present.shape, values.shape[1]), np.float32)
         table[part.rows, part.cols] = values
     assert table is not None
-    known = table[view.present]
+    known = table[read & view.present]
     standard: Table = (table - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-4)
-    return standard
+    return standard, tested
 
 
 def _pretrained(job: Job, archive: Archive, folder: Path) -> MultimodalEncoder:

@@ -139,7 +139,7 @@ def run_task(
         )
         for episode in episodes
     ]
-    wanted = _wanted(view, seen, limit)
+    wanted = pixels_to_read(view, seen, limit)
     teach = _in_closed_form if config.head == "kernel" else _by_steps
     learned, found = teach(encoder, view, lessons, wanted, config, report)
     runs: list[Run] = []
@@ -231,8 +231,14 @@ def _only_present(reference: Reference, view: SceneView) -> Reference:
     )
 
 
-def _wanted(view: SceneView, reference: Reference, limit: int | None) -> npt.NDArray[np.bool_]:
-    """The pixels to read: all, or those of a limited number of windows that hold labelled pixels."""
+def pixels_to_read(view: SceneView, reference: Reference, limit: int | None) -> npt.NDArray[np.bool_]:
+    """The pixels (row, col) that tests and maps look at: all, or those of evenly spread windows with labelled pixels.
+
+    Args:
+        view: of the scene.
+        reference: its labels.
+        limit: windows at most; None for all.
+    """
     if limit is None:
         return view.present
     labelled = reference.labels > 0
