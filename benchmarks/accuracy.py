@@ -35,7 +35,7 @@ REAL: Final = ("enmap_potsdam", "s2_dem")
 DEFAULT: Final = ModelConfig()
 ABLATED_SCENE: Final = "synthetic-hard"
 # Steps are what two cores can take in the time: a published window costs some ten times one of the default
-STEPS, PUBLISHED_STEPS, ABLATION_STEPS = 400, 40, 100
+STEPS, PUBLISHED_STEPS, ABLATION_STEPS = 200, 40, 100
 PUBLISHED_WINDOWS: Final = 4_000  # it reads a window a pixel
 WORKERS: Final = 2
 TARGETS: Final[tuple[Target, ...]] = ("eps", "v")
@@ -133,7 +133,7 @@ def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
     changed |= {f"masked weight {weight}": replace(DEFAULT, masked_weight=weight) for weight in (0.1, 10.0)}
     changed |= {f"target {target}": replace(DEFAULT, diffusion=DiffusionConfig(target=target)) for target in TARGETS}
     changed |= {
-        f"t up to {last}": replace(DEFAULT, diffusion=DiffusionConfig(highest_timestep=last)) for last in (99, 499)
+        f"t up to {last}": replace(DEFAULT, diffusion=DiffusionConfig(highest_timestep=last)) for last in (99, 499, 999)
     }
     changed |= {"min-SNR": replace(DEFAULT, diffusion=DiffusionConfig(weighting="min_snr"))}
     changed |= {"joint": replace(DEFAULT, fusion="joint")}

@@ -13,10 +13,9 @@ from diffclip_dist.config import PretrainConfig
 from diffclip_dist.engine.collectives import Kind, traffic_of_step
 from diffclip_dist.engine.cost_model import Cluster, Link, WorkerStep, step_seconds, weak_efficiency
 from diffclip_dist.engine.memory import activation_bytes, state_bytes
-from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
-from diffclip_dist.model.presets import PRESETS
+from diffclip_dist.model.presets import PRESETS, preset_model
 from diffclip_dist.stream.schema import ModalitySchema
 
 mpl.use("Agg")
@@ -77,8 +76,8 @@ def project(
 ) -> list[dict[str, Value]]:
     """A row for each preset, ZeRO stage and number of GPUs."""
     rows: list[dict[str, Value]] = []
-    for preset, settings in PRESETS.items():
-        config = PretrainConfig(model=ModelConfig(**settings), precision="bfloat16")
+    for preset in PRESETS:
+        config = PretrainConfig(model=preset_model(preset), precision="bfloat16")
         with torch.device("meta"):
             model = MaskDiffusion(config.model, schemas)
         tensors = [parameter.numel() for parameter in model.parameters()]

@@ -242,12 +242,12 @@ def resolve_config(file: Path | None, options: Mapping[str, object], settings: S
         tree = _read_yaml(file)
         if "preset" in tree:
             name = tree.pop("preset")
-            tree["model"] = {**_preset(name, str(file)), **_section(tree, "model", str(file))}
+            tree["model"] = _over(_preset(name, str(file)), _section(tree, "model", str(file)))
     tree.update(options)
     given = [_parse_setting(setting) for setting in settings]
     for key, name in given:
         if key == "preset":
-            tree["model"] = {**_section(tree, "model", str(file)), **_preset(name, "--set")}
+            tree["model"] = _over(_section(tree, "model", str(file)), _preset(name, "--set"))
     for key, value in given:
         if key != "preset":
             _apply_setting(tree, key, value)
@@ -279,6 +279,16 @@ def _preset(name: object, source: str) -> Mapping[str, object]:
     if not isinstance(name, str) or name not in PRESETS:
         raise BadInput(f"{source}: preset: expected one of {', '.join(PRESETS)}, found {name}")
     return PRESETS[name]
+
+
+def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings laid over others, section by section."""
+    laid = {**under, **over}
+    for name, value in laid.items():
+        if isinstance(value, Mapping):
+            below = under.get(name)
+            laid[name] = _over(below if isinstance(below, Mapping) else {}, value)
+    return laid
 
 
 def _section(tree: Mapping[str, Any], name: str, source: str) -> Mapping[str, object]:

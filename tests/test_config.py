@@ -1,5 +1,6 @@
 """How a run's settings come together from presets, a file, options and ``key=value`` settings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from diffclip_dist.config import resolve_config, same_run
 from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
-from diffclip_dist.model.presets import PRESETS
+from diffclip_dist.model.presets import PRESETS, PUBLISHED
 from diffclip_dist.stream.schema import ModalitySchema
 from shards.errors import BadInput
 
@@ -48,6 +49,16 @@ def test_a_file_may_name_a_preset_and_a_setting_another(tmp_path: Path) -> None:
     other = resolve_config(file, {}, ["preset=large"])
     assert other.model == ModelConfig(**PRESETS["large"], window=7)
     assert other.steps == 5
+
+
+def test_a_preset_keeps_what_a_file_leaves_of_its_sections(tmp_path: Path) -> None:
+    assert resolve_config(None, {}, []).model.diffusion.last_drawn < PUBLISHED.diffusion.last_drawn == 999
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"preset": "published", "model": {"diffusion": {"target": "eps"}}}))
+    expected = replace(PUBLISHED.diffusion, target="eps")
+    assert resolve_config(file, {}, []).model == replace(PUBLISHED, diffusion=expected)
+    assert resolve_config(None, {}, ["model.diffusion.target=eps", "preset=published"]).model.diffusion == expected
+    assert resolve_config(None, {}, ["preset=published"]).model == PUBLISHED
 
 
 def test_a_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:

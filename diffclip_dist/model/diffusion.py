@@ -23,7 +23,7 @@ _LARGEST_BETA: Final = 0.999
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The noise schedule, and the prediction. The start values are the published ones.
+    """The noise schedule, and the prediction. The start values are the published ones but for the greatest timestep.
 
     Attributes:
         timesteps: T, at least 1.
@@ -32,7 +32,8 @@ class DiffusionConfig:
         beta_start: variance added at the first timestep, in (0, 1); of the linear schedule.
         beta_end: variance added at the last timestep; of the linear schedule.
         lowest_timestep: least t that pretraining draws, 0 or more.
-        highest_timestep: greatest t that pretraining draws; ``None`` is T - 1.
+        highest_timestep: greatest t that pretraining draws; ``None`` is T - 1 (published). Of what is noisier little
+            can be told, and an encoder that saw none of it serves few-shot classification better.
         target: what the decoders predict at visible tokens: the clean values ``x0``, the noise ``eps``, or ``v``
             (Salimans and Ho 2022). At masked tokens it is always ``x0``: their noise never reaches the model.
         weighting: of a token's loss by its timestep: ``constant``, or ``min_snr`` (Hang et al. 2023).
@@ -44,7 +45,7 @@ class DiffusionConfig:
     beta_start: float = 1e-4
     beta_end: float = 0.02
     lowest_timestep: int = 0
-    highest_timestep: int | None = None
+    highest_timestep: int | None = 299
     target: Target = "x0"
     weighting: Weighting = "constant"
     snr_cap: float = 5.0

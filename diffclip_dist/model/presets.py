@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.diffusion import DiffusionConfig
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -17,6 +18,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "published": {
             "window": 11, "width": 128, "depth": 4, "heads": 8, "mlp_ratio": 2.0, "decoder_width": None,
             "decoder_depth": 3, "mask_ratio": 0.7, "visible_weight": 1.0, "masked_weight": 0.1,
+            "diffusion": {"highest_timestep": None},
         },
         # about 86 M parameters in the encoder
         "base": {
@@ -33,4 +35,11 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     }
 )  # fmt: skip
 
-PUBLISHED: Final = ModelConfig(**PRESETS["published"])
+
+def preset_model(name: str) -> ModelConfig:
+    """The model of a name in `PRESETS`."""
+    settings = dict(PRESETS[name])
+    return ModelConfig(**{**settings, "diffusion": DiffusionConfig(**settings.get("diffusion", {}))})
+
+
+PUBLISHED: Final = preset_model("published")
