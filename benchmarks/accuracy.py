@@ -1,8 +1,9 @@
 """How right the maps are: classical classifiers, ours with random weights, as published and as it measures best.
 
 Every classifier learns from the same nested draws and is tested on every other labelled pixel. Nothing is chosen by
-a test label: the head was chosen on the two generated scenes, the default model by what it costs. Real scenes are
-measured where DIFFCLIP_DATA (or ../shared/data) holds them. A run that was stopped goes on where it was.
+a test label: the head, the timesteps and the steps were chosen on the two generated scenes, the rest of the default
+model by what it costs. Real scenes are measured where DIFFCLIP_DATA (or ../shared/data) holds them. A run that was
+stopped goes on where it was.
 """
 
 import multiprocessing
@@ -91,7 +92,7 @@ def main() -> int:
     if arguments.json is not None:
         config = {
             "quick": arguments.quick,
-            "chosen_by": "the head on the two generated scenes; the default model by what it costs, not by a label",
+            "chosen_by": "head, timesteps and steps on the two generated scenes; the rest of the default by what it costs",
             "left_out": "the published encoder tuned on the shots; ablations beyond one generated scene",
             "fewer_tested": f"published is tested on {PUBLISHED_WINDOWS} evenly spread labelled pixels",
             "published": asdict(PUBLISHED),
