@@ -92,7 +92,7 @@ def main() -> int:
     if arguments.json is not None:
         config = {
             "quick": arguments.quick,
-            "chosen_by": "head, timesteps and steps on the two generated scenes; the rest of the default by what it costs",
+            "chosen_by": "head, timesteps and steps on the two generated scenes; the rest by what it costs",
             "left_out": "the published encoder tuned on the shots; ablations beyond one generated scene",
             "fewer_tested": f"published is tested on {PUBLISHED_WINDOWS} evenly spread labelled pixels",
             "published": asdict(PUBLISHED),
