@@ -178,7 +178,7 @@ def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measur
     if "frozen" in job.parts:
         encoder = encoder_for_scene(whole, scene.record, job.label)
         makers: dict[str, Callable[[], Any]] = {
-            f"{job.label}, linear probe": lambda: LogisticRegression(max_iter=500, tol=1e-3),
+            f"{job.label}, linear probe": lambda: LogisticRegression(max_iter=200, tol=1e-2),
             f"{job.label}, SVM on features": lambda: SVC(C=100.0),
         }
         found += _on_tables(job, scene, makers, *_features(job, scene, encoder))
