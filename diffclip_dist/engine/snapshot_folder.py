@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 _PREFIX: Final = "diffclip-checkpoint-"
+_UNLOCKED: Final = "diffclip-new-"  # not yet looked at by others
 
 
 class SnapshotFolder:
@@ -18,19 +19,16 @@ class SnapshotFolder:
     """
 
     def __init__(self) -> None:
-        while True:
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            lock = _lock(self.path)
-            if lock is not None and self.path.exists():
-                self._lock = lock
-                return
-            if lock is not None:  # another worker's `remove_abandoned` came between
-                os.close(lock)
+        made = Path(tempfile.mkdtemp(prefix=_UNLOCKED))
+        # a file system without locks gives none, and so nobody else removes the folder
+        self._lock = _lock(made)
+        self.path = made.rename(made.with_name(_PREFIX + made.name.removeprefix(_UNLOCKED)))
 
     def remove(self) -> None:
         """Removes it with what lies in it."""
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def remove_abandoned() -> None:
@@ -43,7 +41,7 @@ def remove_abandoned() -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder, or None where another holds it or it is gone."""
+    """A descriptor that holds the folder, or None where it cannot be held: another does, or it is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:  # removed meanwhile, or another user's
