@@ -204,13 +204,13 @@ def _features(job: Job, scene: Scene, encoder: MultimodalEncoder) -> tuple[Table
         support = draw_episode(reference, max(job.shots), seed, "random", 1).support
         read[support.rows, support.cols] = True
     table: Table | None = None
-    for part in read_pixels(encoder, view.windows, view.grid, read & view.present, job.fewshot):
+    for part in read_pixels(encoder, view.windows, view.grid, read, job.fewshot):
         values = (part.features.values_PMF * part.features.present_PM[..., None]).flatten(1).numpy()
         if table is None:
             table = np.zeros((*view.present.shape, values.shape[1]), np.float32)
         table[part.rows, part.cols] = values
     assert table is not None
-    known = table[read & view.present]
+    known = table[read]
     standard: Table = (table - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-4)
     return standard, tested
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+import pydantic
+
 from diffclip_dist.model.config import ModelConfig
-from diffclip_dist.model.diffusion import DiffusionConfig
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -38,8 +39,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 
 def preset_model(name: str) -> ModelConfig:
     """The model of a name in `PRESETS`."""
-    settings = dict(PRESETS[name])
-    return ModelConfig(**{**settings, "diffusion": DiffusionConfig(**settings.get("diffusion", {}))})
+    return pydantic.TypeAdapter(ModelConfig).validate_python(dict(PRESETS[name]))
 
 
 PUBLISHED: Final = preset_model("published")

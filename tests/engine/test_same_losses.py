@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compiled": {"compile": True},
     "host": {"offload": HOST},
     "all on host": {"offload": replace(HOST, parameters="host")},
+    # workers run below the test's own folder
     "all on disk": {"offload": OffloadConfig(optimizer="disk", parameters="disk", folder="disk")},
 }
 

@@ -37,7 +37,7 @@ def test_a_writer_killed_at_every_stage_of_a_checkpoint_changes_nothing(
 ) -> None:
     snapshots = Path(tempfile.gettempdir())
     abandoned = snapshots / "diffclip-checkpoint-abandoned"
-    abandoned.mkdir()
+    abandoned.mkdir(exist_ok=True)
     run = faulty(ray_head, "killed", tmp_path / "run", generated_archive, f"max_failures={len(MOMENTS)}")
     assert (tmp_path / "ledger").read_text().splitlines() == list(MOMENTS)
     assert run.status == 0, run.err

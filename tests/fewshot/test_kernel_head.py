@@ -28,6 +28,12 @@ KERNEL = FewshotConfig(head="kernel", statistics_windows=20)
 TASK = Task((1, 3), 2, "random", "scratch")
 
 
+def no_describer() -> Describer:
+    """For heads over descriptions that are given."""
+    nothing = torch.zeros(1, 1)
+    return Describer(FeatureStatistics(nothing, nothing), BandMetric(*[nothing] * 3), *[nothing] * 3)
+
+
 def test_classes_that_are_apart_are_told_apart_the_same_on_every_run(archive: Archive, encoder: Path) -> None:
     scene = archive.read_scene("town")
     model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
@@ -113,10 +119,8 @@ def test_class_shares_are_found_without_labels() -> None:
     random = torch.Generator().manual_seed(0)
     many, few, support_QK = torch.randn(950, 2, generator=random), torch.randn(50, 2, generator=random), torch.eye(2)
     scene_PK = torch.cat([0.5 * many + support_QK[0], 0.5 * few + support_QK[1]])
-    nothing = torch.zeros(1, 1)
-    describer = Describer(FeatureStatistics(nothing, nothing), BandMetric(*[nothing] * 3), *[nothing] * 3)
     text_CE = torch.eye(2, 4)
-    equal = KernelHead.fitted(describer, support_QK, torch.tensor([0, 1]), text_CE)
+    equal = KernelHead.fitted(no_describer(), support_QK, torch.tensor([0, 1]), text_CE)
     estimated = equal.with_class_shares(scene_PK, text_CE)
     truth = torch.arange(1000) >= 950
     right = [int((head(scene_PK, text_CE).argmax(dim=1) == truth).sum()) for head in (equal, estimated)]
@@ -131,10 +135,8 @@ def test_scores_follow_what_is_connected() -> None:
     values_HWK[0, 0], values_HWK[19, 39] = torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 0.0])
     described = Described(values_HWK, torch.ones(20, 40, dtype=torch.bool))
     rows, cols = np.array([0, 19]), np.array([0, 39])
-    nothing = torch.zeros(1, 1)
-    describer = Describer(FeatureStatistics(nothing, nothing), BandMetric(*[nothing] * 3), *[nothing] * 3)
     text_CE = torch.eye(3, 4)  # the third class has no shots
-    head = KernelHead.fitted(describer, values_HWK[rows, cols], torch.tensor([0, 1]), text_CE)
+    head = KernelHead.fitted(no_describer(), values_HWK[rows, cols], torch.tensor([0, 1]), text_CE)
     spread = spread_scores(head, described, rows, cols, text_CE)
     truth_HW = (torch.arange(40) >= 20).expand(20, 40)
     found = [one(described.pixels, text_CE).argmax(dim=1).view(20, 40) for one in (head, spread)]
@@ -149,10 +151,8 @@ def test_a_scene_of_labelled_pixels_alone_spreads_nothing() -> None:
     values_HWK = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
     described = Described(values_HWK, torch.ones(1, 2, dtype=torch.bool))
     rows, cols = np.array([0, 0]), np.array([0, 1])
-    nothing = torch.zeros(1, 1)
-    describer = Describer(FeatureStatistics(nothing, nothing), BandMetric(*[nothing] * 3), *[nothing] * 3)
     text_CE = torch.eye(2, 4)
-    head = KernelHead.fitted(describer, values_HWK[rows, cols], torch.tensor([0, 1]), text_CE)
+    head = KernelHead.fitted(no_describer(), values_HWK[rows, cols], torch.tensor([0, 1]), text_CE)
     spread = spread_scores(head, described, rows, cols, text_CE)
     torch.testing.assert_close(spread(described.pixels, text_CE), head(described.pixels, text_CE), rtol=0.02, atol=0.02)
 
