@@ -4,11 +4,9 @@ Neighbouring pixels mostly show the same thing, so the covariance of their diffe
 within a class. What is left after whitening by it is what tells things apart (minimum noise fraction: Green et al.
 1988, A transformation for ordering multispectral data in terms of image quality).
 
-Shapes: P pixels, S = 2 scales (the pixel, the mean of its 3 x 3 neighbourhood), C bands of all modalities, K
-components.
+Shapes: P pixels, C bands of all modalities, K components.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,10 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffclip_dist.fewshot.views import Positions
 from diffclip_dist.stream.windows import SceneWindows
 
-SCALES: Final = 2
 COMPONENTS: Final = 15
 # Pairs across an edge differ most and say nothing of a class
 ALIKE_SHARE: Final = 0.7
@@ -29,38 +25,22 @@ SHRINKAGE: Final = 0.1
 MOST_PIXELS: Final = 20_000
 
 
-def read_bands(scene: SceneWindows, rows: Positions, cols: Positions) -> Tensor:
-    """Standardised bands (P, S, C) of pixels and of their neighbourhoods, 0 where a modality has no data."""
-    own, around = [], []
-    windows, valid = scene.around(rows, cols)
-    for name, values_PNC in windows.items():
-        own.append(values_PNC[:, values_PNC.shape[1] // 2])
-        around.append(values_PNC.sum(dim=1) / valid[name].sum(dim=1, keepdim=True).clamp_min(1))
-    return torch.stack([torch.cat(own, dim=1), torch.cat(around, dim=1)], dim=1)
-
-
 @dataclass(frozen=True)
 class BandMetric:
-    """Takes bands to components whose scatter within a thing is the same in every direction, and to comparable values.
+    """Takes bands to components whose scatter within a thing is the same in every direction.
 
     Attributes:
-        mean_SC: what is taken off first.
-        projection_SCK: to the components, those with most signal to noise.
-        weight_SC: of each band, so that every modality has the same part in the scene's mean squared length of 1.
+        mean_C: what is taken off first.
+        projection_CK: to the components, those with most signal to noise.
     """
 
-    mean_SC: Tensor
-    projection_SCK: Tensor
-    weight_SC: Tensor
+    mean_C: Tensor
+    projection_CK: Tensor
 
-    def components(self, bands_PSC: Tensor) -> Tensor:
-        """Components (P, S, K)."""
-        components_PSK: Tensor = torch.einsum("psc,sck->psk", bands_PSC - self.mean_SC, self.projection_SCK)
-        return components_PSK
-
-    def weighted(self, bands_PSC: Tensor) -> Tensor:
-        """The bands themselves (P, S, C), weighted."""
-        return bands_PSC * self.weight_SC
+    def components(self, bands_PC: Tensor) -> Tensor:
+        """Components (P, K)."""
+        components_PK: Tensor = (bands_PC - self.mean_C) @ self.projection_CK
+        return components_PK
 
 
 def learn_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> BandMetric:
@@ -68,29 +48,15 @@ def learn_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> Ba
     rows, cols = np.nonzero(present)
     kept = np.linspace(0, len(rows) - 1, min(len(rows), MOST_PIXELS)).astype(np.int64)
     rows, cols = rows[kept], cols[kept]
-    bands_PSC = read_bands(scene, rows, cols).double()
-    differences = [torch.zeros(1, *bands_PSC.shape[1:], dtype=torch.float64)]
+    bands_PC = scene.bands_at(rows, cols).double()
+    differences = [torch.zeros(1, bands_PC.shape[1], dtype=torch.float64)]
     for down, right in ((1, 0), (0, 1)):
         inside = (rows + down < present.shape[0]) & (cols + right < present.shape[1])
         inside[inside] = present[rows[inside] + down, cols[inside] + right]
-        beside_PSC = read_bands(scene, rows[inside] + down, cols[inside] + right).double()
-        differences.append(bands_PSC[torch.from_numpy(inside)] - beside_PSC)
-    mean_SC = bands_PSC.mean(dim=0)
-    projections = [
-        _signal_to_noise(bands_PSC[:, scale] - mean_SC[scale], torch.cat(differences)[:, scale])
-        for scale in range(SCALES)
-    ]
-    weight_SC = _equal_parts(torch.split(bands_PSC, list(scene.bands.values()), dim=2))
-    return BandMetric(mean_SC.float(), torch.stack(projections).float(), weight_SC.float())
-
-
-def _equal_parts(modalities: Sequence[Tensor]) -> Tensor:
-    """Weights (S, C) that give each modality's bands (P, S, its C) the same part in a mean squared length of 1."""
-    weights = []
-    for bands_PSC in modalities:
-        power_S = bands_PSC.square().sum(dim=2).mean(dim=0).clamp_min(1e-6)
-        weights.append((len(modalities) * power_S).rsqrt()[:, None].expand(bands_PSC.shape[1:]))
-    return torch.cat(weights, dim=1)
+        beside_PC = scene.bands_at(rows[inside] + down, cols[inside] + right).double()
+        differences.append(bands_PC[torch.from_numpy(inside)] - beside_PC)
+    mean_C = bands_PC.mean(dim=0)
+    return BandMetric(mean_C.float(), _signal_to_noise(bands_PC - mean_C, torch.cat(differences)).float())
 
 
 def _signal_to_noise(centred_PC: Tensor, differences_PC: Tensor) -> Tensor:

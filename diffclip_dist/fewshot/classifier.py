@@ -24,7 +24,7 @@ from diffclip_dist.fewshot.training import Learned
 from shards.errors import BadInput
 from shards.manifest import ModalityRecord
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FOLDER: Final = "encoder"
@@ -141,10 +141,12 @@ def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
     own = {name.removeprefix("describer."): tensor for name, tensor in weights.items()}
     describer = Describer(
         FeatureStatistics(own["mean_MF"], own["deviation_MF"]),
-        BandMetric(own["band_mean_SC"], own["band_projection_SCK"], own["band_weight_SC"]),
-        own["centre_J"], own["axes_JK"], own["noise"],
+        BandMetric(own["band_mean_C"], own["band_projection_CK"]),
+        own["centre_J"], own["axes_JK"], own["unlike_S"],
     )  # fmt: skip
-    head = KernelHead(describer, own["support_QK"], own["answers_QE"], own["offset_E"])
+    head = KernelHead(
+        describer, own["support_SQK"], own["spread_S"], own["weight_S"], own["answers_SQE"], own["offset_E"]
+    )
     head.load_state_dict(weights)  # refuses what is not of a head
     return head
 

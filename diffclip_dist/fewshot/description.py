@@ -1,11 +1,12 @@
 """What a pixel is known by, learned from a scene without labels: the encoder's features and the bands, denoised.
 
-Pixels beside each other mostly show the same thing and differ by noise. So a description is averaged over the
-neighbours that differ from it by little more than that: noise goes, edges stay (bilateral filtering: Tomasi and
-Manduchi 1998; of hyperspectral classification: Kang et al. 2014).
+A description is averaged over the neighbours that differ from it by little: noise goes, edges stay (bilateral
+filtering: Tomasi and Manduchi 1998; of hyperspectral classification: Kang et al. 2014). How much is little depends on
+the scene, and on how coarsely its classes are drawn, so a scene is described twice: averaged over what differs by noise
+alone, which in a scene of mixed pixels is nothing, and over what mostly lies together. The shots tell which serves.
 
-Shapes: P pixels, M modalities, F read-out width, S scales and C bands of the band metric, J joined width, K kept width;
-H rows and W columns of a scene.
+Shapes: P pixels, M modalities, F read-out width, C bands of all modalities, J joined width, K kept width, S ways of
+averaging; H rows and W columns of a scene.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric, read_bands
+from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.head import FeatureStatistics, PixelFeatures
 from diffclip_dist.fewshot.reading import read_pixels
@@ -29,44 +30,44 @@ from diffclip_dist.model.encoder import MultimodalEncoder
 
 Mask = npt.NDArray[np.bool_]
 
-# Principal axes that are kept: 98.9 % and 99.0 % of the variance of the two generated scenes, after 400 steps
+# Principal axes that are kept
 AXES: Final = 64
 # Pixels on each side that one round of smoothing looks at
 REACH: Final = 2
-# Of squared distances between neighbours: what differs least differs by noise alone
+# Of squared distances between neighbours: what differs least differs by noise alone, if by anything but its place
 NOISE_QUANTILE: Final = 0.1
-# Chosen on the two generated scenes
+# Of the same: what differs less mostly lies within one thing
+THING_QUANTILE: Final = 0.3
+# Chosen on generated scenes
 SHARPNESS: Final = 0.5
 
 
 class Describer(nn.Module):
     """Features and bands of pixels to one vector each.
 
-    A pixel's features, each scale's components and each scale's bands have a length of about 1, so that none drowns the
-    others; a modality without data contributes nothing. All are then turned onto the principal axes of the scene.
+    The features, the components of the band metric and the bands have the same part in the scene's variance, so that
+    none drowns the others; a modality without data contributes nothing. All are turned onto the scene's principal axes.
     """
 
     mean_MF: Tensor
     deviation_MF: Tensor
-    band_mean_SC: Tensor
-    band_projection_SCK: Tensor
-    band_weight_SC: Tensor
+    band_mean_C: Tensor
+    band_projection_CK: Tensor
     centre_J: Tensor
     axes_JK: Tensor
-    noise: Tensor
+    unlike_S: Tensor
 
     def __init__(
-        self, statistics: FeatureStatistics, metric: BandMetric, centre_J: Tensor, axes_JK: Tensor, noise: Tensor
+        self, statistics: FeatureStatistics, metric: BandMetric, centre_J: Tensor, axes_JK: Tensor, unlike_S: Tensor
     ) -> None:
         super().__init__()
         self.register_buffer("mean_MF", statistics.mean_MF)
         self.register_buffer("deviation_MF", statistics.deviation_MF)
-        self.register_buffer("band_mean_SC", metric.mean_SC)
-        self.register_buffer("band_projection_SCK", metric.projection_SCK)
-        self.register_buffer("band_weight_SC", metric.weight_SC)
+        self.register_buffer("band_mean_C", metric.mean_C)
+        self.register_buffer("band_projection_CK", metric.projection_CK)
         self.register_buffer("centre_J", centre_J)
         self.register_buffer("axes_JK", axes_JK)
-        self.register_buffer("noise", noise)
+        self.register_buffer("unlike_S", unlike_S)
 
     @classmethod
     def learned(cls, encoder: MultimodalEncoder, scene: SceneView, config: FewshotConfig) -> "Describer":
@@ -80,22 +81,25 @@ class Describer(nn.Module):
         read = read_sample(encoder, scene, config)
         statistics = FeatureStatistics.of(read.features)
         metric = learn_band_metric(scene.windows, scene.present)
-        bands_PSC = read_bands(scene.windows, read.rows, read.cols)
-        joined_PJ = _joined(statistics, metric, read.features, bands_PSC).double()
+        parts = _parts(statistics, metric, read.features, scene.windows.bands_at(read.rows, read.cols))
+        joined_PJ = torch.cat(parts, dim=1).double()
         centre_J = joined_PJ.mean(dim=0)
-        _, axes_JJ = torch.linalg.eigh((joined_PJ - centre_J).T @ (joined_PJ - centre_J))
-        axes_JK = axes_JJ.flip(1)[:, :AXES]
-        known_HWK, read_HW = _on_grid(
-            scene.present.shape, read.rows, read.cols, ((joined_PJ - centre_J) @ axes_JK).float()
+        centred_PJ = joined_PJ - centre_J
+        power_J = torch.cat(
+            [part.square().sum(dim=1).mean().expand(part.shape[1]) for part in centred_PJ.split(_widths(parts), dim=1)]
         )
-        noise = _noise(known_HWK, read_HW)
-        return cls(statistics, metric, centre_J.float(), axes_JK.float().contiguous(), noise)
+        scale_J = power_J.clamp_min(1e-12).rsqrt()
+        _, axes_JJ = torch.linalg.eigh((centred_PJ * scale_J).T @ (centred_PJ * scale_J))
+        axes_JK = scale_J[:, None] * axes_JJ.flip(1)[:, :AXES]
+        unlike_S = _unlike(*_on_grid(scene.present.shape, read.rows, read.cols, (centred_PJ @ axes_JK).float()))
+        return cls(statistics, metric, centre_J.float(), axes_JK.float().contiguous(), unlike_S)
 
-    def forward(self, features: PixelFeatures, bands_PSC: Tensor) -> Tensor:
+    def forward(self, features: PixelFeatures, bands_PC: Tensor) -> Tensor:
         """Descriptions (P, K) of pixels by themselves."""
         statistics = FeatureStatistics(self.mean_MF, self.deviation_MF)
-        metric = BandMetric(self.band_mean_SC, self.band_projection_SCK, self.band_weight_SC)
-        described_PK: Tensor = (_joined(statistics, metric, features, bands_PSC) - self.centre_J) @ self.axes_JK
+        metric = BandMetric(self.band_mean_C, self.band_projection_CK)
+        joined_PJ = torch.cat(_parts(statistics, metric, features, bands_PC), dim=1)
+        described_PK: Tensor = (joined_PJ - self.centre_J) @ self.axes_JK
         return described_PK
 
 
@@ -104,23 +108,29 @@ class Described:
     """Pixels of a scene, described.
 
     Attributes:
-        values_HWK: float32, 0 where a pixel is not known.
+        values_SHWK: float32, each way of averaging, 0 where a pixel is not known.
         known_HW: bool.
     """
 
-    values_HWK: Tensor
+    values_SHWK: Tensor
     known_HW: Tensor
 
     @cached_property
     def pixels(self) -> Tensor:
-        """The known pixels (P, K), row by row; every classifier looks at them."""
-        return self.values_HWK[self.known_HW]
+        """The known pixels (S, P, K), row by row; every classifier looks at them."""
+        return self.values_SHWK[:, self.known_HW]
+
+    def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
+        """The pixels (S, P, K) at the given places."""
+        return self.values_SHWK[:, rows, cols]
 
 
 def describe_scene(
     describer: Describer, encoder: MultimodalEncoder, scene: SceneView, wanted: Mask, config: FewshotConfig
 ) -> Described:
     """Describes the wanted pixels of a scene, and averages over neighbours as often as the configuration says.
+
+    Without a round of smoothing there is one way of averaging, which is none.
 
     Args:
         describer: learned on this scene or on another of the same modalities.
@@ -133,16 +143,22 @@ def describe_scene(
     looked_at = binary_dilation(wanted, np.ones((2 * reach + 1, 2 * reach + 1))) if reach else wanted
     rows, cols, values_PK = [], [], []
     for part in read_pixels(encoder, scene.windows, scene.grid, looked_at & scene.present, config):
-        values_PK.append(describer(part.features, read_bands(scene.windows, part.rows, part.cols)))
+        values_PK.append(describer(part.features, scene.windows.bands_at(part.rows, part.cols)))
         rows.append(part.rows)
         cols.append(part.cols)
-    known = np.zeros(wanted.shape, dtype=np.bool_)
     if not rows:
-        return Described(torch.zeros(*wanted.shape, describer.axes_JK.shape[1]), torch.from_numpy(known))
+        nothing_SHWK = torch.zeros(ways_of_averaging(config), *wanted.shape, describer.axes_JK.shape[1])
+        return Described(nothing_SHWK, torch.zeros(wanted.shape, dtype=torch.bool))
     values_HWK, known_HW = _on_grid(wanted.shape, np.concatenate(rows), np.concatenate(cols), torch.cat(values_PK))
+    averaged = [values_HWK]
     if config.smoothing:
-        values_HWK = _smoothed(values_HWK, known_HW, float(describer.noise), config.smoothing)
-    return Described(values_HWK, known_HW & torch.from_numpy(wanted))
+        averaged = [_smoothed(values_HWK, known_HW, unlike, config.smoothing) for unlike in describer.unlike_S.tolist()]
+    return Described(torch.stack(averaged), known_HW & torch.from_numpy(wanted))
+
+
+def ways_of_averaging(config: FewshotConfig) -> int:
+    """S, how often a scene is described."""
+    return 2 if config.smoothing else 1
 
 
 def smoothing_reach(config: FewshotConfig) -> int:
@@ -150,12 +166,17 @@ def smoothing_reach(config: FewshotConfig) -> int:
     return REACH * config.smoothing if config.head == "kernel" else 0
 
 
-def _joined(statistics: FeatureStatistics, metric: BandMetric, features: PixelFeatures, bands_PSC: Tensor) -> Tensor:
+def _parts(
+    statistics: FeatureStatistics, metric: BandMetric, features: PixelFeatures, bands_PC: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, components and bands of pixels, each (P, its width)."""
     standard_PMF = (features.values_PMF - statistics.mean_MF) / statistics.deviation_MF
-    said_PMF = normalize(standard_PMF, dim=-1) * features.present_PM[..., None]
-    said_PMF = said_PMF / features.present_PM.sum(dim=1).clamp_min(1).sqrt()[:, None, None]
-    seen_PSK = normalize(metric.components(bands_PSC), dim=-1)
-    return torch.cat([part.flatten(1) for part in (said_PMF, seen_PSK, metric.weighted(bands_PSC))], dim=1)
+    said_PMF = standard_PMF * features.present_PM[..., None]
+    return said_PMF.flatten(1), normalize(metric.components(bands_PC), dim=-1), bands_PC
+
+
+def _widths(parts: Sequence[Tensor]) -> list[int]:
+    return [part.shape[1] for part in parts]
 
 
 def _on_grid(
@@ -168,24 +189,38 @@ def _on_grid(
     return values_HWK, known_HW
 
 
-def _noise(values_HWK: Tensor, known_HW: Tensor) -> Tensor:
-    """The squared distance by which neighbours differ through noise; 0 where there are no neighbours."""
-    distances = [torch.zeros(0)]
-    for here, there in _pairs(values_HWK.shape[:2], ((0, 1), (1, 0))):
+def _unlike(values_HWK: Tensor, known_HW: Tensor) -> Tensor:
+    """Squared distances (S,) by which neighbours differ: through noise alone, and within one thing.
+
+    Noise does not grow with the distance between two pixels, and what they show does: the difference at no distance is
+    what the differences at one and two pixels lead back to (the nugget of a variogram: Matheron 1963). 0 where there is
+    no noise, or no neighbours.
+    """
+    at_1, at_2 = (_differences(values_HWK, known_HW, ((0, step), (step, 0))) for step in (1, 2))
+    near, far = torch.quantile(at_1, NOISE_QUANTILE), torch.quantile(at_2, NOISE_QUANTILE)
+    return torch.stack([(2 * near - far).clamp_min(0.0), torch.quantile(at_1, THING_QUANTILE)])
+
+
+def _differences(values_HWK: Tensor, known_HW: Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
+    """Squared distances between known pixels that lie so far apart; one of 0 where there are none."""
+    found = []
+    for here, there in _pairs(values_HWK.shape[:2], shifts):
         both = known_HW[here] & known_HW[there]
-        distances.append((values_HWK[here] - values_HWK[there]).square().sum(dim=-1)[both])
-    found = torch.cat(distances)
-    return torch.quantile(found, NOISE_QUANTILE) if len(found) else torch.zeros(())
+        found.append((values_HWK[here] - values_HWK[there]).square().sum(dim=-1)[both])
+    distances = torch.cat(found)
+    return distances if len(distances) else torch.zeros(1)
 
 
-def _smoothed(values_HWK: Tensor, known_HW: Tensor, noise: float, rounds: int) -> Tensor:
+def _smoothed(values_HWK: Tensor, known_HW: Tensor, unlike: float, rounds: int) -> Tensor:
     """Each round averages over the neighbours, weighted by how little they differed at first."""
+    if unlike == 0.0:
+        return values_HWK
     shifts = [(down, right) for down in range(-REACH, REACH + 1) for right in range(-REACH, REACH + 1)]
     pairs = list(_pairs(values_HWK.shape[:2], shifts))
     weights = []
     for here, there in pairs:
         distance_HW = (values_HWK[here] - values_HWK[there]).square().sum(dim=-1)
-        alike_HW = torch.exp(-SHARPNESS * distance_HW / max(noise, torch.finfo(torch.float32).tiny))
+        alike_HW = torch.exp(-SHARPNESS * distance_HW / unlike)
         weights.append(alike_HW * (known_HW[here] & known_HW[there]))
     total_HW = torch.zeros(known_HW.shape)
     for (here, _), weight_HW in zip(pairs, weights, strict=True):

@@ -1,6 +1,9 @@
-"""A head that needs no steps: kernel ridge regression from a pixel's description to the text of its class.
+"""A head that needs no steps: kernel ridge regression from a pixel's descriptions to the text of its class.
 
-Shapes: P pixels, Q support pixels, K width of a description, E text width, C classes.
+A scene is described in several ways. Each has a regression of its own, and they are weighed by how well each tells the
+classes of labelled pixels that it has not seen, so that nothing but the shots chooses.
+
+Shapes: S ways of describing a pixel, P pixels, Q support pixels, K width of a description, E text width, C classes.
 """
 
 from typing import Final
@@ -11,11 +14,14 @@ from torch.nn.functional import normalize
 
 from diffclip_dist.fewshot.description import Describer
 
-# Both chosen on the two generated scenes, for 2 and 10 shots
-KERNEL_SHARPNESS: Final = 0.5
+# All chosen on generated scenes, at 1 to 20 shots.
+KERNEL_WIDTH: Final = 1.25  # in the scene's own spread
 RIDGE: Final = 0.01
-# How class shares are estimated; chosen there for OA at 1 to 10 shots
-SHARE_SHARPNESS: Final = 5.0
+# Scores to log-likelihoods, and how much those of held-out shots count, for they are few and not independent
+SCORE_SHARPNESS: Final = 5.0
+HELD_OUT_TRUST: Final = 0.3
+FIRST_WAY: Final = 2.0  # log of how much likelier the first way of describing is than another, before any shot
+# How class shares are estimated
 SHARE_ROUNDS: Final = 3
 EQUAL_PART: Final = 0.2  # of pixels, imagined beside those of the scene and spread equally over the classes
 EQUAL_SHOTS: Final = 2.0  # shots that weigh as much for equal shares as those at hand for the estimated
@@ -23,46 +29,75 @@ MOST_PIXELS: Final = 20_000
 
 
 class KernelHead(nn.Module):
-    """Gaussian kernel from a description to each support pixel's, then to the text width.
+    """Gaussian kernels from descriptions to each support pixel's, then to the text width.
 
     Attributes:
         describer: what its descriptions come from.
+        support_SQK: descriptions of the support.
+        spread_S: mean squared distance of the scene's descriptions from their mean; the kernel's unit.
+        weight_S: what each way of describing counts for, summing to 1.
+        answers_SQE: what each support pixel adds.
+        offset_E: what is said far from all of them.
     """
 
-    support_QK: Tensor
-    answers_QE: Tensor
+    support_SQK: Tensor
+    spread_S: Tensor
+    weight_S: Tensor
+    answers_SQE: Tensor
     offset_E: Tensor
 
-    def __init__(self, describer: Describer, support_QK: Tensor, answers_QE: Tensor, offset_E: Tensor) -> None:
+    def __init__(
+        self,
+        describer: Describer,
+        support_SQK: Tensor,
+        spread_S: Tensor,
+        weight_S: Tensor,
+        answers_SQE: Tensor,
+        offset_E: Tensor,
+    ) -> None:
         super().__init__()
         self.describer = describer
-        self.register_buffer("support_QK", support_QK)
-        self.register_buffer("answers_QE", answers_QE)
+        self.register_buffer("support_SQK", support_SQK)
+        self.register_buffer("spread_S", spread_S)
+        self.register_buffer("weight_S", weight_S)
+        self.register_buffer("answers_SQE", answers_SQE)
         self.register_buffer("offset_E", offset_E)
 
     @classmethod
-    def fitted(cls, describer: Describer, support_QK: Tensor, targets_Q: Tensor, text_CE: Tensor) -> "KernelHead":
+    def fitted(
+        cls, describer: Describer, scene_SPK: Tensor, support_SQK: Tensor, targets_Q: Tensor, text_CE: Tensor
+    ) -> "KernelHead":
         """Solves for the support in closed form; every class weighs the same, however many pixels it has.
 
         Args:
             describer: what the descriptions come from.
-            support_QK: descriptions of the labelled pixels.
+            scene_SPK: descriptions of the scene's pixels, at least one.
+            support_SQK: descriptions of the labelled pixels.
             targets_Q: class index of each.
             text_CE: unit class vectors.
         """
+        spread_S = (scene_SPK - scene_SPK.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1).clamp_min(1e-12)
         member_QC = (targets_Q[:, None] == torch.arange(len(text_CE))).double()
         count_C = member_QC.sum(dim=0)
         classes = int((count_C > 0).sum())
         ridge_Q = RIDGE * count_C[targets_Q] * classes / len(targets_Q)
         # a class without shots is farther than any other
         level_C = -(count_C == 0).double()
-        return cls.through(describer, support_QK, member_QC + level_C, ridge_Q, level_C, text_CE)
+        held_out_SQC = _held_out(_kernels(support_SQK, support_SQK, spread_S).double(), member_QC, ridge_Q)
+        said_SQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_SQC + level_C), dim=2)[:, member_QC.bool()]
+        # of a class's only shot nothing is left to tell it by
+        found_S = HELD_OUT_TRUST * said_SQ[:, count_C[targets_Q] > 1].sum(dim=1)
+        found_S[0] += FIRST_WAY
+        weight_S = torch.softmax(found_S, dim=0).float()
+        return cls.through(describer, support_SQK, spread_S, weight_S, member_QC + level_C, ridge_Q, level_C, text_CE)
 
     @classmethod
     def through(
         cls,
         describer: Describer,
-        support_QK: Tensor,
+        support_SQK: Tensor,
+        spread_S: Tensor,
+        weight_S: Tensor,
         score_QC: Tensor,
         ridge_Q: Tensor,
         level_C: Tensor,
@@ -72,57 +107,68 @@ class KernelHead(nn.Module):
 
         Args:
             describer: what the descriptions come from.
-            support_QK: descriptions of the pixels.
+            support_SQK: descriptions of the pixels.
+            spread_S: the kernel's unit for each way of describing.
+            weight_S: what each way of describing counts for.
             score_QC: float64, what is asked for.
             ridge_Q: float64, how little each is trusted.
             level_C: float64, the scores far from all of them.
             text_CE: unit class vectors.
         """
-        kernel_QQ = _kernel(support_QK, support_QK).double()
-        answers_QC = torch.linalg.solve(kernel_QQ + torch.diag(ridge_Q), score_QC - level_C)
+        kernel_SQQ = _kernels(support_SQK, support_SQK, spread_S).double()
+        answers_SQC = torch.linalg.solve(kernel_SQQ + torch.diag(ridge_Q), score_QC - level_C)
         from_text_EC = torch.linalg.pinv(text_CE.double())
-        offset_E = from_text_EC @ level_C
-        return cls(describer, support_QK, (answers_QC @ from_text_EC.T).float(), offset_E.float())
+        answers_SQE = (answers_SQC @ from_text_EC.T).float()
+        return cls(describer, support_SQK, spread_S, weight_S, answers_SQE, (from_text_EC @ level_C).float())
 
-    def with_class_shares(self, described_PK: Tensor, text_CE: Tensor) -> "KernelHead":
+    def with_class_shares(self, scene_SPK: Tensor, text_CE: Tensor) -> "KernelHead":
         """This head, drawn to the classes that the scene holds much of.
 
         Shots are as many of each class, and a scene is not: the shares are estimated from its unlabelled pixels by
         expectation maximisation (Saerens et al. 2002), and trusted the more, the more shots there are.
 
         Args:
-            described_PK: descriptions of the scene's pixels, at least one.
+            scene_SPK: descriptions of the scene's pixels, at least one.
             text_CE: unit class vectors.
         """
-        spread_PK = described_PK[:: -(-len(described_PK) // MOST_PIXELS)]
-        score_PC = self.scores(spread_PK, text_CE)
-        likely_PC = torch.softmax(SHARE_SHARPNESS * score_PC, dim=1)
+        spread_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
+        score_PC = self.scores(spread_SPK, text_CE)
+        likely_PC = torch.softmax(SCORE_SHARPNESS * score_PC, dim=1)
         classes = len(text_CE)
         share_C = torch.full((classes,), 1.0 / classes)
         for _ in range(SHARE_ROUNDS):
             weighted_PC = likely_PC * share_C
             found_C = (weighted_PC / weighted_PC.sum(dim=1, keepdim=True)).mean(dim=0)
             share_C = (found_C + EQUAL_PART / classes) / (1.0 + EQUAL_PART)
-        shots = len(self.support_QK) / classes
-        shift_C = shots / (shots + EQUAL_SHOTS) * torch.log(share_C * classes) / SHARE_SHARPNESS
-        from_text_EC = torch.linalg.pinv(text_CE.double()).float()
-        return KernelHead(self.describer, self.support_QK, self.answers_QE, self.offset_E + from_text_EC @ shift_C)
+        shots = self.support_SQK.shape[1] / classes
+        shift_C = shots / (shots + EQUAL_SHOTS) * torch.log(share_C * classes) / SCORE_SHARPNESS
+        shifted_E = self.offset_E + torch.linalg.pinv(text_CE.double()).float() @ shift_C
+        return KernelHead(
+            self.describer, self.support_SQK, self.spread_S, self.weight_S, self.answers_SQE, shifted_E
+        )  # fmt: skip
 
-    def forward(self, described_PK: Tensor, text_CE: Tensor) -> Tensor:
+    def forward(self, described_SPK: Tensor, text_CE: Tensor) -> Tensor:
         """Cosines (P, C) of pixels and unit class vectors."""
-        cosines_PC: Tensor = normalize(self._projected(described_PK), dim=-1) @ text_CE.T
+        cosines_PC: Tensor = normalize(self._projected(described_SPK), dim=-1) @ text_CE.T
         return cosines_PC
 
-    def scores(self, described_PK: Tensor, text_CE: Tensor) -> Tensor:
+    def scores(self, described_SPK: Tensor, text_CE: Tensor) -> Tensor:
         """What each class scores (P, C): about 1 for a pixel's own, about 0 for others."""
-        scores_PC: Tensor = self._projected(described_PK) @ text_CE.T
+        scores_PC: Tensor = self._projected(described_SPK) @ text_CE.T
         return scores_PC
 
-    def _projected(self, described_PK: Tensor) -> Tensor:
-        return _kernel(described_PK, self.support_QK) @ self.answers_QE + self.offset_E
+    def _projected(self, described_SPK: Tensor) -> Tensor:
+        added_SPE = _kernels(described_SPK, self.support_SQK, self.spread_S) @ self.answers_SQE
+        return torch.tensordot(self.weight_S, added_SPE, dims=1) + self.offset_E
 
 
-def _kernel(one_PK: Tensor, other_QK: Tensor) -> Tensor:
-    return torch.exp(
-        -KERNEL_SHARPNESS * torch.cdist(one_PK, other_QK, compute_mode="donot_use_mm_for_euclid_dist").square()
-    )
+def _kernels(one_SPK: Tensor, other_SQK: Tensor, spread_S: Tensor) -> Tensor:
+    """Gaussian of the distance between each two descriptions (S, P, Q)."""
+    distance_SPQ = torch.cdist(one_SPK, other_SQK, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return torch.exp(-distance_SPQ / (2 * KERNEL_WIDTH**2 * spread_S[:, None, None]))
+
+
+def _held_out(kernel_SQQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:
+    """What a regression on all others says of each pixel (S, Q, C), in closed form (Rasmussen, Williams, eq. 5.12)."""
+    inverse_SQQ = torch.linalg.inv(kernel_SQQ + torch.diag(ridge_Q))
+    return score_QC - inverse_SQQ @ score_QC / inverse_SQQ.diagonal(dim1=1, dim2=2)[..., None]

@@ -4,7 +4,8 @@ Label spreading (Zhou et al. 2004, Learning with local and global consistency), 
 place of labels, over pixels that are alike and near each other. A head is fitted to what they come to, so that it
 says something of every other pixel too.
 
-Shapes: A anchors, the support among them; K width of a description; C classes; E text width.
+Shapes: A anchors, the support among them; S ways of describing a pixel; K width of a description; C classes; E text
+width.
 """
 
 from typing import Final
@@ -38,17 +39,21 @@ def spread_scores(
         text_CE: unit class vectors.
     """
     places_A2 = _anchors(described, rows, cols)
-    anchors_AK = described.values_HWK[places_A2[:, 0], places_A2[:, 1]]
-    score_AC = head.scores(anchors_AK, text_CE).double()
-    spacing = (len(described.pixels) / len(places_A2)) ** 0.5
-    linked_AA = _graph(anchors_AK.double(), places_A2.double() / (REACH * spacing))
+    anchors_SAK = described.at(places_A2[:, 0].numpy(), places_A2[:, 1].numpy())
+    score_AC = head.scores(anchors_SAK, text_CE).double()
+    spacing = (described.pixels.shape[1] / len(places_A2)) ** 0.5
+    apart_SAA = torch.cdist(anchors_SAK.double(), anchors_SAK.double()).square() / head.spread_S[:, None, None]
+    apart_AA = torch.tensordot(head.weight_S.double(), apart_SAA, dims=1)
+    linked_AA = _graph(apart_AA, places_A2.double() / (REACH * spacing))
     spread_AC = torch.linalg.solve(torch.eye(len(linked_AA)) - PASSED_ON * linked_AA, score_AC)
     spread_AC *= score_AC.norm() / spread_AC.norm()
     labelled = len(rows)
     spread_AC[:labelled] = score_AC[:labelled]
     ridge_A = torch.full((len(places_A2),), ANCHOR_RIDGE, dtype=torch.float64)
     ridge_A[:labelled] = RIDGE
-    return KernelHead.through(head.describer, anchors_AK, spread_AC, ridge_A, spread_AC.mean(dim=0), text_CE)
+    return KernelHead.through(
+        head.describer, anchors_SAK, head.spread_S, head.weight_S, spread_AC, ridge_A, spread_AC.mean(dim=0), text_CE
+    )
 
 
 def _anchors(described: Described, rows: Positions, cols: Positions) -> Tensor:
@@ -60,11 +65,10 @@ def _anchors(described: Described, rows: Positions, cols: Positions) -> Tensor:
     return torch.from_numpy(np.concatenate([np.stack([rows, cols], axis=1), kept]))
 
 
-def _graph(anchors_AK: Tensor, places_A2: Tensor) -> Tensor:
+def _graph(apart_AA: Tensor, places_A2: Tensor) -> Tensor:
     """Symmetrically normalised weights (A, A) between each pixel and those nearest to it by description and place."""
-    neighbours = min(NEIGHBOURS, len(anchors_AK) - 1)
-    nothing_A = torch.full((len(anchors_AK),), torch.inf, dtype=torch.float64)
-    apart_AA = torch.cdist(anchors_AK, anchors_AK).square() + torch.diag(nothing_A)
+    neighbours = min(NEIGHBOURS, len(apart_AA) - 1)
+    apart_AA = apart_AA + torch.diag(torch.full((len(apart_AA),), torch.inf, dtype=torch.float64))
     usual = apart_AA.kthvalue(max(neighbours, 1), dim=1).values.median().clamp_min(1e-12)
     apart_AA = apart_AA / usual + torch.cdist(places_A2, places_A2).square()
     nearest = apart_AA.topk(neighbours, dim=1, largest=False)

@@ -149,10 +149,10 @@ def fit_described(
         text: the class texts; learns nothing.
         config: whether class shares are estimated, and scores spread.
     """
-    support_QK = described.values_HWK[support.rows, support.cols]
     with torch.no_grad():
         text_CE = text().clone()
-        head = KernelHead.fitted(describer, support_QK, torch.from_numpy(support.targets), text_CE)
+        support_SQK = described.at(support.rows, support.cols)
+        head = KernelHead.fitted(describer, described.pixels, support_SQK, torch.from_numpy(support.targets), text_CE)
         if config.class_shares == "estimated":
             head = head.with_class_shares(described.pixels, text_CE)
         if config.spreading:
@@ -172,7 +172,8 @@ def classify_described(learned: list[Learned], described: Described) -> npt.NDAr
     for number, one in enumerate(learned):
         with torch.no_grad():
             classes = [
-                one.head(part_PK, one.text_CE).argmax(dim=1) for part_PK in torch.split(described.pixels, PIXEL_BATCH)
+                one.head(part_SPK, one.text_CE).argmax(dim=1)
+                for part_SPK in torch.split(described.pixels, PIXEL_BATCH, dim=1)
             ]
         found[number, known_HW.numpy()] = torch.cat(classes).numpy()
     return found

@@ -58,10 +58,9 @@ class SceneWindows:
     """
 
     def __init__(self, scene: Scene, record: SceneRecord, window: int, device: torch.device | str = "cpu") -> None:
-        self._reach = max(window // 2, 1)  # wide enough for `around` too
+        self._reach = window // 2
         self._row_length = record.width + 2 * self._reach
         self._offsets_N = window_offsets(window, self._row_length).to(device)
-        self._around_N = window_offsets(3, self._row_length).to(device)
         self._device = device
         self._tables: dict[str, Tensor] = {}
         self._valid: dict[str, Tensor] = {}
@@ -88,19 +87,16 @@ class SceneWindows:
             Modality name to values, float32 (B, N, C), and modality name to validity, bool (B, N). Pixels outside the
             scene are missing.
         """
-        return self._cut(rows, cols, self._offsets_N)
-
-    def around(
-        self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """The 3 x 3 pixels around the given ones, N = 9, as `gather` gives windows."""
-        return self._cut(rows, cols, self._around_N)
-
-    def _cut(
-        self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], offsets_N: Tensor
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        centres = (rows + self._reach) * self._row_length + cols + self._reach
-        centres_B = torch.from_numpy(np.asarray(centres, dtype=np.int64)).to(self._device)
-        windows = {name: cut_windows(table, centres_B, offsets_N) for name, table in self._tables.items()}
-        valid = {name: cut_windows(table, centres_B, offsets_N)[..., 0] for name, table in self._valid.items()}
+        centres_B = self._places(rows, cols)
+        windows = {name: cut_windows(table, centres_B, self._offsets_N) for name, table in self._tables.items()}
+        valid = {name: cut_windows(table, centres_B, self._offsets_N)[..., 0] for name, table in self._valid.items()}
         return windows, valid
+
+    def bands_at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
+        """Standardised bands of all modalities (P, C) at the given pixels, 0 where a modality has no data."""
+        places_P = self._places(rows, cols)
+        return torch.cat([table_PC.index_select(0, places_P) for table_PC in self._tables.values()], dim=1)
+
+    def _places(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
+        places = (rows + self._reach) * self._row_length + cols + self._reach
+        return torch.from_numpy(np.asarray(places, dtype=np.int64)).to(self._device)

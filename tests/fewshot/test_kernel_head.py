@@ -8,10 +8,12 @@ import pytest
 import rasterio
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.ndimage import gaussian_filter
 from small_study import command
+from torch import Tensor
 
 from diffclip_dist.encoder import load_encoder
-from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric, read_bands
+from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.description import Described, Describer, describe_scene
@@ -20,6 +22,7 @@ from diffclip_dist.fewshot.head import FeatureStatistics
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.spreading import spread_scores
+from diffclip_dist.fewshot.views import Positions
 from diffclip_dist.mapping.predict import predict_scene
 from shards.archive import Archive
 from shards.errors import BadInput
@@ -31,7 +34,13 @@ TASK = Task((1, 3), 2, "random", "scratch")
 def no_describer() -> Describer:
     """For heads over descriptions that are given."""
     nothing = torch.zeros(1, 1)
-    return Describer(FeatureStatistics(nothing, nothing), BandMetric(*[nothing] * 3), *[nothing] * 3)
+    return Describer(FeatureStatistics(nothing, nothing), BandMetric(nothing, nothing), *[nothing] * 3)
+
+
+def fitted_to(described: Described, rows: Positions, cols: Positions, text_CE: Tensor) -> KernelHead:
+    """Of two labelled pixels, one of each of the first two classes."""
+    support_SQK = described.at(rows, cols)
+    return KernelHead.fitted(no_describer(), described.pixels, support_SQK, torch.tensor([0, 1]), text_CE)
 
 
 def test_classes_that_are_apart_are_told_apart_the_same_on_every_run(archive: Archive, encoder: Path) -> None:
@@ -64,7 +73,7 @@ def test_components_come_with_most_signal_first(archive: Archive, encoder: Path)
     view = view_scene(scene, scene.record.modalities, model, KERNEL)
     rows, cols = np.nonzero(view.present[:, :-1])
     metric = learn_band_metric(view.windows, view.present)
-    own_PK, beside_PK = (metric.components(read_bands(view.windows, rows, cols + step))[:, 0] for step in (0, 1))
+    own_PK, beside_PK = (metric.components(view.windows.bands_at(rows, cols + step)) for step in (0, 1))
     signal_K, noise_K = own_PK.var(dim=0), (own_PK - beside_PK).var(dim=0)
     assert bool((signal_K[:-1] >= signal_K[1:] - 1e-4).all())
     assert (signal_K / noise_K)[0] > (signal_K / noise_K)[-1]
@@ -107,7 +116,7 @@ def test_smoothing_takes_noise_off_and_leaves_edges(archive: Archive, encoder: P
     scatter, apart = {}, {}
     for rounds in (0, 3):
         config = replace(KERNEL, smoothing=rounds)
-        values = describe_scene(describer, model, view, view.present, config).values_HWK[:28].numpy()
+        values = describe_scene(describer, model, view, view.present, config).values_SHWK[0, :28].numpy()
         means = np.stack([values[:, cover == one].mean(axis=(0, 1)) for one in range(3)])
         scatter[rounds] = np.mean(np.square(values - means[cover]).sum(axis=2))
         apart[rounds] = np.square(means[0] - means[1]).sum()
@@ -115,15 +124,54 @@ def test_smoothing_takes_noise_off_and_leaves_edges(archive: Archive, encoder: P
     assert apart[3] > 0.9 * apart[0]
 
 
+@pytest.mark.parametrize("varied", ["from pixel to pixel", "from place to place"])
+def test_noise_is_what_does_not_grow_with_distance(archive: Archive, encoder: Path, varied: str) -> None:
+    scene = archive.read_scene("town")
+    model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
+    random = np.random.default_rng(0)
+    values = {}
+    for name, known in scene.values.items():
+        drawn = random.normal(size=known.shape)
+        if varied == "from place to place":
+            drawn = gaussian_filter(drawn, (2.0, 2.0, 0.0))
+        values[name] = (5.0 + drawn / drawn.std()).astype(np.float32)
+    made = replace(scene, values=values)
+    describer = Describer.learned(model, view_scene(made, made.record.modalities, model, KERNEL), KERNEL)
+    noise, within_one_thing = describer.unlike_S.tolist()
+    assert (noise > 0.0) == (varied == "from pixel to pixel")
+    assert within_one_thing > noise
+
+
+def test_the_shots_tell_which_description_serves() -> None:
+    # two classes of ten shots that the first description knows nothing of, and the second knows all of
+    random = torch.Generator().manual_seed(0)
+    blind_PK = torch.randn(200, 2, generator=random)
+    truth_P = torch.arange(200) % 2
+    telling_PK = truth_P[:, None] * torch.tensor([3.0, 0.0]) + 0.1 * torch.randn(200, 2, generator=random)
+    scene_SPK = torch.stack([blind_PK, telling_PK])
+    text_CE = torch.eye(2, 4)
+    weights = {}
+    for shots in (1, 10):
+        support = slice(0, 2 * shots)
+        head = KernelHead.fitted(no_describer(), scene_SPK, scene_SPK[:, support], truth_P[support], text_CE)
+        weights[shots] = head.weight_S.tolist()
+        if shots == 10:
+            right = head(scene_SPK, text_CE).argmax(dim=1) == truth_P
+            assert right.float().mean() > 0.95
+    assert weights[1][0] > 0.5  # nothing is held out of a single shot, so what is usually better leads
+    assert weights[10][1] > 0.95
+
+
 def test_class_shares_are_found_without_labels() -> None:
     random = torch.Generator().manual_seed(0)
     many, few, support_QK = torch.randn(950, 2, generator=random), torch.randn(50, 2, generator=random), torch.eye(2)
     scene_PK = torch.cat([0.5 * many + support_QK[0], 0.5 * few + support_QK[1]])
     text_CE = torch.eye(2, 4)
-    equal = KernelHead.fitted(no_describer(), support_QK, torch.tensor([0, 1]), text_CE)
-    estimated = equal.with_class_shares(scene_PK, text_CE)
+    scene_SPK = scene_PK[None]
+    equal = KernelHead.fitted(no_describer(), scene_SPK, support_QK[None], torch.tensor([0, 1]), text_CE)
+    estimated = equal.with_class_shares(scene_SPK, text_CE)
     truth = torch.arange(1000) >= 950
-    right = [int((head(scene_PK, text_CE).argmax(dim=1) == truth).sum()) for head in (equal, estimated)]
+    right = [int((head(scene_SPK, text_CE).argmax(dim=1) == truth).sum()) for head in (equal, estimated)]
     assert right[1] > right[0]
 
 
@@ -133,26 +181,26 @@ def test_scores_follow_what_is_connected() -> None:
     covers = [0.5 * torch.randn(20, 20, 2, generator=random) + torch.tensor([place, 0.0]) for place in (0.0, 3.0)]
     values_HWK = torch.cat(covers, dim=1)
     values_HWK[0, 0], values_HWK[19, 39] = torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 0.0])
-    described = Described(values_HWK, torch.ones(20, 40, dtype=torch.bool))
+    described = Described(values_HWK[None], torch.ones(20, 40, dtype=torch.bool))
     rows, cols = np.array([0, 19]), np.array([0, 39])
     text_CE = torch.eye(3, 4)  # the third class has no shots
-    head = KernelHead.fitted(no_describer(), values_HWK[rows, cols], torch.tensor([0, 1]), text_CE)
+    head = fitted_to(described, rows, cols, text_CE)
     spread = spread_scores(head, described, rows, cols, text_CE)
     truth_HW = (torch.arange(40) >= 20).expand(20, 40)
     found = [one(described.pixels, text_CE).argmax(dim=1).view(20, 40) for one in (head, spread)]
     right = [int((classes_HW == truth_HW).sum()) for classes_HW in found]
     assert right[1] > right[0]
     assert not any((classes_HW == 2).any() for classes_HW in found)
-    far_PK = torch.full((1, 2), 100.0)
-    assert spread.scores(far_PK, text_CE).argmin() == 2
+    far_SPK = torch.full((1, 1, 2), 100.0)
+    assert spread.scores(far_SPK, text_CE).argmin() == 2
 
 
 def test_a_scene_of_labelled_pixels_alone_spreads_nothing() -> None:
     values_HWK = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
-    described = Described(values_HWK, torch.ones(1, 2, dtype=torch.bool))
+    described = Described(values_HWK[None], torch.ones(1, 2, dtype=torch.bool))
     rows, cols = np.array([0, 0]), np.array([0, 1])
     text_CE = torch.eye(2, 4)
-    head = KernelHead.fitted(no_describer(), values_HWK[rows, cols], torch.tensor([0, 1]), text_CE)
+    head = fitted_to(described, rows, cols, text_CE)
     spread = spread_scores(head, described, rows, cols, text_CE)
     torch.testing.assert_close(spread(described.pixels, text_CE), head(described.pixels, text_CE), rtol=0.02, atol=0.02)
 
