@@ -4,8 +4,10 @@ A job's measurements are kept in a file named by its settings and its archive's 
 stopped goes on where it was.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -217,11 +219,16 @@ def _features(job: Job, scene: Scene, encoder: MultimodalEncoder) -> tuple[Table
 
 def _pretrained(job: Job, archive: Archive, folder: Path) -> MultimodalEncoder:
     run = folder / "runs" / _digest([asdict(job.model), job.steps, job.pixel_share, archive.fingerprint])
-    if not (run / "encoder" / "config.json").exists():
-        shutil.rmtree(run, ignore_errors=True)
+    if not run.exists():
+        # in a folder of this process, for another may need the same encoder at the same time
+        partial = run.with_name(f"{run.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         config = PretrainConfig(
-            archive=archive.location, run_dir=str(run), steps=job.steps, model=job.model, checkpoint_every=job.steps,
+            archive=archive.location, run_dir=str(partial), steps=job.steps, model=job.model, checkpoint_every=job.steps,
             log_every=max(job.steps // 10, 1), reconstruct_windows=0, stream=StreamConfig(pixel_share=job.pixel_share),
         )  # fmt: skip
         pretrain_alone(config)
+        with contextlib.suppress(OSError):  # the other was first
+            partial.rename(run)
+        shutil.rmtree(partial, ignore_errors=True)
     return load_encoder(run / "encoder")

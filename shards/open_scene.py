@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from shards.coarse import CoarseScene, CoarseSceneSpec
 from shards.errors import BadInput
 from shards.file_scene import open_scene_file
 from shards.public_sets import PUBLIC_SETS, open_public_set
@@ -9,6 +10,7 @@ from shards.source import SceneSource
 from shards.synthetic import PRESETS, generated_scene
 
 SCENE_FILE = "scene.yaml"
+COARSE = CoarseSceneSpec()
 
 
 def open_scene(spec: str) -> SceneSource:
@@ -25,7 +27,9 @@ def open_scene(spec: str) -> SceneSource:
         return open_scene_file(path)
     if spec in PRESETS:
         return generated_scene(spec)
+    if spec == COARSE.name:
+        return CoarseScene(COARSE)
     if spec in PUBLIC_SETS:
         return open_public_set(spec)
-    names = ", ".join([*PRESETS, *PUBLIC_SETS])
+    names = ", ".join([*PRESETS, COARSE.name, *PUBLIC_SETS])
     raise BadInput(f"{spec}: no such scene; expected a scene.yaml, a folder with one, or one of {names}")

@@ -41,7 +41,7 @@ def _normal_table() -> Singles:
     return table
 
 
-def _normals(seed: int, y_H: Integers, x_W: Integers, count: int) -> Singles:
+def normals(seed: int, y_H: Integers, x_W: Integers, count: int) -> Singles:
     """Standard normal noise (row, col, count), four values out of each hash."""
     fours = np.arange(-(-count // 4))
     words = hashes(seed, y_H[:, None, None], x_W[None, :, None], fours)
@@ -106,7 +106,7 @@ class Spectrometer:
         haze = value_noise(seed + 1, y_H[:, None].astype(np.float64), x_W[None].astype(np.float64), 45.0)
         sun_HW1 = (inner(_sunlit(piece), RIM - 1) * (0.82 + 0.3 * haze)).astype(np.float32)[..., None]
         seen_HWB *= sun_HW1 * (1 - self._skylight_B) + self._skylight_B
-        seen_HWB += self._noise_B * _normals(seed + 2, y_H, x_W, self._noise_B.size)
+        seen_HWB += self._noise_B * normals(seed + 2, y_H, x_W, self._noise_B.size)
         seen_HWB *= STORED_PER_REFLECTANCE
         return np.clip(np.rint(seen_HWB), -1000, 20_000).astype(np.int16)
 
@@ -139,7 +139,7 @@ def scan(piece: Landscape, seed: int, y_R: Integers, x_Q: Integers) -> tuple[Sin
     """
     y, x = np.broadcast_arrays(y_R[RIM:-RIM, None].astype(np.float64), x_Q[None, RIM:-RIM].astype(np.float64))
     top_HW = inner(piece.ground_m + piece.stands_m)
-    height = top_HW.astype(np.float32)[..., None] + np.float32(0.08) * _normals(seed, y_R[RIM:-RIM], x_Q[RIM:-RIM], 1)
+    height = top_HW.astype(np.float32)[..., None] + np.float32(0.08) * normals(seed, y_R[RIM:-RIM], x_Q[RIM:-RIM], 1)
     line = np.abs((0.35 * x + y + 6.0 * value_noise(seed + 1, y, x, 20.0) + 40.0) % 190.0 - 95.0)
     valid = (line > 2.5) & (value_noise(seed + 2, y, x, 16.0) < 0.86)
     return np.where(valid[..., None], height, np.float32(np.nan)), valid

@@ -26,6 +26,7 @@ SCENE_SIDE = (
     "shards.array_scene",
     "shards.readers",
     "shards.synthetic",
+    "shards.coarse",
     "shards.sensing",
     "shards.land_cover",
     "shards.landscape",

@@ -85,9 +85,8 @@ class Describer(nn.Module):
         joined_PJ = torch.cat(parts, dim=1).double()
         centre_J = joined_PJ.mean(dim=0)
         centred_PJ = joined_PJ - centre_J
-        power_J = torch.cat(
-            [part.square().sum(dim=1).mean().expand(part.shape[1]) for part in centred_PJ.split(_widths(parts), dim=1)]
-        )
+        each = torch.split(centred_PJ, [part.shape[1] for part in parts], dim=1)
+        power_J = torch.cat([part.square().sum(dim=1).mean().expand(part.shape[1]) for part in each])
         scale_J = power_J.clamp_min(1e-12).rsqrt()
         _, axes_JJ = torch.linalg.eigh((centred_PJ * scale_J).T @ (centred_PJ * scale_J))
         axes_JK = scale_J[:, None] * axes_JJ.flip(1)[:, :AXES]
@@ -173,10 +172,6 @@ def _parts(
     standard_PMF = (features.values_PMF - statistics.mean_MF) / statistics.deviation_MF
     said_PMF = standard_PMF * features.present_PM[..., None]
     return said_PMF.flatten(1), normalize(metric.components(bands_PC), dim=-1), bands_PC
-
-
-def _widths(parts: Sequence[Tensor]) -> list[int]:
-    return [part.shape[1] for part in parts]
 
 
 def _on_grid(

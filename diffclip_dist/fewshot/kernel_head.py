@@ -159,7 +159,8 @@ class KernelHead(nn.Module):
 
     def _projected(self, described_SPK: Tensor) -> Tensor:
         added_SPE = _kernels(described_SPK, self.support_SQK, self.spread_S) @ self.answers_SQE
-        return torch.tensordot(self.weight_S, added_SPE, dims=1) + self.offset_E
+        projected_PE: Tensor = torch.tensordot(self.weight_S, added_SPE, dims=1) + self.offset_E
+        return projected_PE
 
 
 def _kernels(one_SPK: Tensor, other_SQK: Tensor, spread_S: Tensor) -> Tensor:
@@ -171,4 +172,5 @@ def _kernels(one_SPK: Tensor, other_SQK: Tensor, spread_S: Tensor) -> Tensor:
 def _held_out(kernel_SQQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:
     """What a regression on all others says of each pixel (S, Q, C), in closed form (Rasmussen, Williams, eq. 5.12)."""
     inverse_SQQ = torch.linalg.inv(kernel_SQQ + torch.diag(ridge_Q))
-    return score_QC - inverse_SQQ @ score_QC / inverse_SQQ.diagonal(dim1=1, dim2=2)[..., None]
+    held_out_SQC: Tensor = score_QC - inverse_SQQ @ score_QC / inverse_SQQ.diagonal(dim1=1, dim2=2)[..., None]
+    return held_out_SQC
