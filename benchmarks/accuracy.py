@@ -2,9 +2,9 @@
 
 Every classifier learns from the same nested draws and is tested on every other labelled pixel, but for the published
 one, which reads a window a pixel and is tested on an evenly spread part of them. Nothing is chosen by a test label of a
-real scene: head, timesteps and steps were chosen on generated scenes, the rest of the default model by what it costs, and
-how a pixel is described, by each draw's own shots. Real scenes are measured where DIFFCLIP_DATA (or ../shared/data) holds them. A run that was stopped goes on where
-it was.
+real scene: head, timesteps and steps were chosen on generated scenes, the rest of the default model by what it costs,
+and which description of a pixel counts, by each draw's own shots. Real scenes are measured where DIFFCLIP_DATA (or
+../shared/data) holds them. A run that was stopped goes on where it was.
 """
 
 import multiprocessing
@@ -100,7 +100,7 @@ def main() -> int:
     if arguments.json is not None:
         config = {
             "quick": arguments.quick,
-            "chosen_by": "head, timesteps and steps on generated scenes; description on the shots; the rest by what it costs",
+            "chosen_by": "head, timesteps, steps on generated scenes; description on the shots; the rest by cost",
             "left_out": "the published encoder tuned on the shots; ablations beyond one generated scene",
             "fewer_tested": f"published is tested on {PUBLISHED_WINDOWS} evenly spread labelled pixels",
             "published": asdict(PUBLISHED),

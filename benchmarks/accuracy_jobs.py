@@ -224,8 +224,9 @@ def _pretrained(job: Job, archive: Archive, folder: Path) -> MultimodalEncoder:
         partial = run.with_name(f"{run.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         config = PretrainConfig(
-            archive=archive.location, run_dir=str(partial), steps=job.steps, model=job.model, checkpoint_every=job.steps,
-            log_every=max(job.steps // 10, 1), reconstruct_windows=0, stream=StreamConfig(pixel_share=job.pixel_share),
+            archive=archive.location, run_dir=str(partial), steps=job.steps, model=job.model,
+            checkpoint_every=job.steps, log_every=max(job.steps // 10, 1), reconstruct_windows=0,
+            stream=StreamConfig(pixel_share=job.pixel_share),
         )  # fmt: skip
         pretrain_alone(config)
         with contextlib.suppress(OSError):  # the other was first
