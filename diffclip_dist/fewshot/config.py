@@ -31,7 +31,8 @@ class FewshotConfig:
         modality_dropout: probability that a view hides one modality, in [0, 1).
         tune_encoder: whether the encoder learns from the shots too (published) or stays as pretrained.
         encoder_learning_rate: of the encoder where it learns.
-        smoothing: rounds, 0 or more, in which ``kernel`` averages a pixel's description over neighbours like it.
+        smoothing: rounds, 0 or more, in which ``kernel`` averages a pixel's description over neighbours like it; how
+            alike they must be is weighed by the shots.
         class_shares: whether ``kernel`` takes classes for equally frequent, or estimates their shares from the scene's
             unlabelled pixels: better for OA where they differ, and somewhat worse for AA.
         spreading: whether ``kernel`` spreads its scores over a graph of the scene's unlabelled pixels: somewhat better,
