@@ -142,7 +142,7 @@ def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
     describer = Describer(
         FeatureStatistics(own["mean_MF"], own["deviation_MF"]),
         BandMetric(own["band_mean_C"], own["band_projection_CK"]),
-        own["centre_J"], own["axes_JK"], own["unlike_S"],
+        own["centre_J"], own["axes_AJK"], own["unlike_S"],
     )  # fmt: skip
     head = KernelHead(
         describer, own["support_SQK"], own["spread_S"], own["weight_S"], own["answers_SQE"], own["offset_E"]

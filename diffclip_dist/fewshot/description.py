@@ -2,17 +2,22 @@
 
 A description is averaged over the neighbours that differ from it by little: noise goes, edges stay (bilateral
 filtering: Tomasi and Manduchi 1998; of hyperspectral classification: Kang et al. 2014). How much is little depends on
-the scene, and on how coarsely its classes are drawn, so a scene is described twice: averaged over what differs by noise
-alone, which in a scene of mixed pixels is nothing, and over what mostly lies together. The shots tell which serves.
+the scene, and on how coarsely its classes are drawn; and where a sensor's errors lie side by side, as stripes and
+vapour do, a metric that takes neighbours for alike takes errors for signal. So a scene is described in several ways,
+and the shots tell which serves:
 
-Shapes: P pixels, M modalities, F read-out width, C bands of all modalities, J joined width, K kept width, S ways of
-averaging; H rows and W columns of a scene.
+1. all that is known of a pixel, averaged over what differs by noise alone (in a scene of mixed pixels, nothing);
+2. the same, averaged over what mostly lies together;
+3. the bands alone, averaged over what differs by noise alone.
+
+Shapes: P pixels, M modalities, F read-out width, C bands of all modalities, J joined width, A = 2 sets of axes, K kept
+width, S ways of describing; H rows and W columns of a scene.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +45,16 @@ NOISE_QUANTILE: Final = 0.1
 THING_QUANTILE: Final = 0.3
 # Chosen on generated scenes
 SHARPNESS: Final = 0.5
+# Which axes each way of describing has: all that is known, or the bands alone
+_AXES_OF_WAY: Final = (0, 0, 1)
 
 
 class Describer(nn.Module):
     """Features and bands of pixels to one vector each.
 
     The features, the components of the band metric and the bands have the same part in the scene's variance, so that
-    none drowns the others; a modality without data contributes nothing. All are turned onto the scene's principal axes.
+    none drowns the others; a modality without data contributes nothing. All are turned onto the scene's principal axes,
+    and the bands alone onto theirs.
     """
 
     mean_MF: Tensor
@@ -54,11 +62,11 @@ class Describer(nn.Module):
     band_mean_C: Tensor
     band_projection_CK: Tensor
     centre_J: Tensor
-    axes_JK: Tensor
+    axes_AJK: Tensor
     unlike_S: Tensor
 
     def __init__(
-        self, statistics: FeatureStatistics, metric: BandMetric, centre_J: Tensor, axes_JK: Tensor, unlike_S: Tensor
+        self, statistics: FeatureStatistics, metric: BandMetric, centre_J: Tensor, axes_AJK: Tensor, unlike_S: Tensor
     ) -> None:
         super().__init__()
         self.register_buffer("mean_MF", statistics.mean_MF)
@@ -66,7 +74,7 @@ class Describer(nn.Module):
         self.register_buffer("band_mean_C", metric.mean_C)
         self.register_buffer("band_projection_CK", metric.projection_CK)
         self.register_buffer("centre_J", centre_J)
-        self.register_buffer("axes_JK", axes_JK)
+        self.register_buffer("axes_AJK", axes_AJK)
         self.register_buffer("unlike_S", unlike_S)
 
     @classmethod
@@ -85,21 +93,26 @@ class Describer(nn.Module):
         joined_PJ = torch.cat(parts, dim=1).double()
         centre_J = joined_PJ.mean(dim=0)
         centred_PJ = joined_PJ - centre_J
-        each = torch.split(centred_PJ, [part.shape[1] for part in parts], dim=1)
-        power_J = torch.cat([part.square().sum(dim=1).mean().expand(part.shape[1]) for part in each])
-        scale_J = power_J.clamp_min(1e-12).rsqrt()
-        _, axes_JJ = torch.linalg.eigh((centred_PJ * scale_J).T @ (centred_PJ * scale_J))
-        axes_JK = scale_J[:, None] * axes_JJ.flip(1)[:, :AXES]
-        unlike_S = _unlike(*_on_grid(scene.present.shape, read.rows, read.cols, (centred_PJ @ axes_JK).float()))
-        return cls(statistics, metric, centre_J.float(), axes_JK.float().contiguous(), unlike_S)
+        widths = [part.shape[1] for part in parts]
+        powers = [part.square().sum(dim=1).mean().clamp_min(1e-12) for part in torch.split(centred_PJ, widths, dim=1)]
+        scale_J = torch.cat([power.rsqrt().expand(width) for power, width in zip(powers, widths, strict=True)])
+        bands_alone_J = scale_J.clone()
+        bands_alone_J[: -widths[-1]] = 0.0
+        axes_AJK = torch.stack([_principal_axes(centred_PJ, scale) for scale in (scale_J, bands_alone_J)])
+        every, bands = (
+            _unlike(*_on_grid(scene.present.shape, read.rows, read.cols, found_PK.float()))
+            for found_PK in centred_PJ @ axes_AJK
+        )
+        unlike_S = torch.stack([every.noise, every.within_a_thing, bands.noise])
+        return cls(statistics, metric, centre_J.float(), axes_AJK.float().contiguous(), unlike_S)
 
     def forward(self, features: PixelFeatures, bands_PC: Tensor) -> Tensor:
-        """Descriptions (P, K) of pixels by themselves."""
+        """Descriptions (A, P, K) of pixels by themselves."""
         statistics = FeatureStatistics(self.mean_MF, self.deviation_MF)
         metric = BandMetric(self.band_mean_C, self.band_projection_CK)
         joined_PJ = torch.cat(_parts(statistics, metric, features, bands_PC), dim=1)
-        described_PK: Tensor = (joined_PJ - self.centre_J) @ self.axes_JK
-        return described_PK
+        described_APK: Tensor = (joined_PJ - self.centre_J) @ self.axes_AJK
+        return described_APK
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,7 @@ class Described:
     """Pixels of a scene, described.
 
     Attributes:
-        values_SHWK: float32, each way of averaging, 0 where a pixel is not known.
+        values_SHWK: float32, each way of describing, 0 where a pixel is not known.
         known_HW: bool.
     """
 
@@ -129,7 +142,7 @@ def describe_scene(
 ) -> Described:
     """Describes the wanted pixels of a scene, and averages over neighbours as often as the configuration says.
 
-    Without a round of smoothing there is one way of averaging, which is none.
+    Without a round of smoothing there is nothing to tell the first two ways apart by, and the second is left out.
 
     Args:
         describer: learned on this scene or on another of the same modalities.
@@ -140,24 +153,27 @@ def describe_scene(
     """
     reach = smoothing_reach(config)
     looked_at = binary_dilation(wanted, np.ones((2 * reach + 1, 2 * reach + 1))) if reach else wanted
-    rows, cols, values_PK = [], [], []
+    rows, cols, values_APK = [], [], []
     for part in read_pixels(encoder, scene.windows, scene.grid, looked_at & scene.present, config):
-        values_PK.append(describer(part.features, scene.windows.bands_at(part.rows, part.cols)))
+        values_APK.append(describer(part.features, scene.windows.bands_at(part.rows, part.cols)))
         rows.append(part.rows)
         cols.append(part.cols)
     if not rows:
-        nothing_SHWK = torch.zeros(ways_of_averaging(config), *wanted.shape, describer.axes_JK.shape[1])
+        nothing_SHWK = torch.zeros(ways_of_describing(config), *wanted.shape, describer.axes_AJK.shape[2])
         return Described(nothing_SHWK, torch.zeros(wanted.shape, dtype=torch.bool))
-    values_HWK, known_HW = _on_grid(wanted.shape, np.concatenate(rows), np.concatenate(cols), torch.cat(values_PK))
-    averaged = [values_HWK]
+    places = np.concatenate(rows), np.concatenate(cols)
+    grids = [_on_grid(wanted.shape, *places, values_PK) for values_PK in torch.cat(values_APK, dim=1)]
+    known_HW = grids[0][1]
+    values_AHWK = [values_HWK for values_HWK, _ in grids]
     if config.smoothing:
-        averaged = [_smoothed(values_HWK, known_HW, unlike, config.smoothing) for unlike in describer.unlike_S.tolist()]
-    return Described(torch.stack(averaged), known_HW & torch.from_numpy(wanted))
+        ways = zip(_AXES_OF_WAY, describer.unlike_S.tolist(), strict=True)
+        values_AHWK = [_smoothed(values_AHWK[axes], known_HW, unlike, config.smoothing) for axes, unlike in ways]
+    return Described(torch.stack(values_AHWK), known_HW & torch.from_numpy(wanted))
 
 
-def ways_of_averaging(config: FewshotConfig) -> int:
+def ways_of_describing(config: FewshotConfig) -> int:
     """S, how often a scene is described."""
-    return 2 if config.smoothing else 1
+    return len(_AXES_OF_WAY) if config.smoothing else len(set(_AXES_OF_WAY))
 
 
 def smoothing_reach(config: FewshotConfig) -> int:
@@ -184,8 +200,23 @@ def _on_grid(
     return values_HWK, known_HW
 
 
-def _unlike(values_HWK: Tensor, known_HW: Tensor) -> Tensor:
-    """Squared distances (S,) by which neighbours differ: through noise alone, and within one thing.
+def _principal_axes(centred_PJ: Tensor, scale_J: Tensor) -> Tensor:
+    """The axes (J, K) of most variance of scaled vectors, the scale in them."""
+    scaled_PJ = centred_PJ * scale_J
+    _, axes_JJ = torch.linalg.eigh(scaled_PJ.T @ scaled_PJ)
+    axes_JK: Tensor = scale_J[:, None] * axes_JJ.flip(1)[:, :AXES]
+    return axes_JK
+
+
+class _Unlike(NamedTuple):
+    """Squared distances by which neighbours differ."""
+
+    noise: Tensor
+    within_a_thing: Tensor
+
+
+def _unlike(values_HWK: Tensor, known_HW: Tensor) -> _Unlike:
+    """By how much neighbours differ through noise alone, and within one thing.
 
     Noise does not grow with the distance between two pixels, and what they show does: the difference at no distance is
     what the differences at one and two pixels lead back to (the nugget of a variogram: Matheron 1963). 0 where there is
@@ -193,7 +224,7 @@ def _unlike(values_HWK: Tensor, known_HW: Tensor) -> Tensor:
     """
     at_1, at_2 = (_differences(values_HWK, known_HW, ((0, step), (step, 0))) for step in (1, 2))
     near, far = torch.quantile(at_1, NOISE_QUANTILE), torch.quantile(at_2, NOISE_QUANTILE)
-    return torch.stack([(2 * near - far).clamp_min(0.0), torch.quantile(at_1, THING_QUANTILE)])
+    return _Unlike((2 * near - far).clamp_min(0.0), torch.quantile(at_1, THING_QUANTILE))
 
 
 def _differences(values_HWK: Tensor, known_HW: Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffclip_dist.fewshot.classifier import Classifier
-from diffclip_dist.fewshot.description import AXES, smoothing_reach, ways_of_averaging
+from diffclip_dist.fewshot.description import AXES, smoothing_reach, ways_of_describing
 from diffclip_dist.fewshot.reading import affordable_windows
 from diffclip_dist.fewshot.scene import view_scene
 from diffclip_dist.fewshot.training import classify
@@ -58,7 +58,7 @@ def predict_scene(
     # Strips and their margins are whole strides, so that every strip has the scene's own grid of windows
     margin = -(-(window // 2 + stride // 2 + smoothing_reach(config)) // stride) * stride
     bands = sum(modality.bands for modality in record.modalities if modality.name in used)
-    described = AXES * (2 + ways_of_averaging(config)) if config.head == "kernel" else 0
+    described = AXES * (3 + ways_of_describing(config)) if config.head == "kernel" else 0
     row_bytes = 4 * record.width * (bands + described)
     strip_rows = max((strip_bytes // row_bytes - 2 * margin) // stride, 1) * stride
     last = record.height if rows is None else min(rows, record.height)

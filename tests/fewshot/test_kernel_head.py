@@ -137,8 +137,8 @@ def test_noise_is_what_does_not_grow_with_distance(archive: Archive, encoder: Pa
         values[name] = (5.0 + drawn / drawn.std()).astype(np.float32)
     made = replace(scene, values=values)
     describer = Describer.learned(model, view_scene(made, made.record.modalities, model, KERNEL), KERNEL)
-    noise, within_one_thing = describer.unlike_S.tolist()
-    assert (noise > 0.0) == (varied == "from pixel to pixel")
+    noise, within_one_thing, noise_of_bands = describer.unlike_S.tolist()
+    assert (noise > 0.0) == (noise_of_bands > 0.0) == (varied == "from pixel to pixel")
     assert within_one_thing > noise
 
 
