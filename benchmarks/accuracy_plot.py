@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from report import Row
 
+MOST_ACROSS: Final = 3  # panels
 # What is drawn: the best of the classical rows would hide which, so all that lead somewhere are there
 DRAWN: Final = {
     "default, kernel head": "#1b7837",
@@ -18,14 +19,21 @@ DRAWN: Final = {
     "LDA, all modalities": "#b35806",
     "SVM, all modalities": "#f1a340",
     "random forest, all modalities": "#999999",
+    "1-NN, all modalities": "#cccccc",
 }
 
 
 def draw(file: Path, rows: Sequence[Row]) -> None:
     """Writes the picture as PNG."""
     scenes = list(dict.fromkeys(str(row["scene"]) for row in rows))
-    figure = Figure(figsize=(max(5.2 * len(scenes), 9.0), 5.0), dpi=110, facecolor="white", layout="constrained")
-    for axis, scene in zip(figure.subplots(1, len(scenes), squeeze=False)[0], scenes, strict=True):
+    across, down = min(len(scenes), MOST_ACROSS), -(-len(scenes) // MOST_ACROSS)
+    figure = Figure(
+        figsize=(max(5.2 * across, 9.0), 4.4 * down + 0.6), dpi=110, facecolor="white", layout="constrained"
+    )
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for unused in axes[len(scenes) :]:
+        unused.remove()
+    for axis, scene in zip(axes, scenes, strict=False):
         here = [row for row in rows if row["scene"] == scene]
         for place, (name, colour) in enumerate(DRAWN.items()):
             mine = [row for row in here if row["classifier"] == name]

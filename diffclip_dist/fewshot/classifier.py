@@ -17,7 +17,7 @@ from diffclip_dist.encoder import EncoderConfig, Training, load_encoder, save_en
 from diffclip_dist.encoder.storage import FORMAT_VERSION as ENCODER_FORMAT_VERSION
 from diffclip_dist.fewshot.band_metric import BandMetric
 from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.description import Describer
+from diffclip_dist.fewshot.description import Describer, ways_of_describing
 from diffclip_dist.fewshot.head import FeatureStatistics, Head
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.training import Learned
@@ -126,7 +126,10 @@ def load_classifier(folder: Path) -> Classifier:
         head = _kernel_head(weights) if config.fewshot.head == "kernel" else _cosine_head(weights, text_CE.shape[1])
     except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None
-    if len(text_CE) != len(config.classes) or _modalities(head) != len(encoder.modalities):
+    fits = len(text_CE) == len(config.classes) and _modalities(head) == len(encoder.modalities)
+    if isinstance(head, KernelHead):
+        fits = fits and len(head.support_SQK) == ways_of_describing(config.fewshot)
+    if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
     return Classifier(config, Learned(encoder, head.eval(), text_CE))
 

@@ -97,13 +97,22 @@ def test_a_map_of_the_kept_classifier_is_the_studys_own_map(
     assert np.array_equal(in_strips, mapped)
 
 
-def test_a_kernel_classifier_with_a_foreign_tensor_is_refused(archive: Archive, encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"foreign": torch.zeros(1)}, r"(?s)model\.safetensors: not a classifier's weights: .*foreign"),
+        ({"support_SQK": torch.zeros(1, 3, 64)}, r"model\.safetensors: weights do not fit config\.json"),
+    ],
+)
+def test_a_kernel_classifier_with_foreign_tensors_is_refused(
+    archive: Archive, encoder: Path, tmp_path: Path, changes: dict[str, Tensor], told: str
+) -> None:
     scene = ("--archive", archive.location, "--scene", "town")
     ended = command("fewshot.py", *scene, "--encoder", encoder, "--shots", 1, "--seeds", 1, "--out", tmp_path / "study")
     assert ended.status == 0, ended.errors
     weights = tmp_path / "study" / "model-1shot" / "model.safetensors"
-    save_file({**load_file(weights), "foreign": torch.zeros(1)}, weights)
-    with pytest.raises(BadInput, match=r"(?s)model\.safetensors: not a classifier's weights: .*foreign"):
+    save_file({**load_file(weights), **changes}, weights)
+    with pytest.raises(BadInput, match=told):
         load_classifier(weights.parent)
 
 
