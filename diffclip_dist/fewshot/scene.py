@@ -97,16 +97,17 @@ def view_scene(
 
     Args:
         scene: values of the scene, or of some of its rows.
-        modalities: statistics to standardise with; those of the scene that are not among them are left out.
+        modalities: statistics to standardise with; those of the scene that are not among them are left out, and those
+            that the scene lacks are missing.
         encoder: sets the window.
         config: sets the stride.
     """
     known = {schema.name for schema in encoder.modalities}
-    used = [record for record in modalities if record.name in known and record.name in scene.values]
+    used = [record for record in modalities if record.name in known]
     window = encoder.config.window
     height, width = next(iter(scene.valid.values())).shape
     windows = SceneWindows(scene, replace(scene.record, modalities=tuple(used)), window)
     present = np.zeros((height, width), dtype=np.bool_)
     for record in used:
-        present |= scene.valid[record.name]
+        present |= scene.valid.get(record.name, False)
     return SceneView(windows, Grid(height, width, window, min(config.stride, window)), present)

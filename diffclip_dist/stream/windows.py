@@ -52,7 +52,7 @@ class SceneWindows:
 
     Args:
         scene: the scene's arrays.
-        record: its manifest record, for the statistics.
+        record: a manifest record, for the statistics; modalities of it that the scene lacks count as missing.
         window: side of a window in pixels, odd.
         device: where the windows are cut.
     """
@@ -62,6 +62,7 @@ class SceneWindows:
         self._row_length = record.width + 2 * self._reach
         self._offsets_N = window_offsets(window, self._row_length).to(device)
         self._device = device
+        self._bands = {modality.name: modality.bands for modality in record.modalities}
         self._tables: dict[str, Tensor] = {}
         self._valid: dict[str, Tensor] = {}
         margin = ((self._reach, self._reach), (self._reach, self._reach))
@@ -72,11 +73,6 @@ class SceneWindows:
             values = np.pad(standardise(scene.values[modality.name], valid, modality), (*margin, (0, 0)))
             self._tables[modality.name] = torch.from_numpy(values).to(device).flatten(0, 1)
             self._valid[modality.name] = torch.from_numpy(np.pad(valid, margin)).to(device).flatten()[:, None]
-
-    @property
-    def bands(self) -> Mapping[str, int]:
-        """Modality name to its number of bands."""
-        return {name: table_PC.shape[1] for name, table_PC in self._tables.items()}
 
     def gather(
         self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
@@ -93,9 +89,15 @@ class SceneWindows:
         return windows, valid
 
     def bands_at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
-        """Standardised bands of all modalities (P, C) at the given pixels, 0 where a modality has no data."""
+        """Standardised bands of the record's modalities (P, C) at the given pixels, 0 where one has no data."""
         places_P = self._places(rows, cols)
-        return torch.cat([table_PC.index_select(0, places_P) for table_PC in self._tables.values()], dim=1)
+        parts = [
+            self._tables[name].index_select(0, places_P)
+            if name in self._tables
+            else torch.zeros(len(places_P), bands, device=self._device)
+            for name, bands in self._bands.items()
+        ]
+        return torch.cat(parts, dim=1)
 
     def _places(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
         places = (rows + self._reach) * self._row_length + cols + self._reach

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
-from small_study import command
+from small_study import WIDTH, Study, build, command, write_small_scene
 from torch import Tensor
 
 from diffclip_dist.encoder import load_encoder
@@ -95,6 +96,18 @@ def test_a_map_of_the_kept_classifier_is_the_studys_own_map(
         assert np.array_equal(mapped, theirs.read(1))
     in_strips = predict_scene(load_classifier(study / "model-2shot"), archive, "town", strip_bytes=1)
     assert np.array_equal(in_strips, mapped)
+
+
+def test_a_scene_without_one_of_the_modalities_is_mapped_all_the_same(study: Study, tmp_path: Path) -> None:
+    scene = write_small_scene(tmp_path / "bare", "bare", labels=False)
+    content = yaml.safe_load((scene / "scene.yaml").read_text())
+    del content["modalities"]["lidar"]
+    (scene / "scene.yaml").write_text(yaml.safe_dump(content))
+    class_map = predict_scene(
+        load_classifier(study.folder / "model-4shot"), build([str(scene)], tmp_path / "built"), "bare"
+    )
+    truth = np.array([2, 5, 7])[np.arange(WIDTH) // 5 % 3]
+    assert (class_map == truth).mean() > 0.7
 
 
 @pytest.mark.parametrize(
