@@ -13,7 +13,7 @@ import torch
 from small_study import CLASSES, HEIGHT, WIDTH, Study, build, command, write_encoder
 
 from diffclip_dist.encoder import load_encoder
-from diffclip_dist.fewshot.classifier import load_classifier
+from diffclip_dist.fewshot.classifier import FORMAT_VERSION, load_classifier
 from shards.archive import Archive
 from shards.errors import BadInput
 
@@ -219,8 +219,8 @@ def test_a_damaged_classifier_is_refused_by_name(study: Study, tmp_path: Path) -
     with pytest.raises(BadInput, match=r"config\.json"):
         load_classifier(broken)
     config = copied() / "config.json"
-    config.write_text(config.read_text().replace('"format_version": 2', '"format_version": 9', 1))
-    with pytest.raises(BadInput, match="format_version: expected 2, found 9"):
+    config.write_text(config.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 9', 1))
+    with pytest.raises(BadInput, match=f"format_version: expected {FORMAT_VERSION}, found 9"):
         load_classifier(broken)
     shutil.rmtree(copied() / "encoder")
     with pytest.raises(BadInput, match="encoder"):
