@@ -115,8 +115,9 @@ class KernelHead(nn.Module):
             level_C: float64, the scores far from all of them.
             text_CE: unit class vectors.
         """
-        kernel_SQQ = _kernels(support_SQK, support_SQK, spread_S).double()
-        answers_SQC = torch.linalg.solve(kernel_SQQ + torch.diag(ridge_Q), score_QC - level_C)
+        ridged_SQQ = _kernels(support_SQK, support_SQK, spread_S).double() + torch.diag(ridge_Q)
+        # one after the other: a batch is factorised by several threads at once, and MKL then waits for ever
+        answers_SQC = torch.stack([torch.linalg.solve(ridged_QQ, score_QC - level_C) for ridged_QQ in ridged_SQQ])
         from_text_EC = torch.linalg.pinv(text_CE.double())
         answers_SQE = (answers_SQC @ from_text_EC.T).float()
         return cls(describer, support_SQK, spread_S, weight_S, answers_SQE, (from_text_EC @ level_C).float())
@@ -171,6 +172,7 @@ def _kernels(one_SPK: Tensor, other_SQK: Tensor, spread_S: Tensor) -> Tensor:
 
 def _held_out(kernel_SQQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:
     """What a regression on all others says of each pixel (S, Q, C), in closed form (Rasmussen, Williams, eq. 5.12)."""
-    inverse_SQQ = torch.linalg.inv(kernel_SQQ + torch.diag(ridge_Q))
+    # one after the other, as above
+    inverse_SQQ = torch.stack([torch.linalg.inv(ridged_QQ) for ridged_QQ in kernel_SQQ + torch.diag(ridge_Q)])
     held_out_SQC: Tensor = score_QC - inverse_SQQ @ score_QC / inverse_SQQ.diagonal(dim1=1, dim2=2)[..., None]
     return held_out_SQC

@@ -184,6 +184,22 @@ def test_the_shots_tell_which_description_serves() -> None:
     assert weights[10][1] > 0.95
 
 
+@pytest.mark.timeout(120, method="thread")  # a signal does not end what waits there
+def test_many_shots_are_solved_for_on_several_threads() -> None:
+    # a batch of factorisations never ended there
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        random = torch.Generator().manual_seed(0)
+        truth_P = torch.arange(400) % 4
+        scene_SPK = 0.1 * torch.randn(3, 400, 4, generator=random) + torch.eye(4)[truth_P]
+        text_CE = torch.eye(4, 5)
+        head = KernelHead.fitted(no_describer(), scene_SPK, scene_SPK, truth_P, text_CE)
+    finally:
+        torch.set_num_threads(threads)
+    assert bool((head(scene_SPK, text_CE).argmax(dim=1) == truth_P).all())
+
+
 def test_class_shares_are_found_without_labels() -> None:
     random = torch.Generator().manual_seed(0)
     many, few, support_QK = torch.randn(950, 2, generator=random), torch.randn(50, 2, generator=random), torch.eye(2)
