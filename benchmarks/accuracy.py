@@ -1,11 +1,11 @@
 """How right the maps are: classical classifiers, ours with random weights, as published and as it measures best.
 
 Every classifier learns from the same nested draws and is tested on every other labelled pixel, but for the published
-one, which reads a window a pixel and is tested on an evenly spread part of them. No setting is chosen by a test label of
-a real scene: head, timesteps and steps were chosen on generated scenes (some of which were made after the real ones had
-shown what the others lacked), the rest of the default model by what it costs, and which description of a pixel counts, by
-each draw's own shots. Real scenes are measured where DIFFCLIP_DATA (or
-../shared/data) holds them. A run that was stopped goes on where it was.
+one, which reads a window a pixel and is tested on an evenly spread part of them. No setting is chosen by a test label
+of a real scene: head, timesteps and steps were chosen on generated scenes (some of which were made after the real
+ones had shown what the others lacked), the rest of the default model by what it costs, and which description of a
+pixel counts, by each draw's own shots. Real scenes are measured where DIFFCLIP_DATA (or ../shared/data) holds them. A
+run that was stopped goes on where it was.
 """
 
 import multiprocessing
