@@ -16,7 +16,7 @@ import numpy as np
 from shards.errors import BadInput
 from shards.landscape import Cover, land
 from shards.lattice import Integers, Reals, hashes, uniform
-from shards.sensing import STORED_PER_REFLECTANCE, normals
+from shards.sensing import STORED_PER_REFLECTANCE, blurred, normals
 from shards.source import Classes, Labels, Mask, Modality, Values
 from shards.synthetic import GeneratedScene, GeneratedSceneSpec
 
@@ -49,7 +49,7 @@ class CoarseSceneSpec:
         height: rows, at least 1.
         width: columns, at least 1.
         cell: side of a pixel in pixels of the fine scene (2.5 m), at least 1.
-        bands: bands from 420 to 1000 nm, and from there to 2450 nm; at least 1 each.
+        bands: bands from 420 to 990 nm, and from 1000 to 2450 nm; at least 1 each.
         seed: another seed is another place.
         noise: standard deviation of the sensor's noise in units of reflectance, 0 or more.
         purity: share of a pixel that its class must cover to be in the reference map, 0 to 1.
@@ -162,10 +162,7 @@ class CoarseScene:
             blocks = values.reshape(len(y[here]), cell, x.size, cell, -1)
             # whole numbers, so that the order of adding up changes nothing
             means[here] = blocks.sum(axis=(1, 3), dtype=np.int64) / cell**2
-        padded = np.pad(means, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        down = 0.25 * (padded[:-2] + padded[2:]) + 0.5 * padded[1:-1]
-        blurred = 0.25 * (down[:, :-2] + down[:, 2:]) + 0.5 * down[:, 1:-1]
-        mixed: Reals = 0.5 * means + 0.5 * blurred
+        mixed: Reals = 0.5 * means + 0.5 * blurred(np.pad(means, ((1, 1), (1, 1), (0, 0)), mode="edge"))
         return mixed
 
     def _shares(self, y: Integers, x: Integers) -> Reals:

@@ -50,8 +50,8 @@ def normals(seed: int, y_H: Integers, x_W: Integers, count: int) -> Singles:
     return drawn
 
 
-def _blurred(plane_RQ: Reals) -> Reals:
-    """The optics' point spread, 1-2-1 in both directions; loses one pixel on each side."""
+def blurred(plane_RQ: Reals) -> Reals:
+    """The optics' point spread over rows and columns, 1-2-1 in both directions; loses one pixel on each side."""
     rows = 0.25 * (plane_RQ[:-2] + plane_RQ[2:]) + 0.5 * plane_RQ[1:-1]
     return 0.25 * (rows[:, :-2] + rows[:, 2:]) + 0.5 * rows[:, 1:-1]
 
@@ -68,7 +68,7 @@ def _sunlit(piece: Landscape) -> Reals:
     slope_RQ = np.zeros(top_RQ.shape)
     slope_RQ[:-1, :-1] = (top_RQ[:-1, :-1] - top_RQ[1:, 1:]) / (PIXEL_M * 2**0.5)
     facing = np.clip(1.0 + 0.22 * slope_RQ, 0.45, 1.3)
-    return _blurred(np.clip((1.0 - 0.85 * shadow_RQ) * facing, 0.1, 1.3))
+    return blurred(np.clip((1.0 - 0.85 * shadow_RQ) * facing, 0.1, 1.3))
 
 
 class Spectrometer:
@@ -128,7 +128,7 @@ class Spectrometer:
                 + thing * (1 - pixel) * things_CE[piece.cover, material]
                 + pixel * pixels_CE[piece.cover, material]
             )
-            planes.append(inner(_blurred(share_RQ), RIM - 1))
+            planes.append(inner(blurred(share_RQ), RIM - 1))
         return planes
 
 
