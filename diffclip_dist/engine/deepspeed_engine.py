@@ -8,6 +8,7 @@ import deepspeed
 import torch
 from deepspeed import DeepSpeedEngine
 from torch import nn
+from torch.nn import functional
 
 from diffclip_dist.config import OptimiserConfig, PretrainConfig
 from diffclip_dist.engine.collectives import BUCKET
@@ -16,6 +17,8 @@ from diffclip_dist.engine.weight_average import keep_average
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.transformer import compile_blocks, recompute_blocks
 from diffclip_dist.stream.schema import ModalitySchema
+
+_LINEAR = functional.linear
 
 
 def join_process_group(device: torch.device) -> None:
@@ -107,3 +110,10 @@ def start_engine(
         dist_init_required=False,
     )
     return engine
+
+
+def end_engine(engine: DeepSpeedEngine) -> None:
+    """Frees the engine's buffers; what this process computes next is computed by torch alone."""
+    engine.destroy()
+    # under stage 3 DeepSpeed replaces torch's function, for good, by one that rounds otherwise
+    functional.linear = _LINEAR

@@ -18,7 +18,7 @@ from deepspeed import DeepSpeedEngine
 from diffclip_dist.config import PretrainConfig
 from diffclip_dist.encoder import EncoderConfig, Training, save_encoder
 from diffclip_dist.encoder.storage import FORMAT_VERSION
-from diffclip_dist.engine.deepspeed_engine import join_process_group
+from diffclip_dist.engine.deepspeed_engine import end_engine, join_process_group
 from diffclip_dist.engine.meter import Meter
 from diffclip_dist.engine.reconstruction import Reconstruction
 from diffclip_dist.engine.run_log import RunLog, StepMetrics
@@ -124,7 +124,7 @@ def run_rank(config: PretrainConfig, device: torch.device, keeper: StateKeeper) 
                 keeper.save(engine, done)
                 reconstruction.show(engine, done, log)
     export_encoder(engine, config, inputs.modalities, inputs.manifest)
-    engine.destroy()
+    end_engine(engine)
     return None
 
 

@@ -22,7 +22,13 @@ from diffclip_dist.config import PretrainConfig
 from diffclip_dist.engine.alone import world_of_one
 from diffclip_dist.engine.collectives import Kind, Traffic, counted, start_counting
 from diffclip_dist.engine.cost_model import Link
-from diffclip_dist.engine.deepspeed_engine import build_model, build_optimiser, join_process_group, start_engine
+from diffclip_dist.engine.deepspeed_engine import (
+    build_model,
+    build_optimiser,
+    end_engine,
+    join_process_group,
+    start_engine,
+)
 from diffclip_dist.engine.held_state import HeldState, held_state
 from diffclip_dist.engine.ray_run import worker_resources
 from diffclip_dist.engine.train_step import train_step
@@ -235,7 +241,7 @@ def _train(rank: _Rank, steps: int) -> StageProbe:
     start_counting()
     step()
     traffic = counted(dist.get_world_size())
-    engine.destroy()
+    end_engine(engine)
     return StageProbe(rank.config.zero_stage, seconds, waited, under_way * 1e-6 / elapsed, traffic)
 
 
@@ -251,7 +257,7 @@ def _held(rank: _Rank) -> tuple[HeldState, int]:
         found = held_state(engine)
         engine.step()
     parameters = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in engine.module.parameters())
-    engine.destroy()
+    end_engine(engine)
     del engine
     gc.collect()
     everyone: list[Any] = [None] * dist.get_world_size()

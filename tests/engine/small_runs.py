@@ -11,7 +11,7 @@ from pathlib import Path
 from diffclip_dist.engine.checkpoints import CHECKPOINTS, StoredCheckpoint, newest_checkpoint
 from shards.store import open_store
 
-STEPS = 40  # of the undisturbed run
+STEPS = 60  # of the undisturbed run
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 SMALL_MODEL = [
@@ -52,10 +52,17 @@ def pretrain_command(folder: Path, archive: Path, arguments: Sequence[str], sett
 def wait_for_steps(process: "subprocess.Popen[str]", folder: Path, steps: int) -> None:
     """Waits until a running command has logged so many steps, or has ended."""
     metrics = folder / "metrics.jsonl"
+    _wait_until(process, lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= steps)
+
+
+def wait_for_checkpoint(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """Waits until a running command has a whole checkpoint (steps go on while it is written), or has ended."""
+    _wait_until(process, lambda: newest_checkpoint(open_store(folder / CHECKPOINTS)) is not None)
+
+
+def _wait_until(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        if metrics.exists() and len(metrics.read_text().splitlines()) >= steps:
-            return
+    while time.monotonic() < deadline and process.poll() is None and not reached():
         time.sleep(0.01)
 
 

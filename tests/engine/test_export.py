@@ -14,7 +14,7 @@ from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.config import PretrainConfig, resolve_config
 from diffclip_dist.encoder import load_encoder, read_config
-from diffclip_dist.engine.deepspeed_engine import join_process_group, start_engine
+from diffclip_dist.engine.deepspeed_engine import end_engine, join_process_group, start_engine
 from diffclip_dist.engine.rank_run import export_encoder
 from diffclip_dist.engine.sharded_state import whole_state
 from diffclip_dist.engine.train_step import train_step
@@ -71,7 +71,7 @@ def train_and_export(rank: int, config: PretrainConfig, address: str) -> None:
             valid = {schema.name: batch.valid[schema.key] for schema in batch.schemas}
             known = {"features": seen, "windows": windows, "valid": valid, "history": history}
             torch.save(known, f"{staged.run_dir}/seen.pt")
-        engine.destroy()
+        end_engine(engine)
     dist.destroy_process_group()
 
 

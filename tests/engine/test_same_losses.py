@@ -12,9 +12,10 @@ import torch
 import torch.multiprocessing
 from engines import STAGES, rank_inputs, train
 from small_runs import SMALL_MODEL
+from torch.nn import functional
 
 from diffclip_dist.config import OffloadConfig, PretrainConfig, resolve_config
-from diffclip_dist.engine.deepspeed_engine import start_engine
+from diffclip_dist.engine.deepspeed_engine import end_engine, start_engine
 from diffclip_dist.engine.offload import reaches_disk
 from diffclip_dist.engine.sharded_state import read_state, write_state
 from diffclip_dist.engine.train_step import train_step
@@ -46,6 +47,7 @@ def train_each(rank: int, config: PretrainConfig, folder: Path) -> None:
     os.chdir(folder)
     with rank_inputs(config, rank, 2, folder) as inputs:
         batches = list(inputs.stream.batches(0, STEPS))
+        linear = functional.linear
         for name, stage in RUNS:
             if name == "all on disk" and not reaches_disk():
                 continue
@@ -56,7 +58,8 @@ def train_each(rank: int, config: PretrainConfig, folder: Path) -> None:
             write_state(engine, folder / f"state-{name}-{stage}")
             curve += train(engine, batches[SAVED:], config, SAVED)
             (folder / f"{name}-{stage}.json").write_text(json.dumps(curve))
-            engine.destroy()
+            end_engine(engine)
+            assert functional.linear is linear, "what is computed next would be rounded otherwise"
             if (name, stage) in OFF_DEVICE:
                 engine = start_engine(staged, inputs.modalities, inputs.device, 2)
                 train_step(engine, batches[0], config, 0)
@@ -64,7 +67,7 @@ def train_each(rank: int, config: PretrainConfig, folder: Path) -> None:
                 (folder / f"resumed-{name}-{stage}.json").write_text(
                     json.dumps(train(engine, batches[SAVED:], config, SAVED))
                 )
-                engine.destroy()
+                end_engine(engine)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from engines import STAGES, rank_inputs, train
 from small_runs import SMALL_MODEL
 
 from diffclip_dist.config import PretrainConfig, resolve_config
-from diffclip_dist.engine.deepspeed_engine import start_engine
+from diffclip_dist.engine.deepspeed_engine import end_engine, start_engine
 from diffclip_dist.engine.rank_run import RankInputs
 from diffclip_dist.engine.sharded_state import read_state, trained_weights, write_state
 from diffclip_dist.engine.train_step import probe_loss, train_step
@@ -47,7 +47,7 @@ def save_from_each_stage(rank: int, config: PretrainConfig, folder: Path) -> Non
             write_state(engine, folder / str(stage))
             after = train(engine, batches[SAVED:], config, SAVED)
             keep(folder, f"undisturbed-{stage}", before + after, engine)
-            engine.destroy()
+            end_engine(engine)
 
 
 def load_into_each_stage(rank: int, config: PretrainConfig, folder: Path, world_size: int) -> None:
@@ -59,7 +59,7 @@ def load_into_each_stage(rank: int, config: PretrainConfig, folder: Path, world_
             read_state(engine, folder / str(source), SAVED)
             resumed = train(engine, batches, config, SAVED)
             keep(folder, f"resumed-{world_size}-{source}-{stage}", resumed, engine)
-            engine.destroy()
+            end_engine(engine)
 
 
 @pytest.fixture(scope="module")
