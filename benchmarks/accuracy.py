@@ -170,6 +170,10 @@ def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
     jobs += [
         Job("default, equal class shares", one, ("kernel",), shots, seeds, DEFAULT, steps, equal) for one in scenes
     ]
+    shots_alone = replace(fewshot, discriminant=False)
+    jobs += [
+        Job("default, no discriminant", one, ("kernel",), shots, seeds, DEFAULT, steps, shots_alone) for one in scenes
+    ]
     return jobs
 
 

@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--preset", choices=tuple(FEWSHOT_PRESETS), default="default",
         help="default: what measures best here; published: the paper's second stage, for the encoder that "
-        "pretrain.py --set preset=published leaves; slow. The five options below change either (default)",
+        "pretrain.py --set preset=published leaves; slow. The six options below change either (default)",
     )  # fmt: skip
     parser.add_argument(
         "--readout",
@@ -86,6 +86,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--class-shares", choices=get_args(ClassShares),
         help="with --head kernel: estimated from the scene's unlabelled pixels, for OA; or equal, for AA",
+    )  # fmt: skip
+    parser.add_argument(
+        "--discriminant", action=argparse.BooleanOptionalAction,
+        help="with --head kernel: look for the middle of each class among the scene's unlabelled pixels",
     )  # fmt: skip
     parser.add_argument(
         "--spreading", action=argparse.BooleanOptionalAction,
@@ -107,7 +111,8 @@ def parse_shots(text: str) -> tuple[int, ...]:
 def fewshot_config(arguments: argparse.Namespace) -> FewshotConfig:
     """The preset, with what else was given."""
     changes = {
-        name: getattr(arguments, name) for name in ("readout", "head", "tune_encoder", "class_shares", "spreading")
+        name: getattr(arguments, name)
+        for name in ("readout", "head", "tune_encoder", "class_shares", "discriminant", "spreading")
     }
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(FEWSHOT_PRESETS[arguments.preset], **given)

@@ -24,7 +24,7 @@ from diffclip_dist.fewshot.training import Learned
 from shards.errors import BadInput
 from shards.manifest import ModalityRecord
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FOLDER: Final = "encoder"
@@ -148,7 +148,13 @@ def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
         own["centre_J"], own["axes_AJK"], own["unlike_S"],
     )  # fmt: skip
     head = KernelHead(
-        describer, own["support_SQK"], own["spread_S"], own["weight_S"], own["answers_SQE"], own["offset_E"]
+        describer,
+        own["support_SQK"],
+        own["spread_S"],
+        own["weight_S"],
+        own["answers_SQE"],
+        own["direction_KE"],
+        own["offset_E"],
     )
     head.load_state_dict(weights)  # refuses what is not of a head
     return head

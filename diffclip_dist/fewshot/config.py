@@ -35,6 +35,8 @@ class FewshotConfig:
             alike they must be is weighed by the shots.
         class_shares: whether ``kernel`` takes classes for equally frequent, or estimates their shares from the scene's
             unlabelled pixels: better for OA where they differ, and somewhat worse for AA.
+        discriminant: whether ``kernel`` also looks for the middle of each class among the scene's unlabelled pixels:
+            better the fewer shots there are.
         spreading: whether ``kernel`` spreads its scores over a graph of the scene's unlabelled pixels: somewhat better,
             and slower to map with, by a kernel of a thousand pixels in place of the few labelled ones.
         statistics_windows: windows, evenly spread over the scene, that features are standardised by, at least 1.
@@ -53,6 +55,7 @@ class FewshotConfig:
     encoder_learning_rate: float = 1e-4
     smoothing: int = 3
     class_shares: ClassShares = "estimated"
+    discriminant: bool = True
     spreading: bool = False
     statistics_windows: int = 384
     window_batch: int = 256

@@ -13,19 +13,15 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from diffclip_dist.fewshot.description import Describer
+from diffclip_dist.fewshot.scene_classes import SCORE_SHARPNESS, class_discriminant, share_scores
 
 # All chosen on generated scenes, at 1 to 20 shots.
 KERNEL_WIDTH: Final = 1.25  # in the scene's own spread
 RIDGE: Final = 0.01
-# Scores to log-likelihoods, and how much those of held-out shots count, for they are few and not independent
-SCORE_SHARPNESS: Final = 5.0
+# How much the likelihoods of held-out shots count, for they are few and not independent
 HELD_OUT_TRUST: Final = 0.3
 FIRST_WAY: Final = 2.0  # log of how much likelier the first way of describing is than another, before any shot
-# How class shares are estimated
-SHARE_ROUNDS: Final = 3
-EQUAL_PART: Final = 0.2  # of pixels, imagined beside those of the scene and spread equally over the classes
-EQUAL_SHOTS: Final = 2.0  # shots that weigh as much for equal shares as those at hand for the estimated
-MOST_PIXELS: Final = 20_000
+MOST_PIXELS: Final = 20_000  # of a scene, that its classes are worked out from
 
 
 class KernelHead(nn.Module):
@@ -37,6 +33,7 @@ class KernelHead(nn.Module):
         spread_S: mean squared distance of the scene's descriptions from their mean; the kernel's unit.
         weight_S: what each way of describing counts for, summing to 1.
         answers_SQE: what each support pixel adds.
+        direction_KE: what the first description adds, in proportion.
         offset_E: what is said far from all of them.
     """
 
@@ -44,6 +41,7 @@ class KernelHead(nn.Module):
     spread_S: Tensor
     weight_S: Tensor
     answers_SQE: Tensor
+    direction_KE: Tensor
     offset_E: Tensor
 
     def __init__(
@@ -53,6 +51,7 @@ class KernelHead(nn.Module):
         spread_S: Tensor,
         weight_S: Tensor,
         answers_SQE: Tensor,
+        direction_KE: Tensor,
         offset_E: Tensor,
     ) -> None:
         super().__init__()
@@ -61,6 +60,7 @@ class KernelHead(nn.Module):
         self.register_buffer("spread_S", spread_S)
         self.register_buffer("weight_S", weight_S)
         self.register_buffer("answers_SQE", answers_SQE)
+        self.register_buffer("direction_KE", direction_KE)
         self.register_buffer("offset_E", offset_E)
 
     @classmethod
@@ -120,32 +120,36 @@ class KernelHead(nn.Module):
         answers_SQC = torch.stack([torch.linalg.solve(ridged_QQ, score_QC - level_C) for ridged_QQ in ridged_SQQ])
         from_text_EC = torch.linalg.pinv(text_CE.double())
         answers_SQE = (answers_SQC @ from_text_EC.T).float()
-        return cls(describer, support_SQK, spread_S, weight_S, answers_SQE, (from_text_EC @ level_C).float())
+        direction_KE = torch.zeros(support_SQK.shape[2], len(from_text_EC))
+        offset_E = (from_text_EC @ level_C).float()
+        return cls(describer, support_SQK, spread_S, weight_S, answers_SQE, direction_KE, offset_E)
 
-    def with_class_shares(self, scene_SPK: Tensor, text_CE: Tensor) -> "KernelHead":
-        """This head, drawn to the classes that the scene holds much of.
-
-        Shots are as many of each class, and a scene is not: the shares are estimated from its unlabelled pixels by
-        expectation maximisation (Saerens et al. 2002), and trusted the more, the more shots there are.
+    def adapted(
+        self, scene_SPK: Tensor, seen_C: Tensor, text_CE: Tensor, *, shares: bool, discriminant: bool
+    ) -> "KernelHead":
+        """This head with what the scene's unlabelled pixels say of its classes.
 
         Args:
             scene_SPK: descriptions of the scene's pixels, at least one.
+            seen_C: bool, which classes have shots.
             text_CE: unit class vectors.
+            shares: whether classes count for more, the more frequent they are.
+            discriminant: whether pixels count for more, the nearer they lie to a class's middle.
         """
         spread_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
         score_PC = self.scores(spread_SPK, text_CE)
-        likely_PC = torch.softmax(SCORE_SHARPNESS * score_PC, dim=1)
-        classes = len(text_CE)
-        share_C = torch.full((classes,), 1.0 / classes)
-        for _ in range(SHARE_ROUNDS):
-            weighted_PC = likely_PC * share_C
-            found_C = (weighted_PC / weighted_PC.sum(dim=1, keepdim=True)).mean(dim=0)
-            share_C = (found_C + EQUAL_PART / classes) / (1.0 + EQUAL_PART)
-        shots = self.support_SQK.shape[1] / classes
-        shift_C = shots / (shots + EQUAL_SHOTS) * torch.log(share_C * classes) / SCORE_SHARPNESS
-        shifted_E = self.offset_E + torch.linalg.pinv(text_CE.double()).float() @ shift_C
+        shots = self.support_SQK.shape[1] / len(text_CE)
+        added_C, direction_KC = torch.zeros(len(text_CE)), torch.zeros(scene_SPK.shape[2], len(text_CE))
+        if shares:
+            added_C = share_scores(score_PC, shots)
+        if discriminant:
+            # the first way of describing has all that is known, with its noise averaged away
+            direction_KC, offset_C = class_discriminant(spread_SPK[0], score_PC + added_C, seen_C, shots)
+            added_C = added_C + offset_C
+        from_text_EC = torch.linalg.pinv(text_CE.double()).float()
         return KernelHead(
-            self.describer, self.support_SQK, self.spread_S, self.weight_S, self.answers_SQE, shifted_E
+            self.describer, self.support_SQK, self.spread_S, self.weight_S, self.answers_SQE,
+            direction_KC @ from_text_EC.T, self.offset_E + from_text_EC @ added_C,
         )  # fmt: skip
 
     def forward(self, described_SPK: Tensor, text_CE: Tensor) -> Tensor:
@@ -161,6 +165,7 @@ class KernelHead(nn.Module):
     def _projected(self, described_SPK: Tensor) -> Tensor:
         added_SPE = _kernels(described_SPK, self.support_SQK, self.spread_S) @ self.answers_SQE
         projected_PE: Tensor = torch.tensordot(self.weight_S, added_SPE, dims=1) + self.offset_E
+        projected_PE += described_SPK[0] @ self.direction_KE
         return projected_PE
 
 

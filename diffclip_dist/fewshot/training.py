@@ -147,14 +147,17 @@ def fit_described(
         described: the scene's pixels, the support among them.
         support: at least one pixel.
         text: the class texts; learns nothing.
-        config: whether class shares are estimated, and scores spread.
+        config: what is learned of the classes from unlabelled pixels.
     """
     with torch.no_grad():
         text_CE = text().clone()
         support_SQK = described.at(support.rows, support.cols)
-        head = KernelHead.fitted(describer, described.pixels, support_SQK, torch.from_numpy(support.targets), text_CE)
-        if config.class_shares == "estimated":
-            head = head.with_class_shares(described.pixels, text_CE)
+        targets_Q = torch.from_numpy(support.targets)
+        head = KernelHead.fitted(describer, described.pixels, support_SQK, targets_Q, text_CE)
+        head = head.adapted(
+            described.pixels, torch.isin(torch.arange(len(text_CE)), targets_Q), text_CE,
+            shares=config.class_shares == "estimated", discriminant=config.discriminant,
+        )  # fmt: skip
         if config.spreading:
             head = spread_scores(head, described, support.rows, support.cols, text_CE)
     return Learned(encoder, head, text_CE)

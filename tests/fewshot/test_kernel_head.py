@@ -207,10 +207,36 @@ def test_class_shares_are_found_without_labels() -> None:
     text_CE = torch.eye(2, 4)
     scene_SPK = scene_PK[None]
     equal = KernelHead.fitted(no_describer(), scene_SPK, support_QK[None], torch.tensor([0, 1]), text_CE)
-    estimated = equal.with_class_shares(scene_SPK, text_CE)
+    seen_C = torch.tensor([True, True])
+    estimated = equal.adapted(scene_SPK, seen_C, text_CE, shares=True, discriminant=False)
     truth = torch.arange(1000) >= 950
     right = [int((head(scene_SPK, text_CE).argmax(dim=1) == truth).sum()) for head in (equal, estimated)]
     assert right[1] > right[0]
+
+
+def test_the_middles_of_classes_are_found_without_labels() -> None:
+    # two clouds side by side, whose labelled pixels lie aside of their middles
+    random = torch.Generator().manual_seed(0)
+    truth_P = torch.arange(1000) % 2
+    scene_PK = torch.randn(1000, 2, generator=random) * torch.tensor([0.5, 1.0])
+    scene_PK[:, 0] += 2.0 * truth_P
+    support_QK = torch.tensor([[0.0, 1.0], [2.0, -1.0]])
+    text_CE = torch.eye(3, 4)  # the third class has no shots
+    scene_SPK = scene_PK[None] + 5.0  # wherever the origin lies
+    head = KernelHead.fitted(no_describer(), scene_SPK, support_QK[None] + 5.0, torch.tensor([0, 1]), text_CE)
+    seen_C = torch.tensor([True, True, False])
+    adapted = head.adapted(scene_SPK, seen_C, text_CE, shares=False, discriminant=True)
+    found = [one(scene_SPK, text_CE).argmax(dim=1) for one in (head, adapted)]
+    right = [int((classes_P == truth_P).sum()) for classes_P in found]
+    assert right[0] < 900 < right[1]
+    assert not any((classes_P == 2).any() for classes_P in found)
+
+
+def test_pixels_that_are_all_alike_have_no_middles_to_tell_apart() -> None:
+    alike_SPK, text_CE = torch.ones(1, 4, 2), torch.eye(2, 4)
+    head = KernelHead.fitted(no_describer(), alike_SPK, alike_SPK[:, :2], torch.tensor([0, 1]), text_CE)
+    adapted = head.adapted(alike_SPK, torch.tensor([True, True]), text_CE, shares=False, discriminant=True)
+    torch.testing.assert_close(adapted.scores(alike_SPK, text_CE), head.scores(alike_SPK, text_CE))
 
 
 def test_scores_follow_what_is_connected() -> None:
