@@ -16,7 +16,7 @@ from diffclip_dist.fewshot.description import Describer
 from diffclip_dist.fewshot.scene_classes import SCORE_SHARPNESS, class_discriminant, share_scores
 
 # All chosen on generated scenes, at 1 to 20 shots.
-KERNEL_WIDTH: Final = 1.25  # in the scene's own spread
+KERNEL_WIDTH: Final = 2.0  # in the scene's own spread
 RIDGE: Final = 0.01
 # How much the likelihoods of held-out shots count, for they are few and not independent
 HELD_OUT_TRUST: Final = 0.3
