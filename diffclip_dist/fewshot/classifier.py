@@ -19,7 +19,7 @@ from diffclip_dist.fewshot.band_metric import BandMetric
 from diffclip_dist.fewshot.config import FewshotConfig
 from diffclip_dist.fewshot.description import Describer, ways_of_describing
 from diffclip_dist.fewshot.head import FeatureStatistics, Head
-from diffclip_dist.fewshot.kernel_head import KernelHead
+from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
 from diffclip_dist.fewshot.training import Learned
 from shards.errors import BadInput
 from shards.manifest import ModalityRecord
@@ -128,7 +128,8 @@ def load_classifier(folder: Path) -> Classifier:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None
     fits = len(text_CE) == len(config.classes) and _modalities(head) == len(encoder.modalities)
     if isinstance(head, KernelHead):
-        fits = fits and len(head.support_SQK) == ways_of_describing(config.fewshot)
+        ways = ways_of_describing(config.fewshot)
+        fits = fits and len(head.support_SQK) == ways and len(head.weight_G) == ways * len(KERNEL_WIDTHS)
     if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
     return Classifier(config, Learned(encoder, head.eval(), text_CE))
@@ -151,8 +152,8 @@ def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
         describer,
         own["support_SQK"],
         own["spread_S"],
-        own["weight_S"],
-        own["answers_SQE"],
+        own["weight_G"],
+        own["answers_GQE"],
         own["direction_KE"],
         own["offset_E"],
     )

@@ -1,11 +1,14 @@
 """A head that needs no steps: kernel ridge regression from a pixel's descriptions to the text of its class.
 
-A scene is described in several ways. Each has a regression of its own, and they are weighed by how well each tells the
-classes of labelled pixels that it has not seen, so that nothing but the shots chooses.
+A scene is described in several ways, and what counts as near may be more or less. Each way has a regression with a
+narrow kernel, a medium and a wide one, and they are weighed by how well each tells the classes of labelled pixels that
+it has not seen, so that nothing but the shots chooses.
 
-Shapes: S ways of describing a pixel, P pixels, Q support pixels, K width of a description, E text width, C classes.
+Shapes: S ways of describing a pixel, G kernels (every way's narrow one first, then its wider ones), P pixels, Q support
+pixels, K width of a description, E text width, C classes.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -16,11 +19,12 @@ from diffclip_dist.fewshot.description import Describer
 from diffclip_dist.fewshot.scene_classes import SCORE_SHARPNESS, class_discriminant, share_scores
 
 # All chosen on generated scenes, at 1 to 20 shots.
-KERNEL_WIDTH: Final = 2.0  # in the scene's own spread
+KERNEL_WIDTHS: Final = (1.0, 2.0, 4.0)  # in the scene's own spread
 RIDGE: Final = 0.01
 # How much the likelihoods of held-out shots count, for they are few and not independent
 HELD_OUT_TRUST: Final = 0.3
 FIRST_WAY: Final = 2.0  # log of how much likelier the first way of describing is than another, before any shot
+LEAST_WEIGHT: Final = 0.01  # of a kernel: what counts for less is left out, and a map made the sooner
 MOST_PIXELS: Final = 20_000  # of a scene, that its classes are worked out from
 
 
@@ -30,17 +34,17 @@ class KernelHead(nn.Module):
     Attributes:
         describer: what its descriptions come from.
         support_SQK: descriptions of the support.
-        spread_S: mean squared distance of the scene's descriptions from their mean; the kernel's unit.
-        weight_S: what each way of describing counts for, summing to 1.
-        answers_SQE: what each support pixel adds.
+        spread_S: mean squared distance of the scene's descriptions from their mean; the kernels' unit.
+        weight_G: what each kernel counts for, summing to 1.
+        answers_GQE: what each support pixel adds.
         direction_KE: what the first description adds, in proportion.
         offset_E: what is said far from all of them.
     """
 
     support_SQK: Tensor
     spread_S: Tensor
-    weight_S: Tensor
-    answers_SQE: Tensor
+    weight_G: Tensor
+    answers_GQE: Tensor
     direction_KE: Tensor
     offset_E: Tensor
 
@@ -49,8 +53,8 @@ class KernelHead(nn.Module):
         describer: Describer,
         support_SQK: Tensor,
         spread_S: Tensor,
-        weight_S: Tensor,
-        answers_SQE: Tensor,
+        weight_G: Tensor,
+        answers_GQE: Tensor,
         direction_KE: Tensor,
         offset_E: Tensor,
     ) -> None:
@@ -58,8 +62,8 @@ class KernelHead(nn.Module):
         self.describer = describer
         self.register_buffer("support_SQK", support_SQK)
         self.register_buffer("spread_S", spread_S)
-        self.register_buffer("weight_S", weight_S)
-        self.register_buffer("answers_SQE", answers_SQE)
+        self.register_buffer("weight_G", weight_G)
+        self.register_buffer("answers_GQE", answers_GQE)
         self.register_buffer("direction_KE", direction_KE)
         self.register_buffer("offset_E", offset_E)
 
@@ -83,13 +87,17 @@ class KernelHead(nn.Module):
         ridge_Q = RIDGE * count_C[targets_Q] * classes / len(targets_Q)
         # a class without shots is farther than any other
         level_C = -(count_C == 0).double()
-        held_out_SQC = _held_out(_kernels(support_SQK, support_SQK, spread_S).double(), member_QC, ridge_Q)
-        said_SQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_SQC + level_C), dim=2)[:, member_QC.bool()]
+        each_G = torch.ones(len(spread_S) * len(KERNEL_WIDTHS))
+        kernels = _kernels(support_SQK, support_SQK, spread_S, each_G)
+        held_out_GQC = torch.stack([_held_out(kernel_QQ.double(), member_QC, ridge_Q) for _, kernel_QQ in kernels])
+        said_GQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_GQC + level_C), dim=2)[:, member_QC.bool()]
         # of a class's only shot nothing is left to tell it by
-        found_S = HELD_OUT_TRUST * said_SQ[:, count_C[targets_Q] > 1].sum(dim=1)
-        found_S[0] += FIRST_WAY
-        weight_S = torch.softmax(found_S, dim=0).float()
-        return cls.through(describer, support_SQK, spread_S, weight_S, member_QC + level_C, ridge_Q, level_C, text_CE)
+        found_G = HELD_OUT_TRUST * said_GQ[:, count_C[targets_Q] > 1].sum(dim=1)
+        found_G[: len(KERNEL_WIDTHS)] += FIRST_WAY
+        weight_G = torch.softmax(found_G, dim=0).float()
+        weight_G = torch.where(weight_G < LEAST_WEIGHT, 0.0, weight_G)
+        weight_G /= weight_G.sum()
+        return cls.through(describer, support_SQK, spread_S, weight_G, member_QC + level_C, ridge_Q, level_C, text_CE)
 
     @classmethod
     def through(
@@ -97,7 +105,7 @@ class KernelHead(nn.Module):
         describer: Describer,
         support_SQK: Tensor,
         spread_S: Tensor,
-        weight_S: Tensor,
+        weight_G: Tensor,
         score_QC: Tensor,
         ridge_Q: Tensor,
         level_C: Tensor,
@@ -108,21 +116,23 @@ class KernelHead(nn.Module):
         Args:
             describer: what the descriptions come from.
             support_SQK: descriptions of the pixels.
-            spread_S: the kernel's unit for each way of describing.
-            weight_S: what each way of describing counts for.
+            spread_S: the kernels' unit for each way of describing.
+            weight_G: what each kernel counts for.
             score_QC: float64, what is asked for.
             ridge_Q: float64, how little each is trusted.
             level_C: float64, the scores far from all of them.
             text_CE: unit class vectors.
         """
-        ridged_SQQ = _kernels(support_SQK, support_SQK, spread_S).double() + torch.diag(ridge_Q)
+        answers_GQC = torch.zeros(len(weight_G), *score_QC.shape, dtype=torch.float64)
         # one after the other: a batch is factorised by several threads at once, and MKL then waits for ever
-        answers_SQC = torch.stack([torch.linalg.solve(ridged_QQ, score_QC - level_C) for ridged_QQ in ridged_SQQ])
+        for number, kernel_QQ in _kernels(support_SQK, support_SQK, spread_S, weight_G):
+            ridged_QQ = kernel_QQ.double() + torch.diag(ridge_Q)
+            answers_GQC[number] = torch.linalg.solve(ridged_QQ, score_QC - level_C)
         from_text_EC = torch.linalg.pinv(text_CE.double())
-        answers_SQE = (answers_SQC @ from_text_EC.T).float()
+        answers_GQE = (answers_GQC @ from_text_EC.T).float()
         direction_KE = torch.zeros(support_SQK.shape[2], len(from_text_EC))
         offset_E = (from_text_EC @ level_C).float()
-        return cls(describer, support_SQK, spread_S, weight_S, answers_SQE, direction_KE, offset_E)
+        return cls(describer, support_SQK, spread_S, weight_G, answers_GQE, direction_KE, offset_E)
 
     def adapted(
         self, scene_SPK: Tensor, seen_C: Tensor, text_CE: Tensor, *, shares: bool, discriminant: bool
@@ -148,7 +158,7 @@ class KernelHead(nn.Module):
             added_C = added_C + offset_C
         from_text_EC = torch.linalg.pinv(text_CE.double()).float()
         return KernelHead(
-            self.describer, self.support_SQK, self.spread_S, self.weight_S, self.answers_SQE,
+            self.describer, self.support_SQK, self.spread_S, self.weight_G, self.answers_GQE,
             direction_KC @ from_text_EC.T, self.offset_E + from_text_EC @ added_C,
         )  # fmt: skip
 
@@ -163,21 +173,26 @@ class KernelHead(nn.Module):
         return scores_PC
 
     def _projected(self, described_SPK: Tensor) -> Tensor:
-        added_SPE = _kernels(described_SPK, self.support_SQK, self.spread_S) @ self.answers_SQE
-        projected_PE: Tensor = torch.tensordot(self.weight_S, added_SPE, dims=1) + self.offset_E
-        projected_PE += described_SPK[0] @ self.direction_KE
+        projected_PE = described_SPK[0] @ self.direction_KE + self.offset_E
+        for number, kernel_PQ in _kernels(described_SPK, self.support_SQK, self.spread_S, self.weight_G):
+            projected_PE += kernel_PQ @ (self.weight_G[number] * self.answers_GQE[number])
         return projected_PE
 
 
-def _kernels(one_SPK: Tensor, other_SQK: Tensor, spread_S: Tensor) -> Tensor:
-    """Gaussian of the distance between each two descriptions (S, P, Q)."""
-    distance_SPQ = torch.cdist(one_SPK, other_SQK, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return torch.exp(-distance_SPQ / (2 * KERNEL_WIDTH**2 * spread_S[:, None, None]))
+def _kernels(one_SPK: Tensor, other_SQK: Tensor, spread_S: Tensor, weight_G: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Each kernel that counts: its number, and the Gaussian (P, Q) of the distance between each two descriptions."""
+    weights_SW = weight_G.view(len(spread_S), len(KERNEL_WIDTHS)).tolist()
+    for way, weights in enumerate(weights_SW):
+        if not any(weights):
+            continue
+        distance_PQ = torch.cdist(one_SPK[way], other_SQK[way], compute_mode="donot_use_mm_for_euclid_dist").square()
+        for number, (width, weight) in enumerate(zip(KERNEL_WIDTHS, weights, strict=True), way * len(KERNEL_WIDTHS)):
+            if weight:
+                yield number, torch.exp(-distance_PQ / (2 * width**2 * spread_S[way]))
 
 
-def _held_out(kernel_SQQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:
-    """What a regression on all others says of each pixel (S, Q, C), in closed form (Rasmussen, Williams, eq. 5.12)."""
-    # one after the other, as above
-    inverse_SQQ = torch.stack([torch.linalg.inv(ridged_QQ) for ridged_QQ in kernel_SQQ + torch.diag(ridge_Q)])
-    held_out_SQC: Tensor = score_QC - inverse_SQQ @ score_QC / inverse_SQQ.diagonal(dim1=1, dim2=2)[..., None]
-    return held_out_SQC
+def _held_out(kernel_QQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:
+    """What a regression on all others says of each pixel (Q, C), in closed form (Rasmussen and Williams, eq. 5.12)."""
+    inverse_QQ = torch.linalg.inv(kernel_QQ + torch.diag(ridge_Q))
+    held_out_QC: Tensor = score_QC - inverse_QQ @ score_QC / inverse_QQ.diagonal()[:, None]
+    return held_out_QC

@@ -43,7 +43,8 @@ def spread_scores(
     score_AC = head.scores(anchors_SAK, text_CE).double()
     spacing = (described.pixels.shape[1] / len(places_A2)) ** 0.5
     apart_SAA = torch.cdist(anchors_SAK.double(), anchors_SAK.double()).square() / head.spread_S[:, None, None]
-    apart_AA = torch.tensordot(head.weight_S.double(), apart_SAA, dims=1)
+    weight_S = head.weight_G.view(len(apart_SAA), -1).sum(dim=1).double()
+    apart_AA = torch.tensordot(weight_S, apart_SAA, dims=1)
     linked_AA = _graph(apart_AA, places_A2.double() / (REACH * spacing))
     spread_AC = torch.linalg.solve(torch.eye(len(linked_AA)) - PASSED_ON * linked_AA, score_AC)
     spread_AC *= score_AC.norm() / spread_AC.norm()
@@ -52,7 +53,7 @@ def spread_scores(
     ridge_A = torch.full((len(places_A2),), ANCHOR_RIDGE, dtype=torch.float64)
     ridge_A[:labelled] = RIDGE
     return KernelHead.through(
-        head.describer, anchors_SAK, head.spread_S, head.weight_S, spread_AC, ridge_A, spread_AC.mean(dim=0), text_CE
+        head.describer, anchors_SAK, head.spread_S, head.weight_G, spread_AC, ridge_A, spread_AC.mean(dim=0), text_CE
     )
 
 

@@ -176,12 +176,26 @@ def test_the_shots_tell_which_description_serves() -> None:
     for shots in (1, 10):
         support = slice(0, 2 * shots)
         head = KernelHead.fitted(no_describer(), scene_SPK, scene_SPK[:, support], truth_P[support], text_CE)
-        weights[shots] = head.weight_S.tolist()
+        weights[shots] = head.weight_G.view(2, -1).sum(dim=1).tolist()
         if shots == 10:
             right = head(scene_SPK, text_CE).argmax(dim=1) == truth_P
             assert right.float().mean() > 0.95
     assert weights[1][0] > 0.5  # nothing is held out of a single shot, so what is usually better leads
     assert weights[10][1] > 0.95
+
+
+def test_the_shots_tell_how_far_a_class_reaches() -> None:
+    # the fields of a board want a narrow kernel, the two sides of a line a wider one
+    places_P2 = 8.0 * torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
+    board_P = (places_P2 / 2).floor().sum(dim=1).long() % 2
+    sides_P = (places_P2.sum(dim=1) > 8.0).long()
+    narrow = []
+    for truth_P, labelled in ((board_P, 400), (sides_P, 40)):
+        support_SQK = places_P2[None, :labelled]
+        head = KernelHead.fitted(no_describer(), places_P2[None], support_SQK, truth_P[:labelled], torch.eye(2, 4))
+        narrow.append(float(head.weight_G[0]))
+    assert narrow[0] > 0.95
+    assert narrow[1] < 0.3
 
 
 @pytest.mark.timeout(120, method="thread")  # a signal does not end what waits there
