@@ -4,8 +4,8 @@ Every classifier learns from the same nested draws and is tested on every other 
 one, which reads a window a pixel and is tested on an evenly spread part of them. No setting is chosen by a test label
 of a real scene: head, timesteps and steps were chosen on generated scenes (some of which were made after the real
 ones had shown what the others lacked), the rest of the default model by what it costs, and which description of a
-pixel counts, by each draw's own shots. Real scenes are measured where DIFFCLIP_DATA (or ../shared/data) holds them. A
-run that was stopped goes on where it was.
+pixel and which kernel count, by each draw's own shots. Real scenes are measured where DIFFCLIP_DATA (or
+../shared/data) holds them. A run that was stopped goes on where it was.
 """
 
 import multiprocessing
@@ -101,7 +101,7 @@ def main() -> int:
     if arguments.json is not None:
         config = {
             "quick": arguments.quick,
-            "chosen_by": "head, timesteps, steps on generated scenes; description on the shots; the rest by cost",
+            "chosen_by": "head, timesteps, steps on generated scenes; description, kernel on shots; the rest by cost",
             "left_out": "the published encoder tuned on the shots; ablations beyond one generated scene",
             "fewer_tested": f"published is tested on {PUBLISHED_WINDOWS} evenly spread labelled pixels",
             "published": asdict(PUBLISHED),
