@@ -1,6 +1,7 @@
 """DeepSpeed engines on ranks that a test has spawned."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,16 @@ def rank_inputs(config: PretrainConfig, rank: int, world_size: int, folder: Path
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
     join_process_group(torch.device("cpu"))
     yield RankInputs.open(config, torch.device("cpu"))
+    end_rank()
+
+
+def end_rank() -> None:
+    """Leaves the process group, and the process at once."""
     dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # after stage 3 DeepSpeed holds on to the group, and now and then Python's own way out aborts over its threads
+    os._exit(0)
 
 
 def train(engine: DeepSpeedEngine, batches: list[WindowBatch], config: PretrainConfig, start: int) -> list[list[float]]:

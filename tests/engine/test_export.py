@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from deepspeed import DeepSpeedEngine
+from engines import end_rank
 
 from diffclip_dist.config import PretrainConfig, resolve_config
 from diffclip_dist.encoder import load_encoder, read_config
@@ -72,7 +73,7 @@ def train_and_export(rank: int, config: PretrainConfig, address: str) -> None:
             known = {"features": seen, "windows": windows, "valid": valid, "history": history}
             torch.save(known, f"{staged.run_dir}/seen.pt")
         end_engine(engine)
-    dist.destroy_process_group()
+    end_rank()
 
 
 @pytest.fixture(scope="module")
