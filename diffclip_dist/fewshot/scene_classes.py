@@ -67,14 +67,15 @@ def class_discriminant(described_PK: Tensor, score_PC: Tensor, seen_C: Tensor, s
         shots: labelled pixels a class.
     """
     values_PK, score_PC = described_PK.double(), score_PC[:, seen_C].double()
-    values_PK = values_PK - (mean_K := values_PK.mean(dim=0))
+    mean_K = values_PK.mean(dim=0)
+    values_PK = values_PK - mean_K
     pixels, width = values_PK.shape
     trust = MIDDLE_TRUST / (MIDDLE_SHOTS + shots) / SCORE_SHARPNESS / width**0.5
     scatter_KK = values_PK.T @ values_PK / pixels
     even_KK = scatter_KK.diagonal().mean().clamp_min(1e-12) * torch.eye(width)
-    found = Discriminant(torch.zeros(width, score_PC.shape[1]), torch.zeros(score_PC.shape[1]))
+    found = Discriminant(values_PK.new_zeros(width, score_PC.shape[1]), score_PC.new_zeros(score_PC.shape[1]))
     for _ in range(MIDDLE_ROUNDS):
-        added_PC = values_PK @ found.direction_KC.double() + found.offset_C
+        added_PC = values_PK @ found.direction_KC + found.offset_C
         member_PC = torch.softmax(MEMBER_SHARPNESS * (score_PC + added_PC), dim=1)
         count_C = member_PC.sum(dim=0).clamp_min(1e-9)
         middle_CK = member_PC.T @ values_PK / count_C[:, None]
@@ -84,7 +85,7 @@ def class_discriminant(described_PK: Tensor, score_PC: Tensor, seen_C: Tensor, s
         found = Discriminant(trust * _less_mean(towards_KC), -trust * _less_mean(halfway_C))
     direction_KC, offset_C = torch.zeros(width, len(seen_C)), torch.zeros(len(seen_C))
     direction_KC[:, seen_C] = found.direction_KC.float()
-    offset_C[seen_C] = (found.offset_C - mean_K @ found.direction_KC.double()).float()
+    offset_C[seen_C] = (found.offset_C - mean_K @ found.direction_KC).float()
     return Discriminant(direction_KC, offset_C)
 
 
