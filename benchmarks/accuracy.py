@@ -23,15 +23,15 @@ from accuracy_plot import draw
 from report import Row, Value, benchmark_parser, check_destination, print_table, write_json
 from scipy import stats
 
-from diffclip_dist.fewshot.config import FEWSHOT_PRESETS, FewshotConfig
+from diffclip_dist.cli.commandline import EXIT_DONE, run_command
+from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, FewshotConfig
 from diffclip_dist.fewshot.metrics import summarise
-from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.diffusion import DiffusionConfig, Target
+from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PUBLISHED
-from shards.build import build_archive
-from shards.commandline import EXIT_DONE, run_command
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
 from shards.open_scene import open_scene
-from shards.plan import ArchiveSettings
 
 GENERATED: Final = ("synthetic", "synthetic-hard", "synthetic-coarse")
 REAL: Final = ("enmap_potsdam", "s2_dem")

@@ -23,20 +23,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
-from diffclip_dist.config import PretrainConfig, StreamConfig
-from diffclip_dist.encoder import load_encoder, new_encoder
-from diffclip_dist.engine.alone import pretrain_alone
-from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.experiment import Task, pixels_to_read, run_task
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.data.windows import standardise
+from diffclip_dist.features.reading import read_pixels
+from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
+from diffclip_dist.fewshot.episodes import Reference, draw_episode
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import Scores, score
-from diffclip_dist.fewshot.protocol import Reference, draw_episode
-from diffclip_dist.fewshot.reading import read_pixels
-from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
-from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.encoder import MultimodalEncoder
-from diffclip_dist.stream.schema import ModalitySchema
-from diffclip_dist.stream.windows import standardise
-from shards.archive import Archive, Scene
+from diffclip_dist.model.model_config import ModelConfig
+from diffclip_dist.model.saved_encoder import load_encoder, new_encoder
+from diffclip_dist.study.experiment import Task, pixels_to_read, run_task
+from diffclip_dist.train.pretrain_config import PretrainConfig, StreamConfig
+from diffclip_dist.train.single_process import pretrain_alone
+from shards.archive.archive import Archive, Scene
 
 Table = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

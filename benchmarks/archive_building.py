@@ -16,11 +16,11 @@ import yaml
 from archive_process import MANY_SHARDS, houston_like, raw_mb
 from report import Row, median_row
 
-from shards.build import build_archive
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.build.parallel import ray_session
 from shards.open_scene import open_scene
-from shards.parallel import ray_session
-from shards.plan import ArchiveSettings
-from shards.source import SceneSource
+from shards.scene.source import SceneSource
 
 KILLS: Final = 10
 

@@ -17,14 +17,14 @@ from zarr.codecs.numcodecs import Delta, PCodec, Shuffle
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
-from shards.archive import Archive
-from shards.build import build_archive
-from shards.codecs import BLOCK_BYTES, LEVEL, chunk_codecs
-from shards.manifest import Manifest
-from shards.missing import valid_mask
+from shards.archive.archive import Archive
+from shards.archive.codecs import BLOCK_BYTES, LEVEL, chunk_codecs
+from shards.archive.manifest import Manifest
+from shards.archive.missing import valid_mask
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
 from shards.open_scene import open_scene
-from shards.plan import ArchiveSettings
-from shards.source import Mask, SceneSource, Values
+from shards.scene.source import Mask, SceneSource, Values
 
 CHUNK: Final = 64
 MIB: Final = 1 << 20

@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from report import Row, benchmark_parser, check_destination, print_table, write_json
 
-from shards.commandline import EXIT_DONE, run_command
+from diffclip_dist.cli.commandline import EXIT_DONE, run_command
 
 
 @dataclass(frozen=True)

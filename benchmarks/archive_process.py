@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 
-from shards.archive import Archive
-from shards.build import build_archive
-from shards.commandline import EXIT_DONE, run_command
-from shards.plan import ArchiveSettings
-from shards.synthetic import GeneratedScene, GeneratedSceneSpec
+from diffclip_dist.cli.commandline import EXIT_DONE, run_command
+from shards.archive.archive import Archive
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 BANDS: Final = 144
 MANY_SHARDS: Final = ArchiveSettings(samples_per_shard=1)
@@ -39,9 +39,9 @@ def stream(out: str) -> int:
     """Reads and standardises every tile as pretraining does it, and cuts a batch of windows from each."""
     import torch  # here, so that building is measured without it
 
-    from diffclip_dist.stream.sensors import group_scenes
-    from diffclip_dist.stream.tiles import TileReader
-    from diffclip_dist.stream.windows import cut_windows, window_offsets
+    from diffclip_dist.data.sensors import group_scenes
+    from diffclip_dist.data.tiles import TileReader
+    from diffclip_dist.data.windows import cut_windows, window_offsets
 
     torch.set_num_threads(1)
     (group,) = group_scenes(Archive.open(out).manifest, WINDOW)

@@ -18,14 +18,14 @@ from archive_process import BATCH, WINDOW, houston_like
 from report import Row, median_row
 from torch import Tensor
 
-from diffclip_dist.stream.batches import RankShare, WindowStream
-from diffclip_dist.stream.order import GlobalOrder, OrderConfig
-from diffclip_dist.stream.sensors import group_scenes
-from diffclip_dist.stream.windows import SceneWindows, standardise
-from shards.archive import Archive
-from shards.build import build_archive
-from shards.plan import ArchiveSettings
-from shards.zarr_scenes import array_of, open_zarr_scene
+from diffclip_dist.data.batches import RankShare, WindowStream
+from diffclip_dist.data.order import GlobalOrder, OrderConfig
+from diffclip_dist.data.sensors import group_scenes
+from diffclip_dist.data.windows import SceneWindows, standardise
+from shards.archive.archive import Archive
+from shards.archive.tiling import ArchiveSettings
+from shards.archive.zarr_scenes import array_of, open_zarr_scene
+from shards.build.build_archive import build_archive
 
 Batch = dict[str, Tensor]  # modality to (window, token, band)
 TILES_AT_ONCE: Final = 4

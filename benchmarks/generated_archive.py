@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from shards.build import build_archive
-from shards.plan import ArchiveSettings
-from shards.synthetic import GeneratedScene, GeneratedSceneSpec
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 
 def build_generated(folder: Path, tile_size: int) -> str:

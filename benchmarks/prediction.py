@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from report import Row, benchmark_parser, check_destination, median_row, print_table, write_json
 
+from diffclip_dist.cli.commandline import EXIT_DONE, run_command
+from diffclip_dist.features.encoder_source import CONTROL
 from diffclip_dist.fewshot.classifier import Classifier
-from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.encoder_source import CONTROL
-from diffclip_dist.fewshot.experiment import Task
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.mapping.predict import ClassMap, predict_scene
-from diffclip_dist.report.conduct import conduct
-from shards.archive import Archive
-from shards.build import build_archive
-from shards.commandline import EXIT_DONE, run_command
-from shards.plan import ArchiveSettings
-from shards.synthetic import GeneratedScene, GeneratedSceneSpec
+from diffclip_dist.study.experiment import Task
+from diffclip_dist.study.run_study import conduct
+from shards.archive.archive import Archive
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 SHOTS: Final = 2
 

@@ -7,16 +7,16 @@ from typing import Final
 
 import matplotlib as mpl
 import torch
+from collectives import Kind, traffic_of_step
+from cost_model import Cluster, Link, WorkerStep, step_seconds, weak_efficiency
 from report import Value
 
-from diffclip_dist.config import PretrainConfig
-from diffclip_dist.engine.collectives import Kind, traffic_of_step
-from diffclip_dist.engine.cost_model import Cluster, Link, WorkerStep, step_seconds, weak_efficiency
-from diffclip_dist.engine.memory import activation_bytes, state_bytes
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.presets import PRESETS, preset_model
-from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.train.memory import activation_bytes, state_bytes
+from diffclip_dist.train.pretrain_config import PretrainConfig
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

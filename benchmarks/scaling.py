@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from collectives import traffic_of_step
+from cost_model import Cluster, StepSeconds, WorkerStep, step_seconds
 from generated_archive import build_generated
 from projection import Assumptions, draw, project
 from report import Row, Value, benchmark_parser, check_destination, median_row, print_table, write_json
+from scaling_probe import Probe, ProbePlan, StageProbe, ZeroStage, probe
 
-from diffclip_dist.config import PretrainConfig, StreamConfig
-from diffclip_dist.engine.collectives import traffic_of_step
-from diffclip_dist.engine.cost_model import Cluster, StepSeconds, WorkerStep, step_seconds
-from diffclip_dist.engine.memory import state_bytes
-from diffclip_dist.engine.ray_run import ray_cluster
-from diffclip_dist.engine.scaling_probe import Probe, ProbePlan, StageProbe, ZeroStage, probe
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.cli.commandline import EXIT_DONE, run_command
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PUBLISHED
-from diffclip_dist.stream.schema import ModalitySchema
-from shards.archive import Archive
-from shards.commandline import EXIT_DONE, run_command
+from diffclip_dist.train.cluster.driver import ray_cluster
+from diffclip_dist.train.memory import state_bytes
+from diffclip_dist.train.pretrain_config import PretrainConfig, StreamConfig
+from shards.archive.archive import Archive
 from shards.errors import BadInput
 
 _MIB: Final = 2**20

@@ -30,15 +30,15 @@ from report import (
     write_json,
 )
 
-from diffclip_dist.config import PretrainConfig, StreamConfig
-from diffclip_dist.engine.matrix_rate import matrix_rate
-from diffclip_dist.engine.ray_run import check_archive, pretrain
-from diffclip_dist.engine.run_log import METRICS_FILE, read_lines
+from diffclip_dist.cli.commandline import EXIT_DONE, run_command
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.presets import PUBLISHED
-from diffclip_dist.stream.schema import ModalitySchema
-from shards.archive import Archive
-from shards.commandline import EXIT_DONE, run_command
+from diffclip_dist.train.cluster.driver import check_archive, pretrain
+from diffclip_dist.train.monitor.matrix_rate import matrix_rate
+from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
+from diffclip_dist.train.pretrain_config import PretrainConfig, StreamConfig
+from shards.archive.archive import Archive
 from shards.errors import BadInput
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from diffclip_dist.engine.local_ray import local_ray_head, ray_command
-from shards.commandline import run_command
+from diffclip_dist.cli.commandline import run_command
+from diffclip_dist.train.cluster.local_ray import local_ray_head, ray_command
 from shards.errors import FailedRun
 
 DEMO: Final = Path("demo")

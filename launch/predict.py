@@ -1,63 +1,9 @@
-"""A whole scene to a land-cover map: MAP.tif with CRS, transform, colour table and class names, and MAP.png."""
+"""``diffclip predict`` as a script; what it does is in diffclip_dist/cli/predict.py."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from diffclip_dist.fewshot.classifier import load_classifier
-from diffclip_dist.mapping.predict import predict_scene, quick_rows
-from diffclip_dist.mapping.publish import check_map_file, publish_map
-from shards.archive import Archive
-from shards.commandline import EXIT_DONE, run_command
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a classifier, as fewshot.py leaves it"
-    )
-    parser.add_argument("--archive", required=True, help="archive with the scene")
-    parser.add_argument("--scene", required=True, metavar="NAME", help="scene of the archive; needs no labels")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="MAP.tif", help="the map; its picture goes beside it"
-    )
-    parser.add_argument("--quick", action="store_true", help="map only as many rows as take some seconds; no whole map")
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Maps the scene."""
-    arguments = parse_arguments()
-    check_map_file(arguments.out)
-    classifier = load_classifier(arguments.model)
-    archive = Archive.open(arguments.archive)
-    record = archive.scene(arguments.scene)
-    rows = quick_rows(classifier, record) if arguments.quick else record.height
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        bar = bars.add_task("mapping", total=rows)
-        class_map = predict_scene(
-            classifier, archive, record.name, rows=rows, report=lambda done: bars.update(bar, completed=done)
-        )
-    config = classifier.config
-    picture = publish_map(
-        arguments.out,
-        class_map,
-        record,
-        config.classes,
-        title=record.name + (f": the first {rows} rows" if rows < record.height else ""),
-        subtitle=f"{config.shots}-shot classifier of scene {config.scene}{' (generated)' if config.generated else ''}, "
-        f"encoder {config.encoder}",
-        encoder=config.encoder,
-    )
-    print(f"map      {arguments.out}{' (of a generated scene)' if record.generated else ''}")
-    print(f"picture  {picture}")
-    return EXIT_DONE
-
+from diffclip_dist.cli.commandline import run_command
+from diffclip_dist.cli.predict import main
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from shards.coarse import CoarseScene, CoarseSceneSpec
 from shards.errors import BadInput
-from shards.file_scene import open_scene_file
-from shards.public_sets import PUBLIC_SETS, open_public_set
-from shards.source import SceneSource
-from shards.synthetic import PRESETS, generated_scene
+from shards.scene.file_scene import open_scene_file
+from shards.scene.public_sets import PUBLIC_SETS, open_public_set
+from shards.scene.source import SceneSource
+from shards.simulate.coarse_scene import CoarseScene, CoarseSceneSpec
+from shards.simulate.generated_scene import PRESETS, generated_scene
 
 SCENE_FILE = "scene.yaml"
 COARSE = CoarseSceneSpec()

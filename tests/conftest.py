@@ -10,9 +10,9 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from shards.build import build_archive
-from shards.plan import ArchiveSettings
-from shards.synthetic import GeneratedScene, GeneratedSceneSpec
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from diffclip_dist.encoder import EncoderConfig, Training, new_encoder, save_encoder
-from diffclip_dist.encoder.storage import FORMAT_VERSION
-from diffclip_dist.model.config import ModelConfig
-from diffclip_dist.stream.schema import ModalitySchema
-from shards.archive import Archive
-from shards.build import build_archive
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.model.model_config import ModelConfig
+from diffclip_dist.model.saved_encoder import FORMAT_VERSION, EncoderConfig, Training, new_encoder, save_encoder
+from shards.archive.archive import Archive
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
 from shards.open_scene import open_scene
-from shards.plan import ArchiveSettings
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 HEIGHT, WIDTH = 44, 38

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from diffclip_dist.config import resolve_config, same_run
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PRESETS, PUBLISHED
-from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.train.pretrain_config import resolve_config, same_run
 from shards.errors import BadInput
 
 HOUSTON = (ModalitySchema("hsi", 144), ModalitySchema("lidar", 1))

@@ -1,1 +1,1 @@
-"""A few labelled pixels a class: supports, text, the classifier over a pretrained encoder, and its figures."""
+"""A few labelled pixels a class into a classifier."""

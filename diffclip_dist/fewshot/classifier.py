@@ -13,16 +13,17 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from diffclip_dist.encoder import EncoderConfig, Training, load_encoder, save_encoder
-from diffclip_dist.encoder.storage import FORMAT_VERSION as ENCODER_FORMAT_VERSION
-from diffclip_dist.fewshot.band_metric import BandMetric
-from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.description import Describer, ways_of_describing
-from diffclip_dist.fewshot.head import FeatureStatistics, Head
+from diffclip_dist.features.band_metric import BandMetric
+from diffclip_dist.features.extractor import Describer, ways_of_describing
+from diffclip_dist.features.pixel_features import FeatureStatistics
+from diffclip_dist.fewshot.cosine_head import Head
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.fewshot.fitting import Learned
 from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
-from diffclip_dist.fewshot.training import Learned
+from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
+from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, save_encoder
+from shards.archive.manifest import ModalityRecord
 from shards.errors import BadInput
-from shards.manifest import ModalityRecord
 
 FORMAT_VERSION: Final = 4
 WEIGHTS_FILE: Final = "model.safetensors"

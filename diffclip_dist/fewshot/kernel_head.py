@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from diffclip_dist.fewshot.description import Describer
-from diffclip_dist.fewshot.scene_classes import SCORE_SHARPNESS, class_discriminant, share_scores
+from diffclip_dist.features.extractor import Describer
+from diffclip_dist.fewshot.class_priors import SCORE_SHARPNESS, class_discriminant, share_scores
 
 # All chosen on generated scenes, at 1 to 20 shots.
 KERNEL_WIDTHS: Final = (1.0, 2.0, 4.0)  # in the scene's own spread

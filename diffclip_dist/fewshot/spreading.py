@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffclip_dist.fewshot.description import Described
+from diffclip_dist.features.extractor import Described
+from diffclip_dist.features.views import Positions
 from diffclip_dist.fewshot.kernel_head import RIDGE, KernelHead
-from diffclip_dist.fewshot.views import Positions
 
 # All chosen on the two generated scenes, for 1 to 10 shots
 ANCHORS: Final = 1_000  # unlabelled pixels, evenly spread over the scene

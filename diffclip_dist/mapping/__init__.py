@@ -1,1 +1,1 @@
-"""A classifier over a whole scene: the class map, its GeoTIFF and its picture."""
+"""A classifier and a scene into a map."""

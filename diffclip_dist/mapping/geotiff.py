@@ -10,8 +10,8 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from diffclip_dist.fewshot.classifier import MappedClass
 from diffclip_dist.mapping.predict import ClassMap
-from shards.class_colours import rgb
-from shards.manifest import SceneRecord
+from shards.archive.manifest import SceneRecord
+from shards.preview.class_colours import rgb
 
 UNMAPPED = "unmapped"
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from diffclip_dist.features.extractor import AXES, ways_of_describing
+from diffclip_dist.features.reading import affordable_windows
+from diffclip_dist.features.scene_view import view_scene
 from diffclip_dist.fewshot.classifier import Classifier
-from diffclip_dist.fewshot.description import AXES, smoothing_reach, ways_of_describing
-from diffclip_dist.fewshot.reading import affordable_windows
-from diffclip_dist.fewshot.scene import view_scene
-from diffclip_dist.fewshot.training import classify
-from shards.archive import Archive, Scene
+from diffclip_dist.fewshot.fitting import classify
+from shards.archive.archive import Archive, Scene
+from shards.archive.manifest import SceneRecord, TileRecord
 from shards.errors import BadInput
-from shards.manifest import SceneRecord, TileRecord
 
 # A strip's standardised values stay below this; the encoder's own memory comes on top.
 STRIP_BYTES = 256 * 2**20
@@ -56,7 +56,7 @@ def predict_scene(
     window = classifier.learned.encoder.config.window
     stride = min(config.stride, window)
     # Strips and their margins are whole strides, so that every strip has the scene's own grid of windows
-    margin = -(-(window // 2 + stride // 2 + smoothing_reach(config)) // stride) * stride
+    margin = -(-(window // 2 + stride // 2 + config.smoothing_reach) // stride) * stride
     bands = sum(modality.bands for modality in record.modalities if modality.name in used)
     described = AXES * (3 + ways_of_describing(config)) if config.head == "kernel" else 0
     row_bytes = 4 * record.width * (bands + described)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffclip_dist.model.config import ModelConfig
 from diffclip_dist.model.masking import TokenMask
+from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.transformer import Transformer
 
 

@@ -11,10 +11,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.stem import BandEmbedding, BandPlaces, OwnBands, Stem, WavelengthBands
 from diffclip_dist.model.transformer import TimestepEmbedding, Transformer, position_embedding
-from diffclip_dist.stream.schema import ModalitySchema
 from shards.errors import BadInput
 
 ANY_SENSOR: Final = "any"  # names the one input of an encoder that reads every sensor

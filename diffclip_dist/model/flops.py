@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.masking import visible_counts
-from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.model.model_config import ModelConfig
 
 _FORWARD_AND_BACKWARD = 3  # the backward pass takes two products for each one of the forward pass
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from diffclip_dist import randomness
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.decoder import ModalityDecoder, restore_places
 from diffclip_dist.model.diffusion import ForwardDiffusion
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.masking import TokenMask, draw_mask, hide_modalities, visible_counts
+from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.transformer import position_embedding
-from diffclip_dist.stream.batches import WindowBatch
-from diffclip_dist.stream.schema import ModalitySchema
 
 # what a sample's key is folded with, so that its draws are independent of each other
 _TIMESTEP, _NOISE, _MASK, _DROPOUT = 1, 2, 3, 4

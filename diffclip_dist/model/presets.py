@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pydantic
 
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.model.model_config import ModelConfig
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.model.masking import TokenMask
 from diffclip_dist.model.sampling import ReverseChain
-from diffclip_dist.stream.batches import WindowBatch
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.model.diffusion import DiffusionConfig
 from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion
 from diffclip_dist.model.masking import TokenMask
-from diffclip_dist.stream.batches import WindowBatch
 
 
 @dataclass(frozen=True)

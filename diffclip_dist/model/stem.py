@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.data.schema import ModalitySchema
 
 _SINUSOIDS: Final = 32  # of the wavelength, and as many of the index
 _LONGEST_NM: Final = 10_000.0

@@ -9,8 +9,8 @@ import projection
 import pytest
 import scaling
 
+from diffclip_dist.cli.commandline import run_command
 from diffclip_dist.model.presets import PRESETS
-from shards.commandline import run_command
 
 COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "scaling.py"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import throughput
 
-from shards.build import build_archive
-from shards.commandline import run_command
-from shards.plan import ArchiveSettings
-from shards.synthetic import GeneratedScene, GeneratedSceneSpec
+from diffclip_dist.cli.commandline import run_command
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "throughput.py"
 

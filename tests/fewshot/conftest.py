@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_study import Study, build, command, write_encoder, write_small_scene
 
-from shards.archive import Archive
+from shards.archive.archive import Archive
 
 
 @pytest.fixture(scope="session")

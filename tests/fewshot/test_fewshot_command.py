@@ -12,9 +12,9 @@ import rasterio
 import torch
 from small_study import CLASSES, HEIGHT, WIDTH, Study, build, command, write_encoder
 
-from diffclip_dist.encoder import load_encoder
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, load_classifier
-from shards.archive import Archive
+from diffclip_dist.model.saved_encoder import load_encoder
+from shards.archive.archive import Archive
 from shards.errors import BadInput
 
 SUMMARY = {"mean", "std", "ci95", "per_seed"}

@@ -13,19 +13,19 @@ from scipy.ndimage import gaussian_filter
 from small_study import WIDTH, Study, build, command, write_small_scene
 from torch import Tensor
 
-from diffclip_dist.encoder import load_encoder
-from diffclip_dist.fewshot.band_metric import BandMetric, learn_band_metric
+from diffclip_dist.features.band_metric import BandMetric, learn_band_metric
+from diffclip_dist.features.extractor import Described, Describer, describe_scene
+from diffclip_dist.features.pixel_features import FeatureStatistics
+from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
+from diffclip_dist.features.views import Positions
 from diffclip_dist.fewshot.classifier import load_classifier
-from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.description import Described, Describer, describe_scene
-from diffclip_dist.fewshot.experiment import Task, run_task
-from diffclip_dist.fewshot.head import FeatureStatistics
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.kernel_head import KernelHead
-from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.spreading import spread_scores
-from diffclip_dist.fewshot.views import Positions
 from diffclip_dist.mapping.predict import predict_scene
-from shards.archive import Archive
+from diffclip_dist.model.saved_encoder import load_encoder
+from diffclip_dist.study.experiment import Task, run_task
+from shards.archive.archive import Archive
 from shards.errors import BadInput
 
 KERNEL = FewshotConfig(head="kernel", statistics_windows=20)

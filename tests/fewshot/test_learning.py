@@ -7,16 +7,18 @@ import pytest
 import torch
 from small_study import MODEL
 
-from diffclip_dist.encoder import load_encoder, new_encoder
-from diffclip_dist.fewshot.config import FewshotConfig, Readout
-from diffclip_dist.fewshot.experiment import Outcome, Task, run_task
-from diffclip_dist.fewshot.head import FeatureStatistics, Head, PixelFeatures
-from diffclip_dist.fewshot.scene import encoder_for_scene, view_scene
-from diffclip_dist.fewshot.text import ClassText, build_text
-from diffclip_dist.fewshot.training import Learned, Support, classify, feature_statistics, learn
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.features.feature_config import Readout
+from diffclip_dist.features.pixel_features import FeatureStatistics, PixelFeatures
+from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
+from diffclip_dist.fewshot.class_text import ClassText, build_text
+from diffclip_dist.fewshot.cosine_head import Head
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.fewshot.fitting import Learned, Support, classify, feature_statistics, learn
 from diffclip_dist.model.encoder import MultimodalEncoder
-from diffclip_dist.stream.schema import ModalitySchema
-from shards.archive import Archive, Scene
+from diffclip_dist.model.saved_encoder import load_encoder, new_encoder
+from diffclip_dist.study.experiment import Outcome, Task, run_task
+from shards.archive.archive import Archive, Scene
 from shards.errors import BadInput
 
 QUICKLY = FewshotConfig(head="cosine", steps=30, views=3, statistics_windows=20)

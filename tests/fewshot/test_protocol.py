@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from diffclip_dist.fewshot.protocol import Episode, Pixels, Reference, draw_episode
+from diffclip_dist.fewshot.episodes import Episode, Pixels, Reference, draw_episode
 from shards.errors import BadInput
 
 NAMES = {1: "roof", 2: "tree", 3: "water", 9: "soil"}

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from diffclip_dist.fewshot.text import ClassText, ScratchText, build_text
+from diffclip_dist.fewshot.class_text import ClassText, ScratchText, build_text
 from shards.errors import BadInput
 
 CLASSES = [ClassText("roof"), ClassText("low vegetation"), ClassText("water", "a lake")]

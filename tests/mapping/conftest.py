@@ -6,14 +6,15 @@ import pytest
 import torch
 from small_study import CLASSES, MODEL, build, write_small_scene
 
-from diffclip_dist.encoder import Training, new_encoder
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.features.pixel_features import FeatureStatistics
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, Classifier, ClassifierConfig, MappedClass, save_classifier
-from diffclip_dist.fewshot.config import FewshotConfig
-from diffclip_dist.fewshot.head import FeatureStatistics, Head
-from diffclip_dist.fewshot.training import Learned
-from diffclip_dist.stream.schema import ModalitySchema
-from shards.archive import Archive
-from shards.class_colours import class_colours
+from diffclip_dist.fewshot.cosine_head import Head
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.fewshot.fitting import Learned
+from diffclip_dist.model.saved_encoder import Training, new_encoder
+from shards.archive.archive import Archive
+from shards.preview.class_colours import class_colours
 
 
 @pytest.fixture(scope="session")

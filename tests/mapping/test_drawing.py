@@ -13,10 +13,10 @@ from small_study import HEIGHT, WIDTH
 
 from diffclip_dist.fewshot.classifier import MappedClass
 from diffclip_dist.mapping.geotiff import write_geotiff
+from diffclip_dist.mapping.map_picture import render_map
 from diffclip_dist.mapping.predict import map_dtype
-from diffclip_dist.mapping.render import render_map
-from shards.archive import Archive
-from shards.class_colours import class_colours, rgb
+from shards.archive.archive import Archive
+from shards.preview.class_colours import class_colours, rgb
 
 HOUSTON = (
     "healthy grass", "stressed grass", "synthetic grass", "trees", "soil", "water", "residential", "commercial", "road",

@@ -12,7 +12,7 @@ from small_study import CLASSES, HEIGHT, WIDTH, build, command, write_small_scen
 
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.mapping.predict import predict_scene, read_rows
-from shards.archive import Archive
+from shards.archive.archive import Archive
 from shards.errors import BadInput
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
-from diffclip_dist.stream.batches import WindowBatch
-from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.model.model_config import ModelConfig
 
 SCHEMAS = (ModalitySchema("hsi", 9), ModalitySchema("lidar", 2))
 

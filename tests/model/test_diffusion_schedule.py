@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.diffusion import DiffusionConfig, ForwardDiffusion, Target, cumulative_signal
 from diffclip_dist.model.mask_diffusion import draw
-from diffclip_dist.stream.batches import WindowBatch
-from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.model.model_config import ModelConfig
 from shards.errors import BadInput
 
 TIMESTEPS = (0, 1, 10, 500, 999)

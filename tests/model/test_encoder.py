@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffclip_dist.encoder import EncoderConfig, Training, load_encoder, new_encoder, save_encoder
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.encoder import MultimodalEncoder
-from diffclip_dist.stream.batches import WindowBatch
-from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.model.model_config import ModelConfig
+from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, new_encoder, save_encoder
 from shards.errors import BadInput
 
 Windows = dict[str, torch.Tensor]

@@ -7,14 +7,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffclip_dist.model.config import Fusion, ModelConfig
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.decoder import restore_places
 from diffclip_dist.model.diffusion import DiffusionConfig, cumulative_signal
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, draw, loss_terms, token_counts, weighted_loss
 from diffclip_dist.model.masking import draw_mask
-from diffclip_dist.stream.batches import WindowBatch
-from diffclip_dist.stream.schema import ModalitySchema
+from diffclip_dist.model.model_config import Fusion, ModelConfig
 
 
 def test_a_full_window_shows_36_of_121_tokens() -> None:

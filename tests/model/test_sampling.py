@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffclip_dist.model.config import ModelConfig
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.diffusion import DiffusionConfig, ForwardDiffusion, Schedule, Target, cumulative_signal
 from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion, draw
 from diffclip_dist.model.masking import TokenMask
+from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.reconstruction_error import reconstruction_errors, window_means
 from diffclip_dist.model.sampling import ReverseChain, chain_timesteps, reverse_chain
-from diffclip_dist.stream.batches import WindowBatch
-from diffclip_dist.stream.schema import ModalitySchema
 
 VARIANTS = [
     {},

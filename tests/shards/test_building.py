@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from small_scenes import ShardCommand, pixels, write_scene
 
-from shards.archive import Archive
-from shards.array_scene import ArrayScene
-from shards.build import Progress, build_archive
+from shards.archive.archive import Archive
+from shards.archive.store import LocalStore
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import Progress, build_archive
+from shards.build.parallel import ray_session
+from shards.build.staging import open_workplace
 from shards.errors import BadInput, DamagedArchive, FailedRun
 from shards.open_scene import open_scene
-from shards.parallel import ray_session
-from shards.plan import ArchiveSettings
-from shards.store import LocalStore
-from shards.workplace import open_workplace
+from shards.scene.array_scene import ArrayScene
 
 SMALL = ArchiveSettings(tile_size=8, halo=2, samples_per_shard=4)
 COMMAND = Path(__file__).resolve().parents[2] / "launch" / "shard.py"

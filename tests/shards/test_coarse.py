@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.coarse import CoarseScene, CoarseSceneSpec
 from shards.errors import BadInput
 from shards.open_scene import open_scene
-from shards.synthetic import GeneratedScene, GeneratedSceneSpec
+from shards.simulate.coarse_scene import CoarseScene, CoarseSceneSpec
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 ALL = slice(None)
 SMALL = CoarseScene(CoarseSceneSpec(height=21, width=19, cell=4, bands=(3, 4)))

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from small_scenes import ShardCommand
 
-from shards.archive import Archive
-from shards.build import build_archive
-from shards.build_shard import file_record
+from shards.archive.archive import Archive
+from shards.archive.manifest import Manifest, TileRecord, new_manifest, write_manifest
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.build.build_shard import file_record
 from shards.errors import BadInput, DamagedArchive
-from shards.manifest import Manifest, TileRecord, new_manifest, write_manifest
 from shards.open_scene import open_scene
-from shards.plan import ArchiveSettings
 
 TAR = "tiles/place-000000.tar"
 CHUNK = "scenes/place.zarr/hsi/c/0/0/0"
@@ -104,7 +104,7 @@ def test_a_manifest_of_a_newer_version_is_refused(archive: Path, shard_command: 
 
 def forge(archive: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Changes the manifest and gives it the fingerprint that fits, as an attacker would."""
-    from shards.manifest import _fingerprint
+    from shards.archive.manifest import _fingerprint
 
     plain = json.loads((archive / "manifest.json").read_text())
     change(plain)

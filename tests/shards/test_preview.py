@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from small_scenes import ShardCommand, pixels
 
-from shards.archive import Archive
-from shards.array_scene import ArrayScene
-from shards.build import build_archive
-from shards.manifest import ModalityRecord
+from shards.archive.archive import Archive
+from shards.archive.manifest import ModalityRecord
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
 from shards.open_scene import open_scene
-from shards.overview import overview, shown_bands
-from shards.plan import ArchiveSettings
-from shards.preview import draw_preview
-from shards.source import Classes
+from shards.preview.overview import overview, shown_bands
+from shards.preview.preview import draw_preview
+from shards.scene.array_scene import ArrayScene
+from shards.scene.source import Classes
 
 
 def modality(wavelengths: tuple[float, ...] | None, bands: int, dead: tuple[int, ...] = ()) -> ModalityRecord:
@@ -41,7 +41,7 @@ def test_bands_are_chosen_by_wavelength(record: ModalityRecord, bands: tuple[int
 
 
 def test_a_scene_seen_small_is_every_so_many_pixels_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shards.overview.LARGEST_SIDE", 10)
+    monkeypatch.setattr("shards.preview.overview.LARGEST_SIDE", 10)
     values = pixels(37, 25, 4)
     values[5:9, :12] = np.nan
     labels = np.random.default_rng(0).integers(0, 3, (37, 25)).astype(np.uint16)

@@ -8,11 +8,11 @@ import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards.archive import Archive
-from shards.array_scene import ArrayScene
-from shards.build import build_archive
-from shards.plan import ArchiveSettings
-from shards.source import Classes
+from shards.archive.archive import Archive
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.scene.array_scene import ArrayScene
+from shards.scene.source import Classes
 
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 

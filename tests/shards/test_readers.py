@@ -16,12 +16,12 @@ from rasterio.warp import calculate_default_transform, reproject
 from scipy.sparse import coo_array
 from small_scenes import ShardCommand, pixels, write_raster, write_scene
 
-from shards.archive import Archive
-from shards.build import build_archive
-from shards.file_scene import open_scene_file
+from shards.archive.archive import Archive
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
 from shards.open_scene import open_scene
-from shards.plan import ArchiveSettings
-from shards.public_sets import PUBLIC_SETS
+from shards.scene.file_scene import open_scene_file
+from shards.scene.public_sets import PUBLIC_SETS
 
 WHOLE = ArchiveSettings()
 
@@ -182,7 +182,7 @@ def test_a_fine_layer_is_averaged_onto_a_coarse_grid_in_strips(tmp_path: Path, m
     scene = open_scene_file(write_scene(tmp_path, modalities))
     expected = fine.reshape(10, 3, 9, 3).mean((1, 3))
     for strip_values in (1 << 20, 100):
-        monkeypatch.setattr("shards.readers.resampled.STRIP_VALUES", strip_values)
+        monkeypatch.setattr("shards.scene.readers.resampled.STRIP_VALUES", strip_values)
         read, valid = scene.read("lidar", slice(0, 10), slice(0, 9))
         assert valid.all()
         np.testing.assert_allclose(read[..., 0], expected, rtol=1e-5)

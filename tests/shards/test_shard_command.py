@@ -11,7 +11,7 @@ import scipy.io
 import yaml
 from small_scenes import ShardCommand, pixels, write_raster, write_scene
 
-from shards.archive import Archive
+from shards.archive.archive import Archive
 
 
 def change(scene: Path, **changes: Any) -> None:

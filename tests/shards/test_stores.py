@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from small_scenes import ShardCommand, pixels, write_scene
 
-from shards.archive import Archive
-from shards.build import build_archive
-from shards.cache import Cache
+from shards.archive.archive import Archive
+from shards.archive.cache import Cache
+from shards.archive.manifest import TileRecord
+from shards.archive.store import open_store
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
 from shards.errors import BadInput, DamagedArchive
-from shards.manifest import TileRecord
 from shards.open_scene import open_scene
-from shards.plan import ArchiveSettings
-from shards.store import open_store
 
 SMALL = ArchiveSettings(tile_size=8, halo=2, samples_per_shard=4)
 

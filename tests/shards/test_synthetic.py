@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.errors import BadInput
-from shards.spectra import MATERIALS, reflectance
-from shards.synthetic import PRESETS, GeneratedScene, GeneratedSceneSpec, generated_scene
+from shards.simulate.generated_scene import PRESETS, GeneratedScene, GeneratedSceneSpec, generated_scene
+from shards.simulate.spectra import MATERIALS, reflectance
 
 ALL = slice(None)
 SMALL = GeneratedScene(GeneratedSceneSpec(height=83, width=71, bands=9))

@@ -1,0 +1,1 @@
+"""Tiles into batches of windows, in one global order of samples."""

@@ -1,0 +1,220 @@
+"""A rank's share of every global batch, as windows on its device.
+
+Shapes: B samples of this rank's share of a step, N tokens of a window, C bands, S side of a tile with its halo.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffclip_dist.data.order import GlobalOrder, StepSamples
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.data.sensors import SensorGroup
+from diffclip_dist.data.tiles import ReadyTile, TileIndex, TileReader, read_in_order
+from diffclip_dist.data.windows import cut_windows, window_offsets
+from shards.errors import BadInput
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows of one sensor combination.
+
+    Attributes:
+        schemas: the modalities.
+        positions_B: int64, each sample's place in the global batch.
+        windows: modality key to standardised float32 (B, N, C), 0 where missing.
+        valid: modality key to bool (B, N).
+        dense: true where no token is missing; known without asking the device.
+    """
+
+    schemas: tuple[ModalitySchema, ...]
+    positions_B: Tensor
+    windows: dict[str, Tensor]
+    valid: dict[str, Tensor]
+    dense: bool
+
+    def split(self, micro_batch: int) -> Iterator["WindowBatch"]:
+        """The same samples in micro-batches of at most the given size."""
+        for start in range(0, len(self.positions_B), micro_batch):
+            part = slice(start, start + micro_batch)
+            yield WindowBatch(
+                self.schemas,
+                self.positions_B[part],
+                {key: values[part] for key, values in self.windows.items()},
+                {key: valid[part] for key, valid in self.valid.items()},
+                self.dense,
+            )
+
+
+@dataclass(frozen=True)
+class RankShare:
+    """The slice of every global batch that one rank takes."""
+
+    rank: int
+    world_size: int
+
+    def positions(self, global_batch: int) -> range:
+        """The rank's places in the global batch.
+
+        Raises:
+            BadInput: the batch cannot be shared out equally.
+        """
+        if global_batch % self.world_size:
+            raise BadInput(
+                f"global batch: expected a multiple of the number of workers ({self.world_size}), found {global_batch}"
+            )
+        share = global_batch // self.world_size
+        return range(self.rank * share, (self.rank + 1) * share)
+
+
+@dataclass(frozen=True)
+class _StepPlan:
+    """What a step takes, and what has to be read for it.
+
+    Attributes:
+        samples: this rank's samples.
+        slots: tile to its slot in the sensor's pool, for every tile of the step.
+        reads: tiles not yet in the pool, in the order in which they are read.
+    """
+
+    samples: StepSamples
+    slots: dict[int, int]
+    reads: list[TileIndex]
+
+
+class _SlotPlanner:
+    """Decides which tile lies in which slot of a sensor's pool; the least recently used one makes room.
+
+    A pure function of the steps it is shown, so that the loader can be told of the reads ahead of time.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._slot_of_tile: OrderedDict[int, int] = OrderedDict()
+
+    def place(self, tiles: list[int]) -> tuple[dict[int, int], list[int]]:
+        """Slots of the tiles, and those among them that have to be read."""
+        for tile in tiles:
+            if tile in self._slot_of_tile:
+                self._slot_of_tile.move_to_end(tile)
+        missing = [tile for tile in tiles if tile not in self._slot_of_tile]
+        needed = set(tiles)
+        for tile in missing:
+            oldest = next(iter(self._slot_of_tile), None)
+            if len(self._slot_of_tile) < self._wanted or oldest is None or oldest in needed:
+                slot = len(self._slot_of_tile)
+            else:
+                slot = self._slot_of_tile.pop(oldest)
+            self._slot_of_tile[tile] = slot
+        return {tile: self._slot_of_tile[tile] for tile in tiles}, missing
+
+
+class _TilePool:
+    """The tiles of one sensor combination that windows are cut from now, on the device."""
+
+    def __init__(self, group: SensorGroup, window: int, device: torch.device) -> None:
+        self._group = group
+        self._device = device
+        self._area = group.tile_side**2
+        self._offsets_N = window_offsets(window, group.tile_side).to(device)
+        self._values: dict[str, Tensor] = {}
+        self._valid: dict[str, Tensor] = {}
+        self._centres: dict[int, Tensor] = {}
+        self._dense: dict[int, bool] = {}
+        self._slots = 0
+
+    def put(self, slot: int, tile: ReadyTile) -> None:
+        if slot >= self._slots:
+            self._grow(max(slot + 1, min(2 * self._slots, len(self._group.tiles))))
+        rows = slice(slot * self._area, (slot + 1) * self._area)
+        for key, values in tile.values.items():
+            self._values[key][rows].copy_(values.flatten(0, 1), non_blocking=True)
+            self._valid[key][rows].copy_(tile.valid[key].flatten()[:, None], non_blocking=True)
+        self._centres[slot] = tile.centres_V + slot * self._area
+        self._dense[slot] = tile.dense
+
+    def _grow(self, slots: int) -> None:
+        for schema in self._group.schemas:
+            for tables, width, dtype in ((self._values, schema.bands, torch.float32), (self._valid, 1, torch.bool)):
+                table = torch.zeros(slots * self._area, width, dtype=dtype, device=self._device)
+                if self._slots:
+                    table[: self._slots * self._area] = tables[schema.key]
+                tables[schema.key] = table
+        self._slots = slots
+
+    def cut(self, plan: _StepPlan, positions_B: Tensor) -> WindowBatch:
+        tile_B = plan.samples.tile_G
+        pixel_B = torch.from_numpy(plan.samples.pixel_G)
+        centres_B = torch.empty(len(tile_B), dtype=torch.int64)
+        for tile, slot in plan.slots.items():
+            here_B = torch.from_numpy(tile_B == tile)
+            centres_B[here_B] = self._centres[slot][pixel_B[here_B]]
+        centres_B = centres_B.to(self._device, non_blocking=True)
+        windows = {key: cut_windows(table, centres_B, self._offsets_N) for key, table in self._values.items()}
+        valid = {key: cut_windows(table, centres_B, self._offsets_N)[..., 0] for key, table in self._valid.items()}
+        dense = all(self._dense[slot] for slot in plan.slots.values())
+        return WindowBatch(self._group.schemas, positions_B.to(self._device), windows, valid, dense)
+
+
+@dataclass(frozen=True)
+class WindowStream:
+    """Streams one rank's windows from an archive, in the global order.
+
+    Attributes:
+        location: the archive.
+        groups: its scenes by sensor combination.
+        order: the global order.
+        share: which slice of it.
+        window: side of a window in pixels.
+        loader_processes: processes that read ahead; 0 reads in this one. The samples are the same.
+        device: where windows are cut.
+    """
+
+    location: str
+    groups: tuple[SensorGroup, ...]
+    order: GlobalOrder
+    share: RankShare
+    window: int
+    loader_processes: int
+    device: torch.device
+
+    def samples(self, step: int) -> StepSamples:
+        """This rank's samples of a step."""
+        positions = self.share.positions(self.order.config.global_batch)
+        whole = self.order.step(step)
+        part = slice(positions.start, positions.stop)
+        return StepSamples(whole.sensor, whole.tile_G[part], whole.pixel_G[part])
+
+    def describe(self, step: int) -> str:
+        """The tiles that this rank's share of a step comes from, for messages."""
+        samples = self.samples(step)
+        tiles = self.groups[samples.sensor].tiles
+        return ", ".join(tiles[tile].key for tile in sorted(set(samples.tile_G.tolist())))
+
+    def _plans(self, start: int, stop: int) -> Iterator[_StepPlan]:
+        positions = self.share.positions(self.order.config.global_batch)
+        per_lane = self.order.config.global_batch // self.order.config.lanes
+        lanes = len({position // per_lane for position in positions})
+        planners = [
+            _SlotPlanner(min(len(group.tiles), 2 * lanes * self.order.config.pool_tiles)) for group in self.groups
+        ]
+        for step in range(start, stop):
+            samples = self.samples(step)
+            tiles = list(dict.fromkeys(samples.tile_G.tolist()))
+            slots, missing = planners[samples.sensor].place(tiles)
+            yield _StepPlan(samples, slots, [(samples.sensor, tile) for tile in missing])
+
+    def batches(self, start: int, stop: int) -> Iterator[WindowBatch]:
+        """This rank's share of the steps ``start`` to ``stop - 1``."""
+        reads = (index for plan in self._plans(start, stop) for index in plan.reads)
+        tiles = read_in_order(TileReader(self.location, self.window), reads, self.loader_processes)
+        pools = [_TilePool(group, self.window, self.device) for group in self.groups]
+        positions = self.share.positions(self.order.config.global_batch)
+        positions_B = torch.arange(positions.start, positions.stop)
+        for plan in self._plans(start, stop):
+            for sensor, tile in plan.reads:
+                pools[sensor].put(plan.slots[tile], next(tiles))
+            yield pools[plan.samples.sensor].cut(plan, positions_B)

@@ -1,0 +1,63 @@
+"""Scenes of one sensor combination: those that can share a batch because they pass through the same stems."""
+
+from dataclasses import dataclass
+
+from diffclip_dist.data.schema import ModalitySchema
+from shards.archive.manifest import Manifest, SceneRecord, TileRecord
+from shards.errors import BadInput
+
+
+@dataclass(frozen=True)
+class SensorGroup:
+    """Scenes with the same modalities and tiles of the same size.
+
+    Attributes:
+        schemas: the modalities, in the scenes' order.
+        tile_side: side of a tile with its halo, in pixels.
+        halo: pixels around a tile's core.
+        scenes: scene name to its record.
+        tiles: all their tiles that have a valid pixel, in the manifest's order.
+    """
+
+    schemas: tuple[ModalitySchema, ...]
+    tile_side: int
+    halo: int
+    scenes: dict[str, SceneRecord]
+    tiles: tuple[TileRecord, ...]
+
+    @property
+    def tile_pixels(self) -> list[int]:
+        """Valid core pixels of each tile."""
+        return [tile.valid_pixels for tile in self.tiles]
+
+
+def group_scenes(manifest: Manifest, window: int) -> tuple[SensorGroup, ...]:
+    """Groups an archive's scenes by sensor combination, in order of first appearance.
+
+    Raises:
+        BadInput: a scene's halo is too small for the window.
+    """
+    members: dict[tuple[tuple[str, ...], int, int], list[SceneRecord]] = {}
+    for scene in manifest.scenes:
+        if window > 2 * scene.halo + 1:
+            raise BadInput(
+                f"model.window: expected at most {2 * scene.halo + 1}, twice the halo of scene {scene.name} plus one, "
+                f"found {window}; build the archive with a larger --halo"
+            )
+        keys = tuple(ModalitySchema.of(modality).key for modality in scene.modalities)
+        members.setdefault((keys, scene.tile_size, scene.halo), []).append(scene)
+    return tuple(
+        SensorGroup(
+            schemas=tuple(ModalitySchema.of(modality) for modality in scenes[0].modalities),
+            tile_side=tile_size + 2 * halo,
+            halo=halo,
+            scenes={scene.name: scene for scene in scenes},
+            tiles=tuple(tile for scene in scenes for tile in scene.tiles if tile.valid_pixels > 0),
+        )
+        for (_, tile_size, halo), scenes in members.items()
+    )
+
+
+def all_modalities(groups: tuple[SensorGroup, ...]) -> tuple[ModalitySchema, ...]:
+    """Every modality of the groups once, in order of first appearance."""
+    return tuple({schema.key: schema for group in groups for schema in group.schemas}.values())

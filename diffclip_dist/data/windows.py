@@ -1,0 +1,104 @@
+"""Standardised pixels, and windows cut from them.
+
+Windows are cut by gathering rows of a (pixels, bands) table: one copy of each value, bands last, on whatever device
+the table lies.
+
+Shapes: P pixels of a table, B windows, N = window**2 tokens, C bands.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from shards.archive.archive import Scene
+from shards.archive.manifest import ModalityRecord, SceneRecord
+from shards.scene.source import Mask, Values
+
+
+def standardise(values: Values, valid: Mask, record: ModalityRecord) -> npt.NDArray[np.float32]:
+    """Zero mean and unit deviation per band over the scene's valid pixels; 0 where a pixel is missing.
+
+    Args:
+        values: (row, col, band), in the archive's dtype.
+        valid: (row, col).
+        record: holds each band's mean and standard deviation.
+    """
+    mean = np.asarray(record.mean, dtype=np.float32)
+    scale = np.float32(1.0) / np.asarray(record.std, dtype=np.float32)
+    standardised = values.astype(np.float32)
+    standardised -= mean
+    standardised *= scale
+    standardised[~valid] = 0.0
+    return standardised
+
+
+def window_offsets(window: int, row_length: int) -> Tensor:
+    """int64 (N,): how far each pixel of a window lies from its centre in a row-major pixel table."""
+    reach_W = torch.arange(window) - window // 2
+    return (reach_W[:, None] * row_length + reach_W).flatten()
+
+
+def cut_windows(table_PC: Tensor, centres_B: Tensor, offsets_N: Tensor) -> Tensor:
+    """Windows (B, N, C) around centres given as rows of the table."""
+    rows_BN = centres_B[:, None] + offsets_N
+    return table_PC.index_select(0, rows_BN.flatten()).view(*rows_BN.shape, table_PC.shape[1])
+
+
+class SceneWindows:
+    """Windows anywhere in one scene that is held in memory.
+
+    Args:
+        scene: the scene's arrays.
+        record: a manifest record, for the statistics; modalities of it that the scene lacks count as missing.
+        window: side of a window in pixels, odd.
+        device: where the windows are cut.
+    """
+
+    def __init__(self, scene: Scene, record: SceneRecord, window: int, device: torch.device | str = "cpu") -> None:
+        self._reach = window // 2
+        self._row_length = record.width + 2 * self._reach
+        self._offsets_N = window_offsets(window, self._row_length).to(device)
+        self._device = device
+        self._bands = {modality.name: modality.bands for modality in record.modalities}
+        self._tables: dict[str, Tensor] = {}
+        self._valid: dict[str, Tensor] = {}
+        margin = ((self._reach, self._reach), (self._reach, self._reach))
+        for modality in record.modalities:
+            if modality.name not in scene.values:
+                continue
+            valid = scene.valid[modality.name]
+            values = np.pad(standardise(scene.values[modality.name], valid, modality), (*margin, (0, 0)))
+            self._tables[modality.name] = torch.from_numpy(values).to(device).flatten(0, 1)
+            self._valid[modality.name] = torch.from_numpy(np.pad(valid, margin)).to(device).flatten()[:, None]
+
+    def gather(
+        self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Windows centred on the given pixels of the scene.
+
+        Returns:
+            Modality name to values, float32 (B, N, C), and modality name to validity, bool (B, N). Pixels outside the
+            scene are missing.
+        """
+        centres_B = self._places(rows, cols)
+        windows = {name: cut_windows(table, centres_B, self._offsets_N) for name, table in self._tables.items()}
+        valid = {name: cut_windows(table, centres_B, self._offsets_N)[..., 0] for name, table in self._valid.items()}
+        return windows, valid
+
+    def bands_at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
+        """Standardised bands of the record's modalities (P, C) at the given pixels, 0 where one has no data."""
+        places_P = self._places(rows, cols)
+        parts = [
+            self._tables[name].index_select(0, places_P)
+            if name in self._tables
+            else torch.zeros(len(places_P), bands, device=self._device)
+            for name, bands in self._bands.items()
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _places(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
+        places = (rows + self._reach) * self._row_length + cols + self._reach
+        return torch.from_numpy(np.asarray(places, dtype=np.int64)).to(self._device)

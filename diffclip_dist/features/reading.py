@@ -1,0 +1,101 @@
+"""Reads many pixels of a scene through an encoder, window by window, in bounded memory.
+
+Shapes: P pixels, B windows, C bands.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from diffclip_dist.data.windows import SceneWindows
+from diffclip_dist.features.feature_config import FeatureConfig
+from diffclip_dist.features.pixel_features import PixelFeatures, read_out
+from diffclip_dist.features.views import Grid, Positions, View
+from diffclip_dist.model.encoder import MultimodalEncoder
+
+# What a quick run spends on reading windows: some seconds on two cores
+QUICK_FLOPS = 2.5e11
+
+
+def affordable_windows(encoder: MultimodalEncoder) -> int:
+    """Windows that a quick run may read, at least 1: a count, not a time, so that it reads the same every time."""
+    parameters = sum(parameter.numel() for parameter in encoder.transformer.parameters())
+    return max(int(QUICK_FLOPS / (2.0 * parameters * encoder.config.tokens * len(encoder.modalities))), 1)
+
+
+@dataclass(frozen=True)
+class ReadPixels:
+    """Pixels that one batch of windows described."""
+
+    rows: Positions
+    cols: Positions
+    features: PixelFeatures
+
+    @classmethod
+    def joined(cls, parts: Sequence["ReadPixels"]) -> "ReadPixels":
+        """The pixels of all parts, in their order."""
+        return cls(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.cols for part in parts]),
+            PixelFeatures.joined([part.features for part in parts]),
+        )
+
+
+def read_view(encoder: MultimodalEncoder, view: View, config: FeatureConfig) -> PixelFeatures:
+    """Features of pixels that have a window each; differentiable."""
+    features = encoder(view.windows, view.valid)
+    return read_out(features, torch.arange(len(view.tokens_P)), view.tokens_P, config.readout)
+
+
+def read_view_in_batches(encoder: MultimodalEncoder, view: View, config: FeatureConfig) -> PixelFeatures:
+    """The same without a graph, a bounded number of windows at a time."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(view.tokens_P), config.window_batch):
+            piece = slice(start, start + config.window_batch)
+            part = View(
+                {name: values[piece] for name, values in view.windows.items()},
+                {name: valid[piece] for name, valid in view.valid.items()},
+                view.tokens_P[piece],
+            )
+            parts.append(read_view(encoder, part, config))
+    return PixelFeatures.joined(parts)
+
+
+def read_pixels(
+    encoder: MultimodalEncoder, scene: SceneWindows, grid: Grid, wanted: npt.NDArray[np.bool_], config: FeatureConfig
+) -> Iterator[ReadPixels]:
+    """Features of the wanted pixels, batch of windows by batch of windows, each pixel once.
+
+    Which window a pixel is read from depends on its place in the scene alone, so that a part of a scene is read as the
+    whole is.
+
+    Args:
+        encoder: any encoder that knows the scene's modalities.
+        scene: where windows are cut.
+        grid: the windows to read from.
+        wanted: (row, col) of the scene.
+        config: the read-out and the size of a batch.
+    """
+    rows, cols = np.nonzero(wanted)
+    centre_rows, centre_cols = grid.centres(rows, cols)
+    centres, window_of = np.unique(centre_rows * grid.width + centre_cols, return_inverse=True)
+    order = np.argsort(window_of, kind="stable")
+    tokens = grid.tokens(rows, cols, centre_rows, centre_cols)
+    ends = np.searchsorted(window_of[order], np.arange(len(centres) + config.window_batch))
+    for start in range(0, len(centres), config.window_batch):
+        stop = min(start + config.window_batch, len(centres))
+        pixels = order[ends[start] : ends[stop]]
+        windows, valid = scene.gather(centres[start:stop] // grid.width, centres[start:stop] % grid.width)
+        with torch.no_grad():
+            features = encoder(windows, valid)
+            read = read_out(
+                features,
+                torch.from_numpy(window_of[pixels] - start),
+                torch.from_numpy(tokens[pixels]),
+                config.readout,
+            )
+        yield ReadPixels(rows[pixels], cols[pixels], read)

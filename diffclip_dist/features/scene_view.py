@@ -1,0 +1,113 @@
+"""A scene and an encoder brought together: which modalities they share, and how the scene is standardised and read.
+
+Nothing here looks at a label.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.data.windows import SceneWindows
+from diffclip_dist.features.feature_config import FeatureConfig
+from diffclip_dist.features.reading import ReadPixels, read_pixels
+from diffclip_dist.features.views import Grid
+from diffclip_dist.model.encoder import MultimodalEncoder
+from shards.archive.archive import Scene
+from shards.archive.manifest import ModalityRecord, SceneRecord
+from shards.errors import BadInput
+
+
+@dataclass(frozen=True)
+class SceneView:
+    """A scene as a classifier sees it.
+
+    Attributes:
+        windows: where windows are cut.
+        grid: which of them its pixels are read from.
+        present: bool (row, col), where any modality has data.
+    """
+
+    windows: SceneWindows
+    grid: Grid
+    present: npt.NDArray[np.bool_]
+
+
+def read_sample(encoder: MultimodalEncoder, scene: SceneView, config: FeatureConfig) -> ReadPixels:
+    """Features of the pixels of a limited number of windows, evenly spread over a scene."""
+    rows, cols = np.nonzero(scene.present)
+    centre_rows, centre_cols = scene.grid.centres(rows, cols)
+    centres = centre_rows * scene.grid.width + centre_cols
+    kept = np.unique(centres)
+    kept = kept[np.linspace(0, len(kept) - 1, min(len(kept), config.statistics_windows)).astype(np.int64)]
+    sampled = np.zeros_like(scene.present)
+    in_kept = np.isin(centres, kept)
+    sampled[rows[in_kept], cols[in_kept]] = True
+    return ReadPixels.joined(list(read_pixels(encoder, scene.windows, scene.grid, sampled, config)))
+
+
+def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: str) -> MultimodalEncoder:
+    """The part of an encoder that a scene needs: its modalities, in the scene's order, and what they share.
+
+    An encoder with the ``wavelength`` stem takes every modality, known to it or not.
+
+    Args:
+        encoder: may know other sensors too.
+        record: the scene.
+        source: where the encoder is from, for messages.
+
+    Raises:
+        BadInput: they share no modality, or one of the scene's modalities goes by a name that the encoder knows with
+            other bands only.
+    """
+    if encoder.any_sensor:
+        return encoder.for_modalities([ModalitySchema.of(m) for m in record.modalities]).eval().requires_grad_(False)
+    schemas = []
+    for modality in record.modalities:
+        wanted = ModalitySchema.of(modality)
+        named = [schema for schema in encoder.modalities if schema.name == wanted.name]
+        fitting = [schema for schema in named if schema.key == wanted.key] or [
+            schema for schema in named if schema.bands == wanted.bands
+        ]
+        if named and not fitting:
+            bands = ", ".join(str(schema.bands) for schema in named)
+            raise BadInput(
+                f"{source}: knows modality {wanted.name} with {bands} bands, and scene {record.name} has {wanted.bands}"
+            )
+        schemas += fitting[:1]
+    if not schemas:
+        raise BadInput(
+            f"{source}: knows the modalities {', '.join(schema.name for schema in encoder.modalities)}, and scene "
+            f"{record.name} has {', '.join(modality.name for modality in record.modalities)}: none is shared"
+        )
+    with torch.random.fork_rng(devices=[]):
+        part = MultimodalEncoder(encoder.config, schemas)
+    weights = encoder.state_dict()
+    part.load_state_dict({name: weights[name] for name in part.state_dict()})
+    return part.eval().requires_grad_(False)
+
+
+def view_scene(
+    scene: Scene, modalities: Sequence[ModalityRecord], encoder: MultimodalEncoder, config: FeatureConfig
+) -> SceneView:
+    """Standardises a scene for an encoder.
+
+    Args:
+        scene: values of the scene, or of some of its rows.
+        modalities: statistics to standardise with; those of the scene that are not among them are left out, and those
+            that the scene lacks are missing.
+        encoder: sets the window.
+        config: sets the stride.
+    """
+    known = {schema.name for schema in encoder.modalities}
+    used = [record for record in modalities if record.name in known]
+    window = encoder.config.window
+    height, width = next(iter(scene.valid.values())).shape
+    windows = SceneWindows(scene, replace(scene.record, modalities=tuple(used)), window)
+    present = np.zeros((height, width), dtype=np.bool_)
+    for record in used:
+        present |= scene.valid.get(record.name, False)
+    return SceneView(windows, Grid(height, width, window, min(config.stride, window)), present)

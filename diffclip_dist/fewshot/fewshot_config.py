@@ -1,0 +1,86 @@
+"""The settings of few-shot classification."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+
+from diffclip_dist.features.feature_config import FeatureConfig
+from shards.errors import BadInput
+
+HeadKind = Literal["cosine", "kernel"]
+ClassShares = Literal["estimated", "equal"]
+
+
+@dataclass(frozen=True)
+class FewshotConfig(FeatureConfig):
+    """How a classifier reads the encoder out and learns from its shots.
+
+    Attributes:
+        head: ``cosine`` learns a projection to the text by steps (published); ``kernel`` solves for it in closed form,
+            from the features and from the bands in a metric that the unlabelled scene gives.
+        views: windows a labelled pixel is seen in while learning, at least 1: the one it will be read from, then others
+            turned, mirrored and shifted by up to half a stride.
+        steps: optimisation steps; the last one is the model, so that no label chooses it.
+        learning_rate: of projection, scale and text.
+        weight_decay: of projection and text.
+        modality_dropout: probability that a view hides one modality, in [0, 1).
+        tune_encoder: whether the encoder learns from the shots too (published) or stays as pretrained.
+        encoder_learning_rate: of the encoder where it learns.
+        class_shares: whether ``kernel`` takes classes for equally frequent, or estimates their shares from the scene's
+            unlabelled pixels: better for OA where they differ, and somewhat worse for AA.
+        discriminant: whether ``kernel`` also looks for the middle of each class among the scene's unlabelled pixels:
+            better the fewer shots there are.
+        spreading: whether ``kernel`` spreads its scores over a graph of the scene's unlabelled pixels: no better,
+            measured on a generated scene, once class shares and middles are known, and slower to map with, by a kernel
+            of a thousand pixels in place of the few labelled ones.
+    """
+
+    head: HeadKind = "kernel"
+    views: int = 8
+    steps: int = 50
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    modality_dropout: float = 0.1
+    tune_encoder: bool = False
+    encoder_learning_rate: float = 1e-4
+    class_shares: ClassShares = "estimated"
+    discriminant: bool = True
+    spreading: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, kinds in (("head", HeadKind), ("class_shares", ClassShares)):
+            if getattr(self, name) not in get_args(kinds):
+                raise BadInput(f"fewshot.{name}: expected {', '.join(get_args(kinds))}, found {getattr(self, name)}")
+        if self.head == "kernel" and self.tune_encoder:
+            raise BadInput(
+                "fewshot.head: expected cosine with tune_encoder, found kernel, which takes no steps to learn by"
+            )
+        for name in ("views", "steps"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"fewshot.{name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("learning_rate", "encoder_learning_rate"):
+            if getattr(self, name) <= 0.0:
+                raise BadInput(f"fewshot.{name}: expected more than 0, found {getattr(self, name)}")
+        if self.weight_decay < 0.0:
+            raise BadInput(f"fewshot.weight_decay: expected 0 or more, found {self.weight_decay}")
+        if not 0.0 <= self.modality_dropout < 1.0:
+            raise BadInput(f"fewshot.modality_dropout: expected 0 or more and below 1, found {self.modality_dropout}")
+
+    @property
+    def smoothing_reach(self) -> int:
+        """Pixels on each side of a pixel that its class depends on through smoothing; only ``kernel`` smooths."""
+        return super().smoothing_reach if self.head == "kernel" else 0
+
+
+FEWSHOT_PRESETS: Final[Mapping[str, FewshotConfig]] = MappingProxyType(
+    {
+        "default": FewshotConfig(),
+        # DiffCLIP, stage 2: all shots fit one batch, so that a step is an epoch
+        "published": FewshotConfig(
+            readout="class", head="cosine", stride=1, steps=150, learning_rate=1e-4, weight_decay=0.0,
+            modality_dropout=0.0, tune_encoder=True, encoder_learning_rate=1e-4,
+        ),
+    }
+)  # fmt: skip

@@ -1,0 +1,183 @@
+"""Teaches a head, and the encoder if asked, from the shots alone; the last step is the model.
+
+Shapes: P pixels, Q support pixels, M modalities, F read-out width, K width of a description, E text width, C classes.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from diffclip_dist.features.extractor import Described, Describer, describe_scene
+from diffclip_dist.features.pixel_features import FeatureStatistics
+from diffclip_dist.features.reading import read_pixels, read_view, read_view_in_batches
+from diffclip_dist.features.scene_view import SceneView, read_sample
+from diffclip_dist.features.views import Positions, View, learning_view, plain_view
+from diffclip_dist.fewshot.class_text import TextSide
+from diffclip_dist.fewshot.cosine_head import Head
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.fewshot.kernel_head import KernelHead
+from diffclip_dist.fewshot.loss import alignment_loss
+from diffclip_dist.fewshot.spreading import spread_scores
+from diffclip_dist.model.encoder import MultimodalEncoder
+
+# Pixels whose classes are worked out at once
+PIXEL_BATCH: Final = 2**14
+
+
+@dataclass(frozen=True)
+class Support:
+    """The pixels to learn from and the index of the class of each."""
+
+    rows: Positions
+    cols: Positions
+    targets: Positions
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of the shots: an encoder (the given one, unless it was tuned), a head and unit class vectors (C, E)."""
+
+    encoder: MultimodalEncoder
+    head: Head | KernelHead
+    text_CE: Tensor
+
+
+def feature_statistics(encoder: MultimodalEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:
+    """Mean and deviation of the features over pixels of the scene; no label is needed."""
+    return FeatureStatistics.of(read_sample(encoder, scene, config).features)
+
+
+def learn(
+    encoder: MultimodalEncoder,
+    scene: SceneView,
+    support: Support,
+    text: TextSide,
+    statistics: FeatureStatistics,
+    config: FewshotConfig,
+    seed: int,
+) -> Learned:
+    """Fits projection, scale and text, and the encoder where the configuration says so, to the support.
+
+    Args:
+        encoder: stays as it is; a tuned one is a copy.
+        scene: the scene of the shots.
+        support: at least one pixel.
+        text: the class texts; learns in place where it can.
+        statistics: of the encoder's features in this scene.
+        config: steps, rates, views.
+        seed: of the views.
+    """
+    targets_P = torch.from_numpy(support.targets)
+    first = read_view_in_batches(encoder, _view(scene, support, seed, 0, config), config)
+    head = Head(statistics, text.width)
+    with torch.no_grad():
+        head.start_from(first, targets_P, text())
+    groups: list[dict[str, object]] = [{"params": [*head.parameters(), *text.parameters()]}]
+    if config.tune_encoder:
+        encoder = copy.deepcopy(encoder).requires_grad_(True)
+        groups.append({"params": list(encoder.parameters()), "lr": config.encoder_learning_rate})
+    seen = [first]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    for step in range(config.steps):
+        number = step % config.views
+        if config.tune_encoder:
+            features = read_view(encoder, _view(scene, support, seed, number, config), config)
+        else:
+            if number == len(seen):
+                view = _view(scene, support, seed, number, config)
+                seen.append(read_view_in_batches(encoder, view, config))
+            features = seen[number]
+        loss = alignment_loss(head(features, text()), targets_P)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+    with torch.no_grad():
+        return Learned(encoder.requires_grad_(False), head, text().clone())
+
+
+def _view(scene: SceneView, support: Support, seed: int, number: int, config: FewshotConfig) -> View:
+    """View 0 is the one that the pixels will be read from."""
+    if number == 0:
+        return plain_view(scene.windows, scene.grid, support.rows, support.cols)
+    position = (seed, number)
+    return learning_view(scene.windows, scene.grid, support.rows, support.cols, position, config.modality_dropout)
+
+
+def classify(
+    learned: list[Learned], scene: SceneView, wanted: npt.NDArray[np.bool_], config: FewshotConfig
+) -> npt.NDArray[np.int64]:
+    """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere and where no modality has data.
+
+    Args:
+        learned: classifiers that share one encoder, which reads the scene once for all of them.
+        scene: the scene to read.
+        wanted: bool (row, col).
+        config: the read-out and the size of a batch.
+    """
+    encoder = learned[0].encoder
+    assert all(one.encoder is encoder for one in learned)
+    first = learned[0].head
+    if isinstance(first, KernelHead):
+        return classify_described(learned, describe_scene(first.describer, encoder, scene, wanted, config))
+    found = np.full((len(learned), *wanted.shape), -1, dtype=np.int64)
+    for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
+        with torch.no_grad():
+            for number, one in enumerate(learned):
+                found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).numpy()
+    return found
+
+
+def fit_described(
+    encoder: MultimodalEncoder,
+    describer: Describer,
+    described: Described,
+    support: Support,
+    text: TextSide,
+    config: FewshotConfig,
+) -> Learned:
+    """Fits a kernel head to the support, in closed form.
+
+    Args:
+        encoder: the one that the descriptions come from; stays as it is.
+        describer: learned without a label.
+        described: the scene's pixels, the support among them.
+        support: at least one pixel.
+        text: the class texts; learns nothing.
+        config: what is learned of the classes from unlabelled pixels.
+    """
+    with torch.no_grad():
+        text_CE = text().clone()
+        support_SQK = described.at(support.rows, support.cols)
+        targets_Q = torch.from_numpy(support.targets)
+        head = KernelHead.fitted(describer, described.pixels, support_SQK, targets_Q, text_CE)
+        head = head.adapted(
+            described.pixels, torch.isin(torch.arange(len(text_CE)), targets_Q), text_CE,
+            shares=config.class_shares == "estimated", discriminant=config.discriminant,
+        )  # fmt: skip
+        if config.spreading:
+            head = spread_scores(head, described, support.rows, support.cols, text_CE)
+    return Learned(encoder, head, text_CE)
+
+
+def classify_described(learned: list[Learned], described: Described) -> npt.NDArray[np.int64]:
+    """Class index (classifier, row, col) of the described pixels, -1 elsewhere.
+
+    Args:
+        learned: classifiers with kernel heads that share one describer.
+        described: by that describer.
+    """
+    known_HW = described.known_HW
+    found = np.full((len(learned), *known_HW.shape), -1, dtype=np.int64)
+    for number, one in enumerate(learned):
+        with torch.no_grad():
+            classes = [
+                one.head(part_SPK, one.text_CE).argmax(dim=1)
+                for part_SPK in torch.split(described.pixels, PIXEL_BATCH, dim=1)
+            ]
+        found[number, known_HW.numpy()] = torch.cat(classes).numpy()
+    return found

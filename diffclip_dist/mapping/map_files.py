@@ -1,0 +1,59 @@
+"""A class map as two files: a GeoTIFF for GIS programs and a picture for the eye."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffclip_dist.fewshot.classifier import MappedClass
+from diffclip_dist.mapping.geotiff import write_geotiff
+from diffclip_dist.mapping.map_picture import render_map
+from diffclip_dist.mapping.predict import ClassMap
+from shards.archive.manifest import SceneRecord
+from shards.errors import BadInput
+
+SUFFIXES = (".tif", ".tiff")
+
+
+def check_map_file(file: Path) -> None:
+    """Raises BadInput unless a map can be written under that name."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise BadInput(f"--out {file}: expected a name that ends with .tif")
+    if file.is_dir():
+        raise BadInput(f"--out {file}: is a folder, expected a file")
+
+
+def publish_map(
+    file: Path,
+    class_map: ClassMap,
+    record: SceneRecord,
+    classes: Sequence[MappedClass],
+    title: str,
+    subtitle: str,
+    encoder: str,
+) -> Path:
+    """Writes MAP.tif and MAP.png, each under another name until it is whole.
+
+    Args:
+        file: the GeoTIFF.
+        class_map: class ids (row, col), 0 is no data.
+        record: the scene.
+        classes: the classes the map may hold.
+        title: of the picture.
+        subtitle: of the picture.
+        encoder: what the map was made with, for the GeoTIFF's tags.
+
+    Returns:
+        The picture.
+
+    Raises:
+        BadInput: the files cannot be written there.
+    """
+    picture = file.with_suffix(".png")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        render_map(picture, class_map, classes, title, subtitle, record.generated)
+        write_geotiff(
+            file, class_map, record, classes, {"GENERATED": str(record.generated).lower(), "ENCODER": encoder}
+        )
+    except OSError as error:
+        raise BadInput(f"--out {file}: cannot be written: {error.strerror or error}") from error
+    return picture

@@ -1,0 +1,113 @@
+"""The consolidated encoder on disk: ``model.safetensors`` and ``config.json``, no pickle, no trace of the sharding."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import pydantic
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.model.encoder import MultimodalEncoder
+from diffclip_dist.model.model_config import ModelConfig
+from shards.errors import BadInput
+
+FORMAT_VERSION: Final = 1
+WEIGHTS_FILE: Final = "model.safetensors"
+CONFIG_FILE: Final = "config.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where an encoder's weights come from.
+
+    Attributes:
+        steps: pretraining steps taken; 0 for random weights.
+        seed: of the run.
+        archive_fingerprint: of the archive it was pretrained on; empty for random weights.
+        scenes: names of the pretraining scenes.
+        generated_scenes: those among them that are made up.
+        ema_decay: of the exponential moving average that the weights are; 0 where they are the last step's own.
+    """
+
+    steps: int
+    seed: int
+    archive_fingerprint: str
+    scenes: tuple[str, ...]
+    generated_scenes: tuple[str, ...]
+    ema_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What ``config.json`` holds."""
+
+    format_version: int
+    model: ModelConfig
+    modalities: tuple[ModalitySchema, ...]
+    training: Training
+
+
+def save_encoder(folder: Path, weights: dict[str, Tensor], config: EncoderConfig) -> None:
+    """Writes an encoder; the configuration comes last, so that a folder without it is not an encoder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    contiguous = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
+    partial_weights = folder / f".{WEIGHTS_FILE}.partial"
+    safetensors.torch.save_file(contiguous, partial_weights)
+    partial_weights.replace(folder / WEIGHTS_FILE)
+    partial_config = folder / f".{CONFIG_FILE}.partial"
+    partial_config.write_text(json.dumps(asdict(config), indent=2) + "\n")
+    partial_config.replace(folder / CONFIG_FILE)
+
+
+def read_config(folder: Path) -> EncoderConfig:
+    """Reads an encoder's configuration.
+
+    Raises:
+        BadInput: the folder holds no encoder, or one this version does not understand.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        config = pydantic.TypeAdapter(EncoderConfig).validate_json(file.read_bytes(), extra="forbid")
+    except FileNotFoundError:
+        raise BadInput(
+            f"{folder}: expected an encoder's {CONFIG_FILE} and {WEIGHTS_FILE}, found no {CONFIG_FILE}"
+        ) from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "content"
+        raise BadInput(f"{file}: {field}: {first['msg']}") from None
+    if config.format_version != FORMAT_VERSION:
+        raise BadInput(f"{file}: format_version: expected {FORMAT_VERSION}, found {config.format_version}")
+    return config
+
+
+def load_encoder(folder: Path) -> MultimodalEncoder:
+    """Reads an encoder, ready for clean windows.
+
+    Raises:
+        BadInput: the folder holds no encoder, or its weights do not fit its configuration.
+    """
+    config = read_config(folder)
+    encoder = MultimodalEncoder(config.model, config.modalities)
+    file = folder / WEIGHTS_FILE
+    try:
+        encoder.load_state_dict(safetensors.torch.load_file(file))
+    except FileNotFoundError:
+        raise BadInput(f"{folder}: expected the encoder's {WEIGHTS_FILE}, found none") from None
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise BadInput(f"{file}: weights do not fit {CONFIG_FILE}: {str(error).splitlines()[0]}") from None
+    return encoder.eval()
+
+
+def new_encoder(config: ModelConfig, modalities: Sequence[ModalitySchema], seed: int) -> MultimodalEncoder:
+    """An encoder with random weights, the control for what pretraining brings."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MultimodalEncoder(config, modalities).eval()

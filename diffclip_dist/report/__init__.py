@@ -1,1 +1,0 @@
-"""What a few-shot study leaves behind: figures, classifiers, maps and a page to read."""

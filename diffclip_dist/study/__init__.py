@@ -1,0 +1,1 @@
+"""Few-shot experiments over many draws, and their report."""

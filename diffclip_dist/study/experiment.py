@@ -1,0 +1,283 @@
+"""Shots by seeds: one classifier for each, tested on its own query pixels; the first seed's maps the scene."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from diffclip_dist.features.extractor import Describer, describe_scene
+from diffclip_dist.features.scene_view import SceneView, view_scene
+from diffclip_dist.fewshot.class_text import ClassText, TextSide, build_text
+from diffclip_dist.fewshot.episodes import Episode, Protocol, Reference, draw_episode
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.fewshot.fitting import (
+    Learned,
+    Support,
+    classify,
+    classify_described,
+    feature_statistics,
+    fit_described,
+    learn,
+)
+from diffclip_dist.fewshot.metrics import Scores, score
+from diffclip_dist.model.encoder import MultimodalEncoder
+from shards.archive.archive import Scene
+from shards.errors import BadInput
+
+# The seed whose classifiers are kept and map the scene
+MAPPED_SEED = 0
+Classes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a scene.
+
+    Attributes:
+        shots: labelled pixels a class, ascending.
+        seeds: draws of each, numbered from 0.
+        protocol: how support and query relate.
+        text: kind of text, as `build_text` takes it.
+    """
+
+    shots: tuple[int, ...]
+    seeds: int
+    protocol: Protocol
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.shots or min(self.shots) < 1:
+            raise BadInput(f"--shots: expected numbers of at least 1, found {','.join(map(str, self.shots)) or 'none'}")
+        if self.seeds < 1:
+            raise BadInput(f"--seeds: expected at least 1, found {self.seeds}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One classifier: its episode, what it learned, and how it did."""
+
+    episode: Episode
+    learned: Learned
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that came of a task.
+
+    Attributes:
+        class_ids: of the classes, in the order of the scores.
+        runs: by shots, then by seed.
+        maps: shots to class ids (row, col) by the classifier of the first seed, 0 where it says nothing.
+        text_label: kind and source of the text.
+        text_entries: for a bank, what stands for each class.
+    """
+
+    class_ids: tuple[int, ...]
+    runs: tuple[Run, ...]
+    maps: dict[int, npt.NDArray[np.int64]]
+    text_label: str
+    text_entries: dict[str, list[str]]
+
+    def of_shots(self, shots: int) -> tuple[Run, ...]:
+        """The runs of that many shots, by seed."""
+        return tuple(run for run in self.runs if run.episode.shots == shots)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one classifier learns from: an episode, its support by class index, and the class texts."""
+
+    episode: Episode
+    support: Support
+    text: TextSide
+
+
+def run_task(
+    scene: Scene,
+    encoder: MultimodalEncoder,
+    task: Task,
+    config: FewshotConfig,
+    limit: int | None = None,
+    report: Callable[[str, int, int], None] = lambda *_: None,
+) -> Outcome:
+    """Runs a task on a labelled scene.
+
+    Args:
+        scene: a scene with labels.
+        encoder: knows the scene's modalities and no others (`encoder_for_scene`).
+        task: shots, seeds, protocol, text.
+        config: how a classifier reads and learns.
+        limit: at most so many windows are read for tests and maps, evenly spread over the labelled pixels; None reads
+            the whole scene.
+        report: called with a phase, steps done and steps in all.
+
+    Raises:
+        BadInput: the scene has no labels, or the protocol or the text does not fit it.
+    """
+    if scene.labels is None:
+        raise BadInput(f"scene {scene.record.name}: has no labels, so there are no shots to learn from")
+    reference = Reference(scene.labels, scene.record.classes, scene.split)
+    view = view_scene(scene, scene.record.modalities, encoder, config)
+    seen = _only_present(reference, view)
+    class_ids = seen.classes()
+    names = [ClassText(seen.names[c], scene.record.descriptions.get(c)) for c in class_ids]
+    text = build_text(task.text, names, torch.Generator().manual_seed(MAPPED_SEED))
+    footprint = view.grid.footprint + 2 * config.smoothing_reach
+    episodes = [
+        draw_episode(seen, shots, seed, task.protocol, footprint) for shots in task.shots for seed in range(task.seeds)
+    ]
+    learns = any(True for _ in text.parameters())  # such a text begins anew for each classifier
+    lessons = [
+        Lesson(
+            episode,
+            Support(episode.support.rows, episode.support.cols, np.searchsorted(class_ids, episode.support.class_ids)),
+            build_text(task.text, names, torch.Generator().manual_seed(episode.seed)) if learns else text,
+        )
+        for episode in episodes
+    ]
+    wanted = pixels_to_read(view, seen, limit)
+    teach = _in_closed_form if config.head == "kernel" else _by_steps
+    learned, found = teach(encoder, view, lessons, wanted, config, report)
+    runs: list[Run] = []
+    maps: dict[int, Classes] = {}
+    ids = np.array((0, *class_ids))
+    for episode, one, indices in zip(episodes, learned, found, strict=True):
+        query = episode.query
+        predicted = indices[query.rows, query.cols]
+        tested = predicted >= 0
+        if not tested.any():
+            raise BadInput(f"scene {scene.record.name}: no query pixel was read at {episode.shots} shots")
+        true = np.searchsorted(class_ids, query.class_ids)
+        runs.append(Run(episode, one, score(true[tested], predicted[tested], len(class_ids))))
+        if episode.seed == MAPPED_SEED:
+            maps[episode.shots] = ids[indices + 1]
+    entries = {name: list(used) for name, used in text.entries.items()}
+    return Outcome(class_ids, tuple(runs), maps, text.label, entries)
+
+
+def _in_closed_form(
+    encoder: MultimodalEncoder,
+    view: SceneView,
+    lessons: list[Lesson],
+    wanted: npt.NDArray[np.bool_],
+    config: FewshotConfig,
+    report: Callable[[str, int, int], None],
+) -> tuple[list[Learned], Iterable[Classes]]:
+    """Kernel heads: the scene is described once, for all of them."""
+    report("reading", 0, 1)
+    describer = Describer.learned(encoder, view, config)
+    read = wanted.copy()
+    for lesson in lessons:
+        read[lesson.support.rows, lesson.support.cols] = True
+    described = describe_scene(describer, encoder, view, read, config)
+    report("reading", 1, 1)
+    learned = [
+        fit_described(encoder, describer, described, lesson.support, lesson.text, config)
+        for lesson in _reported(lessons, report)
+    ]
+    return learned, classify_described(learned, described)
+
+
+def _by_steps(
+    encoder: MultimodalEncoder,
+    view: SceneView,
+    lessons: list[Lesson],
+    wanted: npt.NDArray[np.bool_],
+    config: FewshotConfig,
+    report: Callable[[str, int, int], None],
+) -> tuple[list[Learned], Iterable[Classes]]:
+    """Cosine heads, and their encoders where those are tuned."""
+    report("features", 0, 1)
+    statistics = feature_statistics(encoder, view, config)
+    report("features", 1, 1)
+    learned = []
+    for lesson in _reported(lessons, report):
+        with _one_thread():
+            seed = lesson.episode.seed
+            learned.append(learn(encoder, view, lesson.support, lesson.text, statistics, config, seed))
+    return learned, _classified(learned, [lesson.episode for lesson in lessons], view, wanted, config, report)
+
+
+def _reported(lessons: list[Lesson], report: Callable[[str, int, int], None]) -> Iterator[Lesson]:
+    """The lessons one by one, with word of how many are learned."""
+    for number, lesson in enumerate(lessons):
+        report("learning", number, len(lessons))
+        yield lesson
+    report("learning", len(lessons), len(lessons))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Learning takes many small steps, in which several threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _only_present(reference: Reference, view: SceneView) -> Reference:
+    """The reference without labels where no modality has data: nothing there can be learned or tested."""
+    split = reference.split
+    return Reference(
+        np.where(view.present, reference.labels, 0),
+        reference.names,
+        None if split is None else (np.where(view.present, split[0], 0), np.where(view.present, split[1], 0)),
+    )
+
+
+def pixels_to_read(view: SceneView, reference: Reference, limit: int | None) -> npt.NDArray[np.bool_]:
+    """The pixels (row, col) that tests and maps look at: all, or those of evenly spread windows with labelled pixels.
+
+    Args:
+        view: of the scene.
+        reference: its labels.
+        limit: windows at most; None for all.
+    """
+    if limit is None:
+        return view.present
+    labelled = reference.labels > 0
+    if reference.split is not None:
+        labelled = labelled | (reference.split[0] > 0) | (reference.split[1] > 0)
+    rows, cols = np.nonzero(labelled)
+    centre_rows, centre_cols = view.grid.centres(rows, cols)
+    centres = np.unique(centre_rows * view.grid.width + centre_cols)
+    kept = centres[np.linspace(0, len(centres) - 1, min(limit, len(centres))).astype(np.int64)]
+    all_rows, all_cols = np.indices(view.present.shape).reshape(2, -1)
+    grid_rows, grid_cols = view.grid.centres(all_rows, all_cols)
+    return view.present & np.isin(grid_rows * view.grid.width + grid_cols, kept).reshape(view.present.shape)
+
+
+def _classified(
+    learned: list[Learned],
+    episodes: list[Episode],
+    view: SceneView,
+    wanted: npt.NDArray[np.bool_],
+    config: FewshotConfig,
+    report: Callable[[str, int, int], None],
+) -> Iterator[Classes]:
+    """Class indices (row, col) of each classifier; -1 where it was not asked or has nothing to see.
+
+    Classifiers that share one encoder read the scene once. A tuned encoder reads its own query pixels, and the whole
+    scene where it is to be mapped.
+    """
+    if not config.tune_encoder:
+        report("reading", 0, 1)
+        found = classify(learned, view, wanted, config)
+        report("reading", 1, 1)
+        yield from found
+        return
+    for number, (one, episode) in enumerate(zip(learned, episodes, strict=True)):
+        report("reading", number, len(episodes))
+        asked = wanted
+        if episode.seed != MAPPED_SEED:
+            asked = np.zeros_like(wanted)
+            asked[episode.query.rows, episode.query.cols] = True
+            asked &= wanted
+        yield classify([one], view, asked, config)[0]
+    report("reading", len(episodes), len(episodes))

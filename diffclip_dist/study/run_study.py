@@ -1,0 +1,72 @@
+"""Conducts a few-shot study from an archive and an encoder, as launch/fewshot.py asks for it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from diffclip_dist.features.encoder_source import open_encoder
+from diffclip_dist.features.reading import affordable_windows
+from diffclip_dist.fewshot.class_text import check_text_kind
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.study.experiment import Task, run_task
+from diffclip_dist.study.study import Study
+from shards.archive.archive import Archive
+from shards.archive.manifest import SceneRecord
+from shards.errors import BadInput
+
+QUICK_SEEDS = 2
+
+
+def choose_scene(archive: Archive, name: str | None) -> SceneRecord:
+    """The named scene, else the only labelled one.
+
+    Raises:
+        BadInput: there is no such scene, it has no labels, or there is more than one to choose from.
+    """
+    labelled = [record for record in archive.manifest.scenes if record.classes]
+    listed = ", ".join(record.name for record in labelled) or "none"
+    if name is not None:
+        record = archive.scene(name)
+        if record not in labelled:
+            raise BadInput(f"--scene {name}: has no labels; scenes with labels: {listed}")
+        return record
+    if len(labelled) != 1:
+        raise BadInput(f"{archive.location}: expected --scene to name one of its scenes with labels: {listed}")
+    return labelled[0]
+
+
+def conduct(
+    archive: Archive,
+    scene_name: str | None,
+    encoder_spec: str,
+    task: Task,
+    config: FewshotConfig,
+    quick: bool = False,
+    report: Callable[[str, int, int], None] = lambda *_: None,
+) -> Study:
+    """Runs a task on a scene of an archive.
+
+    Args:
+        archive: holds the scene.
+        scene_name: of the scene; None takes the only labelled one.
+        encoder_spec: as `open_encoder` takes it.
+        task: shots, seeds, protocol, text.
+        config: how a classifier reads and learns.
+        quick: do little of everything, to show that it runs.
+        report: called with a phase, steps done and steps in all.
+
+    Raises:
+        BadInput: scene, encoder, text or protocol do not exist or do not fit each other.
+    """
+    check_text_kind(task.text)
+    record = choose_scene(archive, scene_name)
+    encoder = open_encoder(encoder_spec, record)
+    limit = None
+    if quick:
+        task = replace(task, seeds=min(task.seeds, QUICK_SEEDS))
+        config = replace(config, steps=min(config.steps, 30), views=1, smoothing=0, statistics_windows=64)
+        limit = affordable_windows(encoder.encoder)
+    begun = time.perf_counter()
+    scene = archive.read_scene(record.name)
+    outcome = run_task(scene, encoder.encoder, task, config, limit, report)
+    return Study(scene, encoder, task, config, outcome, quick, time.perf_counter() - begun)

@@ -1,0 +1,105 @@
+"""A few-shot study: everything that its outputs are made from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffclip_dist.features.encoder_source import NamedEncoder
+from diffclip_dist.fewshot.classifier import FORMAT_VERSION, Classifier, ClassifierConfig, MappedClass
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.fewshot.metrics import Summary, summarise
+from diffclip_dist.mapping.predict import ClassMap, map_dtype
+from diffclip_dist.study.experiment import MAPPED_SEED, Outcome, Run, Task
+from shards.archive.archive import Scene
+from shards.preview.class_colours import class_colours
+
+
+@dataclass(frozen=True)
+class Study:
+    """A task, done.
+
+    Attributes:
+        scene: the labelled scene.
+        encoder: what it was read with.
+        task: what was asked.
+        config: how it was done.
+        outcome: what came of it.
+        quick: whether it was cut short to show that it runs; its figures are then no measurement.
+        seconds: wall-clock time of the runs.
+    """
+
+    scene: Scene
+    encoder: NamedEncoder
+    task: Task
+    config: FewshotConfig
+    outcome: Outcome
+    quick: bool
+    seconds: float
+
+    @property
+    def classes(self) -> tuple[MappedClass, ...]:
+        """The classes in the order of the scores."""
+        colours = class_colours(self.scene.record.classes)
+        names = self.scene.record.classes
+        return tuple(MappedClass(c, names[c], colours[c]) for c in self.outcome.class_ids)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know, each line once."""
+        lines = [f"{run.episode.shots} shots: {note}" for run in self.outcome.runs for note in run.episode.notes]
+        if self.quick:
+            lines.insert(0, "a quick run: few steps and a part of the scene, to show that it works; no measurement")
+        if self.scene.record.generated:
+            lines.insert(0, f"scene {self.scene.record.name} is generated: not a real place")
+        return tuple(dict.fromkeys(lines))
+
+    def summaries(self, shots: int) -> dict[str, Summary]:
+        """OA and AA in percent, kappa, over the seeds."""
+        scores = [run.scores for run in self.outcome.of_shots(shots)]
+        return {
+            "oa": summarise([score.oa for score in scores]),
+            "aa": summarise([score.aa for score in scores]),
+            "kappa": summarise([score.kappa for score in scores]),
+        }
+
+    def per_class(self, shots: int) -> dict[str, Summary]:
+        """Accuracy of each class in percent, over the seeds."""
+        scores = np.stack([run.scores.per_class for run in self.outcome.of_shots(shots)])
+        return {known.name: summarise(scores[:, place].tolist()) for place, known in enumerate(self.classes)}
+
+    def class_map(self, shots: int) -> ClassMap:
+        """The map by the first seed's classifier, 0 where it says nothing."""
+        return self.outcome.maps[shots].astype(map_dtype(max(self.outcome.class_ids)))
+
+    def reference_map(self) -> ClassMap:
+        """The labels of the scene."""
+        assert self.scene.labels is not None
+        labels = self.scene.labels
+        if self.scene.split is not None:
+            labels = np.maximum(labels, np.maximum(*self.scene.split))
+        return np.where(np.isin(labels, self.outcome.class_ids), labels, 0).astype(
+            map_dtype(max(self.outcome.class_ids))
+        )
+
+    def mapped_run(self, shots: int) -> Run:
+        """The run whose classifier is kept and drew the map."""
+        return next(run for run in self.outcome.of_shots(shots) if run.episode.seed == MAPPED_SEED)
+
+    def classifier(self, shots: int) -> Classifier:
+        """The classifier that drew the map."""
+        run = self.mapped_run(shots)
+        known = {schema.name for schema in self.encoder.encoder.modalities}
+        config = ClassifierConfig(
+            format_version=FORMAT_VERSION,
+            scene=self.scene.record.name,
+            generated=self.scene.record.generated,
+            shots=shots,
+            seed=run.episode.seed,
+            protocol=self.task.protocol,
+            encoder=self.encoder.label,
+            text=self.outcome.text_label,
+            classes=self.classes,
+            modalities=tuple(modality for modality in self.scene.record.modalities if modality.name in known),
+            fewshot=self.config,
+        )
+        return Classifier(config, run.learned)

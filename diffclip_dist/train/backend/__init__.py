@@ -1,0 +1,1 @@
+"""DeepSpeed: the engine and its state."""

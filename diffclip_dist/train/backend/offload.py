@@ -1,0 +1,36 @@
+"""What lies off the device, in DeepSpeed's own terms, and whether a node can do it."""
+
+from typing import Any, Final
+
+import torch
+from deepspeed.ops.op_builder import AsyncIOBuilder
+
+from diffclip_dist.train.pretrain_config import OffloadConfig, Place
+
+_DEVICES: Final[dict[Place, str]] = {"none": "none", "host": "cpu", "disk": "nvme"}
+
+
+def offload_settings(config: OffloadConfig, largest_parameter: int) -> dict[str, Any]:
+    """The part of DeepSpeed's ``zero_optimization`` that says where state lies.
+
+    Args:
+        config: what is asked for.
+        largest_parameter: numbers in the model's largest tensor, which a buffer for the disk must hold.
+    """
+    common: dict[str, Any] = {"pin_memory": torch.cuda.is_available()}
+    if config.to_disk:
+        common["nvme_path"] = config.folder
+    settings = {}
+    if config.optimizer != "none":
+        # as many as the tensors of a partition: weights, gradient, two moments and an average
+        settings["offload_optimizer"] = {"device": _DEVICES[config.optimizer], "buffer_count": 5, **common}
+    if config.parameters != "none":
+        settings["offload_param"] = {
+            "device": _DEVICES[config.parameters], "buffer_size": largest_parameter, **common
+        }  # fmt: skip
+    return settings
+
+
+def reaches_disk() -> bool:
+    """Whether this node has what DeepSpeed needs to keep state on its disk: libaio, its headers and a C++ compiler."""
+    return bool(AsyncIOBuilder().is_compatible(verbose=False))

@@ -1,0 +1,152 @@
+"""An engine's state parameter by parameter, out of any ZeRO stage and into any other.
+
+Master weights, Adam's moments and, where one is kept, the average of each parameter are gathered whole, so that nothing
+in a checkpoint depends on how the state was sharded: neither on the ZeRO stage nor on the number of workers. DeepSpeed
+has accessors that know where each stage keeps its fragments; stage 0 has none, and keeps its state in the optimizer
+that moves the weights.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import deepspeed
+import safetensors
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+from torch import Tensor, nn
+
+from diffclip_dist.train.backend.weight_average import AVERAGE, keeps_average
+
+WEIGHTS: Final = "fp32"
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+
+
+def write_state(engine: DeepSpeedEngine, folder: Path) -> None:
+    """Writes this rank's share of the parameters, one in as many as there are workers; every rank must call."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    _link_moments(engine)
+    own = {}
+    for number, (name, parameter) in enumerate(engine.module.named_parameters()):
+        for key in (WEIGHTS, *_kept_by(engine)):
+            whole = whole_state(engine, parameter, key)  # gathers, so every rank takes part in each
+            if number % world_size == rank:
+                own[f"{key}/{name}"] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
+    safetensors.torch.save_file(own, folder / f"rank-{rank:05d}.safetensors")
+
+
+def read_state(engine: DeepSpeedEngine, folder: Path, step: int) -> None:
+    """Puts a written state into an engine that has taken a step, so that its moments exist; every rank must call."""
+    stored = dict(_stored(folder))
+    _link_moments(engine)
+    for name, parameter in engine.module.named_parameters():
+        for key in _kept_by(engine):
+            _place(engine, parameter, key, _read(stored, f"{key}/{name}"))
+        weights = _read(stored, f"{WEIGHTS}/{name}")
+        _place(engine, parameter, WEIGHTS, weights)
+        _place_working_copy(parameter, weights)
+    for state in engine.basic_optimizer.state.values():
+        state["step"].fill_(step)
+
+
+def _kept_by(engine: DeepSpeedEngine) -> tuple[str, ...]:
+    """What the optimizer keeps of each parameter."""
+    return (*_MOMENTS, AVERAGE) if keeps_average(engine.basic_optimizer) else _MOMENTS
+
+
+def _link_moments(engine: DeepSpeedEngine) -> None:
+    """Links parameters to what the optimizer keeps of them, in the stages that shard flat groups of parameters.
+
+    DeepSpeed 0.19 does so when the first group has taken its first step, and the other groups have no moments yet.
+    """
+    optimizer = engine.optimizer
+    if hasattr(optimizer, "_hp_optimizer_states_linked"):
+        optimizer._hp_optimizer_states_linked = False
+        optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def _stored(folder: Path) -> Iterator[tuple[str, Path]]:
+    for file in sorted(folder.glob("rank-*.safetensors")):
+        with safetensors.safe_open(file, framework="pt") as tensors:
+            yield from ((key, file) for key in tensors.keys())  # noqa: SIM118 not a mapping
+
+
+def _read(stored: dict[str, Path], key: str) -> Tensor:
+    with safetensors.safe_open(stored[key], framework="pt") as tensors:
+        read: Tensor = tensors.get_tensor(key)
+        return read
+
+
+def trained_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
+    """What training has made of the parameters under a prefix: their average where one is kept, else master weights.
+
+    Gathered from all ranks; every rank must call, after a step at least.
+
+    Returns:
+        Name without the prefix to a float32 CPU tensor; empty on other ranks than 0.
+    """
+    key = AVERAGE if keeps_average(engine.basic_optimizer) else WEIGHTS
+    _link_moments(engine)
+    weights = {}
+    for name, parameter in engine.module.named_parameters():
+        if not name.startswith(prefix):
+            continue
+        whole = whole_state(engine, parameter, key).detach()
+        if dist.get_rank() == 0:
+            weights[name.removeprefix(prefix)] = whole.to("cpu", torch.float32, copy=True)
+    return weights
+
+
+def whole_state(engine: DeepSpeedEngine, parameter: nn.Parameter, key: str = WEIGHTS) -> Tensor:
+    """A parameter's float32 master weights, or what the optimizer keeps of it, gathered; every rank must call."""
+    whole: Tensor | None
+    if key == WEIGHTS:
+        whole = deepspeed.utils.safe_get_full_fp32_param(parameter)
+        return _unsharded_master(engine, parameter) if whole is None else whole
+    whole = deepspeed.utils.safe_get_full_optimizer_state(parameter, key)
+    return engine.basic_optimizer.state[_unsharded_master(engine, parameter)][key] if whole is None else whole
+
+
+def _unsharded_master(engine: DeepSpeedEngine, parameter: nn.Parameter) -> Tensor:
+    """What stage 0 moves: the parameter itself, or its float32 copy where the model computes in bfloat16."""
+    groups = zip(
+        getattr(engine.optimizer, "fp16_groups", ()), getattr(engine.optimizer, "fp32_groups", ()), strict=True
+    )
+    masters = (master for low, high in groups for copy, master in zip(low, high, strict=True) if copy is parameter)
+    return next(masters, parameter)
+
+
+def _place(engine: DeepSpeedEngine, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+    if hasattr(parameter, "ds_id"):  # stage 3 shards each parameter, padded to equal parts
+        part = _own_part(parameter, value)
+        if key == WEIGHTS:
+            deepspeed.utils.safe_set_local_fp32_param(parameter, part)
+        else:
+            deepspeed.utils.safe_set_local_optimizer_state(parameter, part, key)
+    elif hasattr(parameter, "_hp_mapping"):
+        if key == WEIGHTS:
+            deepspeed.utils.safe_set_full_fp32_param(parameter, value)
+        else:
+            deepspeed.utils.safe_set_full_optimizer_state(parameter, value, key)
+    else:
+        master = _unsharded_master(engine, parameter)
+        (master.data if key == WEIGHTS else engine.basic_optimizer.state[master][key]).copy_(value)
+
+
+def _own_part(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+    padded = torch.zeros(size * dist.get_world_size())
+    padded[: value.numel()] = value.flatten()
+    return padded[size * dist.get_rank() :][:size]
+
+
+def _place_working_copy(parameter: nn.Parameter, weights: Tensor) -> None:
+    """What the model computes with, in its own precision; apart from the master weights in most stages."""
+    if not hasattr(parameter, "ds_id"):
+        parameter.data.copy_(weights)
+        return
+    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+        if dist.get_rank() == 0:
+            parameter.data.copy_(weights)

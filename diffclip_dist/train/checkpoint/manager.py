@@ -1,0 +1,127 @@
+"""Keeps a rank's engine in checkpoints, and starts it from the newest one that is complete."""
+
+import math
+import secrets
+from importlib import metadata
+from typing import Final
+
+import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.train.backend.deepspeed_engine import start_engine
+from diffclip_dist.train.backend.sharded_state import read_state
+from diffclip_dist.train.checkpoint.stored import (
+    RunState,
+    StoredCheckpoint,
+    check_files,
+    checkpoint_store,
+    local_files,
+    newest_checkpoint,
+)
+from diffclip_dist.train.checkpoint.upload import CheckpointUpload
+from diffclip_dist.train.loop import CannotGoOn, RankInputs
+from diffclip_dist.train.pretrain_config import same_run
+from diffclip_dist.train.step import probe_loss, train_step
+from shards.errors import FailedRun
+
+_OTHER_SPLIT_TOLERANCE: Final = 1e-5  # another split adds up in another order
+_ROUNDING_TOLERANCE: Final = 1e-2  # DeepSpeed rounds bfloat16 weights anew when they are loaded
+
+
+class KeptCheckpoints:
+    """A run's checkpoints as one rank sees them.
+
+    Args:
+        attempt: the Ray run's name, which is its folder below the run's checkpoints.
+    """
+
+    def __init__(self, attempt: str) -> None:
+        self._attempt = attempt
+        self._upload: CheckpointUpload | None = None
+        self._inputs: RankInputs | None = None
+        self._probe: WindowBatch | None = None
+
+    def start(self, inputs: RankInputs) -> tuple[DeepSpeedEngine, int]:
+        """A fresh engine, or one that goes on from the run's newest complete checkpoint; and the steps done.
+
+        Raises:
+            FailedRun: the newest checkpoint is damaged, belongs to another archive, or does not load as it was saved.
+        """
+        self._inputs = inputs
+        self._probe = next(inputs.stream.batches(0, 1))
+        config, world_size = inputs.config, dist.get_world_size()
+        store = checkpoint_store(config)
+        self._upload = CheckpointUpload(
+            store, self._attempt, _agreed_token(), config.keep_checkpoints, timeout_s=config.timeout_s
+        )
+        newest: list[StoredCheckpoint | None] = [newest_checkpoint(store) if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(newest)  # all ranks load what rank 0 saw
+        engine = start_engine(config, inputs.modalities, inputs.device, world_size)
+        if (checkpoint := newest[0]) is None:
+            return engine, 0
+        state = checkpoint.state
+        if state.archive_fingerprint != inputs.manifest.fingerprint:
+            raise CannotGoOn(
+                f"{checkpoint}: expected archive {state.archive_fingerprint}, "
+                f"found {inputs.manifest.fingerprint}: the archive has changed since"
+            )
+        if changed := same_run(config, state.config):
+            raise CannotGoOn(f"{checkpoint}: expected the same {', '.join(changed)}; these have changed since")
+        _check_on_first_rank(checkpoint)
+        # a step that the loaded state wipes out: only with it does every ZeRO stage have moments to load into
+        train_step(engine, self._probe, config, 0)
+        with local_files(checkpoint) as folder:
+            read_state(engine, folder, state.step)
+        loss = probe_loss(engine, self._probe, config)
+        same_arithmetic = (config.zero_stage, world_size) == (state.config.zero_stage, state.world_size)
+        compiled = config.compile or state.config.compile  # for the shapes that a process meets first
+        tolerance = 0.0 if same_arithmetic and not compiled else _OTHER_SPLIT_TOLERANCE
+        if config.precision == "bfloat16":
+            tolerance = _ROUNDING_TOLERANCE
+        if not math.isclose(loss, state.probe_loss, rel_tol=tolerance):
+            raise CannotGoOn(
+                f"{checkpoint}: the loss of the fixed batch is {loss!r}, it was {state.probe_loss!r} when saved"
+            )
+        return engine, state.step
+
+    def save(self, engine: DeepSpeedEngine, step: int) -> None:
+        """Takes a checkpoint's snapshot; it is uploaded, and older ones are removed, while training goes on."""
+        assert self._inputs is not None
+        assert self._probe is not None
+        assert self._upload is not None
+        config = self._inputs.config
+        state = RunState(
+            step,
+            self._inputs.manifest.fingerprint,
+            config,
+            dist.get_world_size(),
+            probe_loss(engine, self._probe, config),
+            library_versions(),
+        )
+        self._upload.save(engine, state)
+
+
+def _check_on_first_rank(checkpoint: StoredCheckpoint) -> None:
+    """Rank 0 compares the files with their record, and every rank hears of it."""
+    fault: list[str | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            check_files(checkpoint)
+        except FailedRun as error:
+            fault = [str(error)]
+    dist.broadcast_object_list(fault)
+    if fault[0] is not None:
+        raise CannotGoOn(fault[0])
+
+
+def library_versions() -> dict[str, str]:
+    """What wrote a checkpoint."""
+    return {name: metadata.version(name) for name in ("diffclip-dist", "torch", "deepspeed", "ray")}
+
+
+def _agreed_token() -> str:
+    """Names this start of the workers on every rank, so that a step saved anew never meets an unfinished older one."""
+    token = [secrets.token_hex(4)]
+    dist.broadcast_object_list(token)
+    return token[0]

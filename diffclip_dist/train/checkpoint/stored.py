@@ -1,0 +1,178 @@
+"""Checkpoints in a store: complete or absent, and the same for every world size and ZeRO stage.
+
+A checkpoint is a folder with a file of every rank, in the form of `sharded_state`: safetensors, no pickle. Its record,
+written last, lists each file with its hash and holds what the run must agree on to go on from it. A folder without a
+record is not a checkpoint.
+"""
+
+import hashlib
+import json
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import pydantic
+
+from diffclip_dist.train.pretrain_config import PretrainConfig
+from shards.archive.store import Store, open_store
+from shards.errors import FailedRun
+
+CHECKPOINTS: Final = "checkpoints"  # in the run's folder: a folder an attempt, in it a folder a checkpoint
+RECORD_FILE: Final = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a checkpoint."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if PurePosixPath(self.path).name != self.path:
+            raise ValueError(f"path: expected a file in the checkpoint's own folder, found {self.path}")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint belongs to.
+
+    Attributes:
+        step: steps done.
+        archive_fingerprint: of the archive that the samples come from.
+        config: of the run that wrote it.
+        world_size: of the run that wrote it.
+        probe_loss: loss of one fixed batch, which must be the same after loading.
+        versions: of the libraries that wrote it.
+    """
+
+    step: int
+    archive_fingerprint: str
+    config: PretrainConfig
+    world_size: int
+    probe_loss: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """What is written last: the state and every file."""
+
+    state: RunState
+    files: tuple[StoredFile, ...]
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A complete checkpoint.
+
+    Attributes:
+        store: that a run keeps its checkpoints in.
+        folder: below it.
+        record: what was written last.
+    """
+
+    store: Store
+    folder: str
+    record: CheckpointRecord
+
+    @property
+    def state(self) -> RunState:
+        return self.record.state
+
+    def __str__(self) -> str:
+        """Where it lies."""
+        return f"{self.store.location}/{self.folder}"
+
+
+def checkpoint_store(config: PretrainConfig) -> Store:
+    """Where a run keeps its checkpoints."""
+    return open_store(config.storage_path or Path(config.run_dir) / CHECKPOINTS)
+
+
+def newest_checkpoint(store: Store) -> StoredCheckpoint | None:
+    """The complete checkpoint with the most steps, over all of a run's attempts; ``None`` where there is none.
+
+    Raises:
+        FailedRun: its record cannot be read, named.
+    """
+    folders = complete_folders(store.sizes())
+    if not folders:
+        return None
+    file = f"{folders[-1]}/{RECORD_FILE}"
+    try:
+        record = pydantic.TypeAdapter(CheckpointRecord).validate_json(store.read(file))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise FailedRun(f"{store.location}/{file}: not a checkpoint's record: {where}: {first['msg']}") from None
+    return StoredCheckpoint(store, folders[-1], record)
+
+
+def complete_folders(sizes: dict[str, int]) -> list[str]:
+    """Folders of complete checkpoints among a store's files, those with the fewest steps first."""
+    records = [PurePosixPath(path) for path in sizes]
+    complete = [str(path.parent) for path in records if path.name == RECORD_FILE and len(path.parts) == 3]
+    return sorted(complete, key=lambda folder: PurePosixPath(folder).name)
+
+
+def write_record(store: Store, folder: str, record: CheckpointRecord) -> None:
+    """Makes a folder whose files are all there a checkpoint."""
+    store.write(f"{folder}/{RECORD_FILE}", (json.dumps(asdict(record), indent=1) + "\n").encode())
+
+
+def prune(store: Store, newest: str, keep: int) -> None:
+    """Removes all but the newest complete checkpoints, and what starts of the run that were killed have left.
+
+    Args:
+        store: of the run's checkpoints.
+        newest: folder of the checkpoint that has just been completed; what its start of the workers is writing
+            meanwhile stays.
+        keep: complete checkpoints that stay.
+    """
+    sizes = store.sizes()
+    kept = set(complete_folders(sizes)[-keep:])
+    attempt, name = PurePosixPath(newest).parts
+    token = name.rpartition("-")[2]
+    for folder in {PurePosixPath(path).parent for path in sizes}:
+        being_written = folder.parent.name == attempt and folder.name.endswith(f"-{token}") and folder.name > name
+        if folder.name.startswith("step-") and str(folder) not in kept and not being_written:
+            store.delete(f"{folder}/{RECORD_FILE}")  # first of all: what is half removed is no checkpoint
+            store.delete_folder(str(folder))
+
+
+def check_files(checkpoint: StoredCheckpoint) -> None:
+    """Compares every file with the record.
+
+    Raises:
+        FailedRun: a file is missing or not as it was written, named.
+    """
+    store, sizes = checkpoint.store, checkpoint.store.sizes()
+    for stored in checkpoint.record.files:
+        path = f"{checkpoint.folder}/{stored.path}"
+        if path not in sizes:
+            raise FailedRun(f"{store.location}/{path}: missing from the checkpoint of step {checkpoint.state.step}")
+        found = StoredFile(stored.path, sizes[path], store.sha256(path))
+        if found != stored:
+            raise FailedRun(
+                f"{store.location}/{path}: damaged: expected {stored.bytes} bytes with sha256 {stored.sha256}, "
+                f"found {found.bytes} with {found.sha256}"
+            )
+
+
+def local_files(checkpoint: StoredCheckpoint) -> AbstractContextManager[Path]:
+    """A checkpoint's files in a local folder while the block lasts."""
+    return checkpoint.store.local_folder(checkpoint.folder, [stored.path for stored in checkpoint.record.files])
+
+
+def stored_files(folder: Path) -> tuple[StoredFile, ...]:
+    """What lies in a local folder, by name."""
+    return tuple(_stored_file(file) for file in sorted(folder.iterdir()))
+
+
+def _stored_file(file: Path) -> StoredFile:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return StoredFile(file.name, file.stat().st_size, digest)

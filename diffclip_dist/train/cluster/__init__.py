@@ -1,0 +1,1 @@
+"""Ray: the driver, its workers, and the checks before a run."""

@@ -1,0 +1,229 @@
+"""A pretraining run from the driver's side: checks, Ray, Ray Train, and what comes out of it."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import pyarrow.fs
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train.v2.api.config import FailureConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from diffclip_dist.data.order import GlobalOrder
+from diffclip_dist.data.sensors import all_modalities, group_scenes
+from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.train.checkpoint.stored import checkpoint_store, newest_checkpoint
+from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
+from diffclip_dist.train.cluster.worker import pretrain_worker
+from diffclip_dist.train.loop import STOPPED_FILE
+from diffclip_dist.train.memory import checkpoint_bytes
+from diffclip_dist.train.monitor.faults import FAULTS_FILE, FaultLog, cause
+from diffclip_dist.train.monitor.progress import follow_metrics
+from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config, same_run
+from shards.archive.archive import Archive
+from shards.archive.store import RemoteStore, Store, absolute_location
+from shards.errors import BadInput, FailedRun
+
+CONFIG_FILE: Final = "config.yaml"
+
+
+def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
+    """Runs a whole pretraining run.
+
+    Args:
+        config: the run's settings; ``archive`` and ``run_dir`` are made absolute, as workers may start elsewhere.
+        resume: goes on from the newest checkpoint in ``run_dir``.
+
+    Returns:
+        The folder of the exported encoder.
+
+    Raises:
+        BadInput: the archive, the settings or the run folder do not allow this run; nothing has been written.
+        FailedRun: it was started and could not be finished.
+    """
+    config = replace(
+        config,
+        archive=absolute_location(config.archive),
+        run_dir=str(Path(config.run_dir).resolve()),
+        storage_path=config.storage_path and absolute_location(config.storage_path),
+    )
+    run_dir = Path(config.run_dir)
+    fingerprint = check_archive(config)
+    check_run_dir(config, resume)
+    if resume:
+        check_newest_checkpoint(config, fingerprint)
+    with ray_cluster():
+        scaling = worker_resources(config)
+        check_nodes(config, fingerprint, disk_need(config, resume))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / CONFIG_FILE).write_text(config.to_yaml())
+        for left in (STOPPED_FILE, FAULTS_FILE):
+            (run_dir / left).unlink(missing_ok=True)
+        with follow_metrics(run_dir, config.steps):
+            _train(config, scaling, _next_attempt(checkpoint_store(config)))
+    if (run_dir / STOPPED_FILE).exists():
+        raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
+    return run_dir / "encoder"
+
+
+def _train(config: PretrainConfig, scaling: ScalingConfig, attempt: str) -> None:
+    run_dir = Path(config.run_dir)
+    trainer = ray.train.torch.TorchTrainer(
+        partial(pretrain_worker, config, attempt),
+        torch_config=ray.train.torch.TorchConfig(timeout_s=config.timeout_s),
+        scaling_config=scaling,
+        run_config=ray.train.RunConfig(
+            name=attempt,
+            **_storage(checkpoint_store(config)),
+            callbacks=[FaultLog(run_dir)],  # type: ignore[list-item]
+            failure_config=FailureConfig(
+                max_failures=config.max_failures,
+                # workers that never come up: Ray would try for ever
+                controller_failure_limit=config.max_failures,
+            ),
+            # Ray keeps them all, and `checkpoints.prune` those of the policy: the record must go first
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise FailedRun(f"{run_dir}: {cause(error)}") from error
+
+
+def _storage(store: Store) -> dict[str, Any]:
+    """A store in Ray's terms."""
+    if isinstance(store, RemoteStore):
+        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store.filesystem))
+        return {"storage_path": store.root, "storage_filesystem": filesystem}
+    return {"storage_path": store.location}
+
+
+def disk_need(config: PretrainConfig, resume: bool) -> DiskNeed:
+    """What checkpoints take: those that are kept and the next; a resumed run has its own already."""
+    manifest = Archive.open(config.archive).manifest
+    with torch.device("meta"):
+        model = MaskDiffusion(config.model, all_modalities(group_scenes(manifest, config.model.window)))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    each = checkpoint_bytes(parameters, averaged=config.optimiser.ema_decay > 0.0)
+    return DiskNeed(storage=each * (2 if resume else config.keep_checkpoints + 1), scratch=each)
+
+
+def check_archive(config: PretrainConfig) -> str:
+    """Opens the archive and lays out the order, so that bad input is refused before anything starts.
+
+    Returns:
+        The archive's fingerprint.
+    """
+    archive = Archive.open(config.archive, config.stream.verify)
+    groups = group_scenes(archive.manifest, config.model.window)
+    GlobalOrder([group.tile_pixels for group in groups], config.order)
+    return archive.fingerprint
+
+
+def check_run_dir(config: PretrainConfig, resume: bool) -> None:
+    """Refuses to go on silently from another run, or to resume one that is not there or was set up otherwise."""
+    run_dir = Path(config.run_dir)
+    exists = (run_dir / CONFIG_FILE).exists()
+    if exists and not resume:
+        raise BadInput(f"{run_dir}: holds a run already; give --resume to go on with it, or another --run-dir")
+    if resume and not exists:
+        raise BadInput(f"{run_dir}: --resume: expected a run, with its {CONFIG_FILE}, found none")
+    checkpoints = checkpoint_store(config)
+    if not resume and checkpoints.sizes():
+        raise BadInput(f"{checkpoints.location}: expected no files where a new run's checkpoints go, found some")
+    if resume:
+        changed = same_run(config, resolve_config(run_dir / CONFIG_FILE, {}, ()))
+        if changed:
+            raise BadInput(
+                f"{run_dir / CONFIG_FILE}: --resume: expected the same {', '.join(changed)}; these differ, "
+                "and another run cannot go on from its checkpoints"
+            )
+
+
+def check_newest_checkpoint(config: PretrainConfig, archive_fingerprint: str) -> None:
+    """Refuses a checkpoint that this archive cannot go on from; says which step the run resumes at."""
+    newest = newest_checkpoint(checkpoint_store(config))
+    if newest is None:
+        print("no checkpoint had been finished: starting at step 0")
+        return
+    if newest.state.archive_fingerprint != archive_fingerprint:
+        raise BadInput(
+            f"{config.archive}: --resume: expected the archive with fingerprint {newest.state.archive_fingerprint}, "
+            f"found {archive_fingerprint}: it has changed since"
+        )
+    print(f"going on from step {newest.state.step}: {newest}")
+
+
+def _next_attempt(checkpoints: Store) -> str:
+    """A name under which no earlier start of this run has left files: Ray would go on from an old one silently."""
+    folders = {PurePosixPath(path).parts[0] for path in checkpoints.sizes()}
+    earlier = [int(folder.removeprefix("attempt-")) for folder in folders if folder.startswith("attempt-")]
+    return f"attempt-{max(earlier, default=0) + 1:04d}"
+
+
+def worker_resources(config: PretrainConfig) -> ScalingConfig:
+    """A GPU a worker where the cluster has enough, else an equal share of its cores; no worker spans two nodes.
+
+    Raises:
+        BadInput: the cluster has no cores for workers.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    use_gpu = sum(node.get("GPU", 0.0) for node in nodes) >= config.workers
+    hosts = [node for node in nodes if node.get("CPU") and (node.get("GPU") or not use_gpu)]
+    most = [int(node["GPU"]) if use_gpu else config.workers for node in hosts]
+    share = cores_per_worker([node["CPU"] for node in hosts], most, config.workers)
+    if share == 0.0:
+        raise BadInput(f"workers: expected nodes with cores for {config.workers}, found {len(hosts)} with any")
+    return ScalingConfig(
+        num_workers=(config.min_workers, config.workers) if config.min_workers else config.workers,
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": share, "GPU": 1.0 * use_gpu},
+    )
+
+
+def cores_per_worker(cores: Sequence[float], most: Sequence[int], workers: int) -> float:
+    """The largest equal share with which so many workers fit onto the nodes; whole cores where it is one or more.
+
+    Args:
+        cores: of each node.
+        most: workers that a node takes, whatever its cores.
+        workers: to place.
+
+    Returns:
+        Cores, to Ray's ten-thousandth of a core; 0 where they do not fit at all.
+    """
+    shares = sorted({node / onto for node in cores for onto in range(1, workers + 1)}, reverse=True)
+    for exact in shares:
+        share = float(int(exact)) if exact >= 1.0 else int(exact * 10_000) / 10_000
+        if share and sum(min(int(node / share), limit) for node, limit in zip(cores, most, strict=True)) >= workers:
+            return share
+    return 0.0
+
+
+@contextmanager
+def ray_cluster() -> Iterator[None]:
+    """The cluster that a job runs on or ``RAY_ADDRESS`` names; else one of our own, on loopback, while it lasts."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = "RAY_ADDRESS" not in os.environ
+    if own:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()

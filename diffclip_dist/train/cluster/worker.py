@@ -1,0 +1,28 @@
+"""What each Ray Train worker runs: one rank of the run, on what Ray has given it."""
+
+import os
+
+import ray
+import ray.train.torch
+import torch
+
+from diffclip_dist.train.checkpoint.manager import KeptCheckpoints
+from diffclip_dist.train.loop import run_rank
+from diffclip_dist.train.pretrain_config import PretrainConfig
+
+
+def pretrain_worker(config: PretrainConfig, attempt: str) -> None:
+    """Pretrains on this rank; every rank runs the same steps.
+
+    Args:
+        config: the run's settings.
+        attempt: the Ray run's name, which is its folder below the run's checkpoints.
+    """
+    _use_assigned_cores()
+    run_rank(config, ray.train.torch.get_device(), KeptCheckpoints(attempt))
+
+
+def _use_assigned_cores() -> None:
+    """As many threads as Ray has given this worker cores, and never more than the machine has."""
+    assigned = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    torch.set_num_threads(max(1, min(int(assigned), os.cpu_count() or 1)))

@@ -1,0 +1,147 @@
+"""What a worker has to hold, worked out before a run: weights, gradients, optimizer state and activations.
+
+DeepSpeed's own estimates know 16-bit training alone, and stages 2 and 3 alone, so the bytes are counted here.
+
+Shapes: B windows, N tokens of a window, K visible slots, C bands.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion
+from diffclip_dist.model.masking import TokenMask, visible_counts
+from diffclip_dist.model.transformer import recompute_blocks
+from diffclip_dist.train.pretrain_config import PretrainConfig
+
+_FLOAT32: Final = 4
+_MOMENTS: Final = 2 * _FLOAT32  # Adam's
+
+
+@dataclass(frozen=True)
+class StateBytes:
+    """Bytes that one worker holds throughout a run.
+
+    Attributes:
+        parameters: in the precision that the model computes in.
+        gradients: in the same precision.
+        optimizer: float32 master weights, where they are apart from the parameters, Adam's two moments, and the average
+            of the weights where one is kept.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.optimizer
+
+
+def state_bytes(
+    parameters: int, zero_stage: int, workers: int, precision: str, *, averaged: bool = False
+) -> StateBytes:
+    """What a worker holds under a ZeRO stage (Rajbhandari et al. 2020, section 5).
+
+    DeepSpeed keeps master weights apart from the parameters in every stage but 0, in float32 too.
+
+    Args:
+        parameters: number of the model's parameters.
+        zero_stage: 0 to 3.
+        workers: over which the stage shards.
+        precision: ``float32`` or ``bfloat16``.
+        averaged: whether an average of the weights is kept.
+    """
+    value = {"float32": _FLOAT32, "bfloat16": _FLOAT32 // 2}[precision]
+    master = 0 if zero_stage == 0 and precision == "float32" else _FLOAT32
+    average = _FLOAT32 if averaged else 0
+
+    def share(bytes_each: int, from_stage: int) -> int:
+        return -(-parameters * bytes_each // (workers if zero_stage >= from_stage else 1))
+
+    return StateBytes(share(value, 3), share(value, 2), share(master + _MOMENTS + average, 1))
+
+
+def checkpoint_bytes(parameters: int, *, averaged: bool = False) -> int:
+    """What a checkpoint takes on disk, all workers' shares together: everything float32, whatever the run's precision.
+
+    Args:
+        parameters: number of the model's parameters.
+        averaged: whether an average of the weights is kept.
+    """
+    return parameters * (_FLOAT32 + _MOMENTS + (_FLOAT32 if averaged else 0))
+
+
+def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema], windows: int) -> int:
+    """What autograd keeps between the forward and the backward pass of a micro-batch.
+
+    With activation checkpointing, what the backward pass makes anew of one block at a time comes on top. Counted over
+    tensors without memory behind them, so that any size can be counted anywhere.
+
+    Args:
+        config: the run's settings.
+        modalities: of the windows, each with all of its pixels.
+        windows: B, of the micro-batch.
+    """
+    slots = int(visible_counts(torch.tensor(config.model.tokens), config.model.mask_ratio))
+    with FakeTensorMode():
+        with _default_dtype(getattr(torch, config.precision)):  # a model without memory cannot be converted
+            model = MaskDiffusion(config.model, modalities)
+        if config.activation_checkpointing:
+            recompute_blocks(model)
+        own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        batch, draws = _empty_batch(modalities, windows, config.model.tokens, slots)
+        return _saved_bytes(lambda: model(batch, draws), own)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _empty_batch(
+    modalities: Sequence[ModalitySchema], windows: int, tokens: int, slots: int
+) -> tuple[WindowBatch, Draws]:
+    positions_B = torch.empty(windows, dtype=torch.int64)
+    values = {schema.key: torch.empty(windows, tokens, schema.bands) for schema in modalities}
+    valid = {schema.key: torch.empty(windows, tokens, dtype=torch.bool) for schema in modalities}
+    masks = {
+        schema.key: TokenMask(
+            slots_BK=torch.empty(windows, slots, dtype=torch.int64),
+            filled_BK=torch.empty(windows, slots, dtype=torch.bool),
+            visible_BN=valid[schema.key],
+            masked_BN=valid[schema.key],
+        )
+        for schema in modalities
+    }
+    batch = WindowBatch(tuple(modalities), positions_B, values, valid, dense=True)
+    return batch, Draws(positions_B, values, masks)
+
+
+def _saved_bytes(forward: Callable[[], object], but: set[int]) -> int:
+    """Bytes of the distinct storages that autograd saves in a forward pass, those given left out."""
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if storage._cdata not in but:
+            storages[storage._cdata] = storage  # held, so that no address comes twice
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        kept = forward()
+    del kept
+    return sum(storage.nbytes() for storage in storages.values())

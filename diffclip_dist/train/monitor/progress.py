@@ -1,0 +1,91 @@
+"""Progress on the terminal, read from the run's own metrics, and from its faults, as they are written."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from diffclip_dist.train.monitor.faults import FAULTS_FILE
+from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
+
+_POLL_S = 0.5
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def follow_metrics(run_dir: Path, steps: int) -> Iterator[None]:
+    """Shows a bar on a terminal, a line now and then elsewhere, until the block ends."""
+    stop = threading.Event()
+    console = Console()
+    show = _show_bar if console.is_terminal else _show_lines
+    follower = threading.Thread(target=show, args=(console, run_dir, steps, stop), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        follower.join()
+
+
+def _newest(run_dir: Path) -> dict[str, float] | None:
+    lines = read_lines(run_dir / METRICS_FILE)
+    return json.loads(lines[-1]) if lines else None
+
+
+def _show_faults(console: Console, run_dir: Path, shown: int) -> int:
+    """Prints what has befallen the run since; how many lines have been shown by now."""
+    lines = read_lines(run_dir / FAULTS_FILE)
+    for line in lines[shown:]:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    return len(lines)
+
+
+def _summary(metrics: dict[str, float]) -> str:
+    return (
+        f"loss {metrics['loss']:.4f}  {metrics['samples_per_s']:,.0f} samples/s "
+        f"({metrics['samples_per_s_per_worker']:,.0f} a worker)  data wait {metrics['data_wait_fraction']:.0%}  "
+        f"MFU {metrics['mfu']:.0%}"
+    )
+
+
+def _show_bar(console: Console, run_dir: Path, steps: int, stop: threading.Event) -> None:
+    columns = (TextColumn("pretraining"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task: TaskID = progress.add_task("steps", total=steps, text="starting workers")
+        faults = 0
+        while True:
+            ended = stop.wait(_POLL_S)
+            faults = _show_faults(progress.console, run_dir, faults)
+            metrics = _newest(run_dir)
+            if metrics is not None:
+                progress.update(task, completed=metrics["step"], text=_summary(metrics))
+            if ended:
+                return
+
+
+def _show_lines(console: Console, run_dir: Path, steps: int, stop: threading.Event) -> None:
+    shown, shown_at = 0.0, 0.0
+    first: tuple[float, float] | None = None
+    faults = 0
+    while True:
+        ended = stop.wait(_POLL_S)
+        faults = _show_faults(console, run_dir, faults)
+        metrics = _newest(run_dir)
+        now = time.monotonic()
+        if metrics is not None and metrics["step"] > shown and (ended or now - shown_at >= _LINE_EVERY_S):
+            step = metrics["step"]
+            first = first or (now, step)
+            left = (steps - step) * (now - first[0]) / (step - first[1]) if step > first[1] else None
+            remaining = "" if left is None else f"  {timedelta(seconds=round(left))} left"
+            console.print(
+                f"step {step:,.0f}/{steps:,}  {_summary(metrics)}{remaining}", soft_wrap=True, highlight=False
+            )
+            shown, shown_at = step, now
+        if ended:
+            return

@@ -1,0 +1,343 @@
+"""A pretraining run's settings: plain, frozen, validated at once, and overridable by file and by ``key=value``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from diffclip_dist.data.order import OrderConfig
+from diffclip_dist.model.model_config import ModelConfig
+from diffclip_dist.model.presets import PRESETS
+from shards.archive.verify import Check
+from shards.build.default_archive import GENERATED_ARCHIVE
+from shards.errors import BadInput
+
+Place = Literal["none", "host", "disk"]
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise BadInput(f"{name}: expected at least {least:g}, found {value:g}")
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How samples are drawn from the archive.
+
+    Attributes:
+        lanes: runs of tiles that a batch is dealt from; divides the global batch. Part of the run's identity.
+        pool_tiles: tiles that a lane shuffles at once. Part of the run's identity; bounds memory.
+        pixel_share: share of each tile's valid pixels that is ever drawn, in (0, 1]. Part of the run's identity.
+        loader_processes: processes a worker reads ahead with; 0 reads in the worker. Samples are the same.
+        verify: what of the archive is checked before a run begins: every file's ``size``, or its ``hash`` as well.
+    """
+
+    lanes: int = 8
+    pool_tiles: int = 4
+    pixel_share: float = 1.0
+    loader_processes: int = 0
+    verify: Check = "size"
+
+    def __post_init__(self) -> None:
+        _at_least("stream.loader_processes", self.loader_processes, 0)
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with a linear warm-up and a cosine decay.
+
+    Attributes:
+        learning_rate: at the end of the warm-up.
+        final_share: learning rate at the last step over the one after the warm-up, in [0, 1].
+        warmup_steps: steps of linear warm-up.
+        weight_decay: decoupled, on matrices alone.
+        betas: of Adam.
+        clip_norm: largest global gradient norm; 0 leaves gradients as they are.
+        ema_decay: share of the weights' exponential moving average that a step keeps, in [0, 1); the encoder is then
+            exported with the average. 0 keeps none.
+    """
+
+    learning_rate: float = 1e-3
+    final_share: float = 0.05
+    warmup_steps: int = 20
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = 1.0
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0.0:
+            raise BadInput(f"optimiser.learning_rate: expected more than 0, found {self.learning_rate:g}")
+        if not 0.0 <= self.final_share <= 1.0:
+            raise BadInput(f"optimiser.final_share: expected 0 to 1, found {self.final_share:g}")
+        _at_least("optimiser.warmup_steps", self.warmup_steps, 0)
+        _at_least("optimiser.weight_decay", self.weight_decay, 0.0)
+        _at_least("optimiser.clip_norm", self.clip_norm, 0.0)
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise BadInput(f"optimiser.betas: expected two numbers from 0 to below 1, found {self.betas}")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise BadInput(f"optimiser.ema_decay: expected 0 or more and below 1, found {self.ema_decay:g}")
+
+
+@dataclass(frozen=True)
+class OffloadConfig:
+    """What a worker keeps off its device, slower to reach (ZeRO-Offload, Ren et al. 2021; ZeRO-Infinity, 2021).
+
+    Attributes:
+        optimizer: where master weights, moments and average lie and are moved: ``none``, on the device; ``host``, in
+            the node's memory (from ZeRO stage 1); or ``disk`` (stage 3).
+        parameters: where a worker's part of the parameters lies while no layer uses it; other than ``none`` in stage 3.
+        folder: for ``disk``, a folder of each node on a fast disk of its own; workers write below it.
+    """
+
+    optimizer: Place = "none"
+    parameters: Place = "none"
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.to_disk and self.folder is None:
+            raise BadInput("offload.folder: expected a folder on each node's own disk for disk offload, found none")
+
+    @property
+    def to_disk(self) -> bool:
+        """Whether anything lies on disk."""
+        return "disk" in (self.optimizer, self.parameters)
+
+    def places(self, zero_stage: int) -> tuple[Place, Place, Place]:
+        """Where parameters, reduced gradients and the optimizer's state lie under a stage, as far as it allows."""
+        optimizer = self.optimizer if zero_stage >= (3 if self.optimizer == "disk" else 1) else "none"
+        gradients = optimizer if zero_stage >= 2 else "none"
+        return self.parameters if zero_stage == 3 else "none", gradients, optimizer
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run.
+
+    Attributes:
+        archive: where the archive lies.
+        run_dir: where the run's files go; on a cluster a folder that every node sees.
+        storage_path: where checkpoints go instead of ``RUN/checkpoints``: a folder that every node sees, or a URL such
+            as ``s3://bucket/run``.
+        workers: Ray Train workers, one a GPU, or one a process on CPUs.
+        min_workers: fewest workers that the run goes on with when others are lost and not replaced; it takes up to
+            ``workers`` again as nodes come. 0 waits for all of them.
+        zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too.
+        steps: optimizer steps.
+        global_batch: windows a step over all workers; a multiple of the number of workers.
+        micro_batch: most windows that a worker takes through the model at once.
+        precision: ``float32``, or ``bfloat16`` with float32 master weights.
+        activation_checkpointing: whether transformer blocks are computed anew in the backward pass rather than kept:
+            less memory, a third more operations, the same losses.
+        compile: whether transformer blocks are compiled (torch.compile) at the first steps; ZeRO stages 0 to 2, since
+            stage 3 gathers parameters in hooks within a block.
+        seed: of every random draw.
+        log_every: steps between log lines.
+        checkpoint_every: steps between checkpoints; the last step always makes one.
+        keep_checkpoints: newest checkpoints that are kept.
+        reconstruct_windows: windows whose masked tokens are reconstructed and drawn whenever a checkpoint is kept; 0
+            leaves it out, as a model that does not fit on one device whole needs.
+        max_failures: how often a failed worker group is started anew from the newest checkpoint.
+        timeout_s: seconds after which a worker that waits for the others in a collective gives up.
+        stream: how samples are drawn.
+        optimiser: how weights are moved.
+        offload: what lies off the device.
+        model: what is trained.
+    """
+
+    archive: str = GENERATED_ARCHIVE
+    run_dir: str = "runs/pretrain"
+    storage_path: str = ""
+    workers: int = 1
+    min_workers: int = 0
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    steps: int = 300
+    global_batch: int = 128
+    micro_batch: int = 128
+    precision: Literal["float32", "bfloat16"] = "float32"
+    activation_checkpointing: bool = False
+    compile: bool = False
+    seed: int = 0
+    log_every: int = 1
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    reconstruct_windows: int = 32
+    max_failures: int = 2
+    timeout_s: int = 600
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    offload: OffloadConfig = field(default_factory=OffloadConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        for name in (
+            "workers",
+            "steps",
+            "micro_batch",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "timeout_s",
+        ):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("reconstruct_windows", self.reconstruct_windows, 0)
+        _at_least("max_failures", self.max_failures, 0)
+        if self.global_batch % self.workers:
+            raise BadInput(
+                f"global_batch: expected a multiple of the workers ({self.workers}), found {self.global_batch}"
+            )
+        if self.compile and self.zero_stage == 3:
+            raise BadInput("compile: expected zero_stage 0, 1 or 2, found 3")
+        parameters, _, optimizer = self.offload.places(self.zero_stage)
+        if self.offload.parameters != parameters:
+            raise BadInput(
+                f"offload.parameters={self.offload.parameters}: expected zero_stage 3, found {self.zero_stage}"
+            )
+        if self.offload.optimizer != optimizer:
+            stages = "1, 2 or 3" if self.offload.optimizer == "host" else "3"
+            raise BadInput(
+                f"offload.optimizer={self.offload.optimizer}: expected zero_stage {stages}, found {self.zero_stage}"
+            )
+        if not 0 <= self.min_workers <= self.workers:
+            raise BadInput(f"min_workers: expected 0 to workers ({self.workers}), found {self.min_workers}")
+        for count in range(self.min_workers, self.workers) if self.min_workers else ():
+            if self.global_batch % count:
+                raise BadInput(
+                    f"global_batch: expected a multiple of every number of workers from min_workers "
+                    f"({self.min_workers}) to workers ({self.workers}), found {self.global_batch}"
+                )
+        _ = self.order  # validates the stream's settings against the batch
+
+    @property
+    def order(self) -> OrderConfig:
+        """What the global order of samples depends on."""
+        return OrderConfig(
+            self.seed, self.global_batch, self.stream.lanes, self.stream.pool_tiles, self.stream.pixel_share
+        )
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, in the form that ``--config`` reads."""
+        plain = pydantic.TypeAdapter(PretrainConfig).dump_python(self, mode="json")
+        return yaml.safe_dump(plain, sort_keys=False)
+
+
+def resolve_config(file: Path | None, options: Mapping[str, object], settings: Sequence[str]) -> PretrainConfig:
+    """Builds a configuration from the defaults, then a file, then options, then ``key=value`` settings.
+
+    The file and the settings may each name a ``preset`` of the model's sizes; it is applied before their other fields.
+
+    Args:
+        file: YAML with the fields of `PretrainConfig`; nested sections as mappings.
+        options: top-level fields given on the command line.
+        settings: ``key=value``, nested keys with dots, such as ``model.depth=6``; values are read as YAML.
+
+    Raises:
+        BadInput: an unknown field or a value out of its range, named.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        tree = _read_yaml(file)
+        if "preset" in tree:
+            name = tree.pop("preset")
+            tree["model"] = _over(_preset(name, str(file)), _section(tree, "model", str(file)))
+    tree.update(options)
+    given = [_parse_setting(setting) for setting in settings]
+    for key, name in given:
+        if key == "preset":
+            tree["model"] = _over(_section(tree, "model", str(file)), _preset(name, "--set"))
+    for key, value in given:
+        if key != "preset":
+            _apply_setting(tree, key, value)
+    try:
+        return pydantic.TypeAdapter(PretrainConfig).validate_python(tree, extra="forbid")
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        source = str(file) if file is not None else "configuration"
+        if first["type"] == "value_error":  # our own message names the field
+            raise BadInput(f"{source}: {first['ctx']['error']}") from None
+        raise BadInput(f"{source}: {where}: {first['msg']}, found {first['input']!r}") from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise BadInput(f"{file}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise BadInput(f"{file}: expected a mapping of settings")
+    return tree
+
+
+def _preset(name: object, source: str) -> Mapping[str, object]:
+    """The model's sizes under that name."""
+    if not isinstance(name, str) or name not in PRESETS:
+        raise BadInput(f"{source}: preset: expected one of {', '.join(PRESETS)}, found {name}")
+    return PRESETS[name]
+
+
+def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings laid over others, section by section."""
+    laid = {**under, **over}
+    for name, value in laid.items():
+        if isinstance(value, Mapping):
+            below = under.get(name)
+            laid[name] = _over(below if isinstance(below, Mapping) else {}, value)
+    return laid
+
+
+def _section(tree: Mapping[str, Any], name: str, source: str) -> Mapping[str, object]:
+    section = tree.get(name, {})
+    if not isinstance(section, dict):
+        raise BadInput(f"{source}: {name}: expected a mapping of settings")
+    return section
+
+
+def _parse_setting(setting: str) -> tuple[str, object]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise BadInput(f"--set {setting}: expected key=value")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadInput(f"--set {setting}: the value is not YAML") from None
+
+
+def _apply_setting(tree: dict[str, Any], key: str, value: object) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise BadInput(f"--set {key}: {section} is not a section")
+    tree[name] = value
+
+
+def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
+    """Fields in which two configurations differ such that one cannot resume the other's checkpoints.
+
+    Where and how a run is computed (workers, ZeRO stage, micro-batch, activation checkpointing, compiling, offload,
+    loader processes) and what it leaves behind (logs, checkpoints) may change; what is computed may not.
+    """
+    free = {
+        "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "micro_batch",
+        "activation_checkpointing", "compile", "log_every", "checkpoint_every", "keep_checkpoints",
+        "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
+        "offload.optimizer", "offload.parameters", "offload.folder",
+    }  # fmt: skip
+    ours, theirs = _flat(asdict(config)), _flat(asdict(other))
+    return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,79 @@
+"""Pretraining in this process alone, for studies that pretrain dozens of small models one after the other."""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import deepspeed.comm
+import torch
+import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+
+from diffclip_dist.train.backend.deepspeed_engine import start_engine
+from diffclip_dist.train.loop import STOPPED_FILE, RankInputs, run_rank
+from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
+from shards.errors import FailedRun
+
+
+def pretrain_alone(config: PretrainConfig) -> Path:
+    """Runs a whole pretraining run here and now: a world of one, ZeRO stage 0, the same losses as under Ray.
+
+    Left out of what `ray_run.pretrain` does: Ray, checkpoints and resuming (``keep_checkpoints`` and
+    ``max_failures`` have no effect, ``checkpoint_every`` only says when windows are reconstructed; a run that is killed
+    starts anew), the settings' ``workers``, ``zero_stage`` and ``offload``, ``RUN/config.yaml``, progress on the
+    terminal, and the refusal of a run folder that has been used: its log is written anew. Threads are those that torch
+    has now.
+
+    Args:
+        config: the run's settings.
+
+    Returns:
+        The folder of the exported encoder.
+
+    Raises:
+        BadInput: the archive or the settings do not allow this run.
+        FailedRun: the loss became non-finite.
+    """
+    config = replace(config, workers=1, zero_stage=0, offload=OffloadConfig())
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / STOPPED_FILE).unlink(missing_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with world_of_one(device):
+        run_rank(config, device, _KeepsNothing())
+    if (run_dir / STOPPED_FILE).exists():
+        raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
+    return run_dir / "encoder"
+
+
+class _KeepsNothing:
+    """A fresh engine, and no checkpoints."""
+
+    def start(self, inputs: RankInputs) -> tuple[DeepSpeedEngine, int]:
+        return start_engine(inputs.config, inputs.modalities, inputs.device, world_size=1), 0
+
+    def save(self, engine: DeepSpeedEngine, step: int) -> None:
+        pass
+
+
+@contextmanager
+def world_of_one(device: torch.device) -> Iterator[None]:
+    """A process group of this process; DeepSpeed wants to read its rank from the environment."""
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    before = {name: os.environ.get(name) for name in rank}
+    os.environ.update(rank)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        deepspeed.comm.destroy_process_group()
+        gc.collect()  # the engine refers to itself, and would keep its buffers and threads into the next run
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,67 @@
+"""One optimizer step, read from top to bottom.
+
+Shapes: M modalities.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+from torch import Tensor
+
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.model.mask_diffusion import draw, loss_terms, token_counts, weighted_loss
+from diffclip_dist.train.pretrain_config import PretrainConfig
+from diffclip_dist.train.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves behind, still on the device.
+
+    Attributes:
+        terms_2M: this rank's part of the global batch's mean squared errors, visible and masked, per modality.
+        learning_rate: that the step used.
+    """
+
+    terms_2M: Tensor
+    learning_rate: float
+
+
+def probe_loss(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig) -> float:
+    """The run's loss on a batch with the draws of step 0, without moving the weights; every rank must call."""
+    counts_2M = token_counts(batch, config.model, config.seed, 0)
+    dist.all_reduce(counts_2M)
+    terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
+    with torch.no_grad():
+        for micro_batch in batch.split(config.micro_batch):
+            terms_2M += loss_terms(engine(micro_batch, draw(micro_batch, config.model, config.seed, 0)), counts_2M)
+    dist.all_reduce(terms_2M)
+    return float(weighted_loss(terms_2M, config.model))
+
+
+def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig, step: int) -> StepResult:
+    """Takes this rank's share of a global batch through the model and moves the weights.
+
+    Losses are divided by the token counts of the whole global batch, so that neither the number of workers nor holes
+    in a footprint change the gradient.
+    """
+    rate = learning_rate(step, config.steps, config.optimiser)
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+
+    counts_2M = token_counts(batch, config.model, config.seed, step)
+    dist.all_reduce(counts_2M)
+
+    micro_batches = list(batch.split(config.micro_batch))
+    # DeepSpeed divides by the number of micro-batches and averages over ranks; our loss is a sum over both
+    unscale = len(micro_batches) * dist.get_world_size()
+    terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
+    for micro_batch in micro_batches:
+        sums_2M = engine(micro_batch, draw(micro_batch, config.model, config.seed, step))
+        part_2M = loss_terms(sums_2M, counts_2M)
+        engine.backward(weighted_loss(part_2M, config.model) * unscale)
+        engine.step()
+        terms_2M += part_2M.detach()
+    return StepResult(terms_2M, rate)

@@ -1,0 +1,166 @@
+"""An archive, opened and checked, to read tiles and scenes from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shards.archive.cache import Cache, machine_cache
+from shards.archive.manifest import MANIFEST_NAME, Manifest, SceneRecord, TileRecord, read_manifest
+from shards.archive.missing import valid_mask
+from shards.archive.store import LocalStore, Store, open_store
+from shards.archive.tiles import Tile, decode_sample
+from shards.archive.verify import Check, find_faults
+from shards.archive.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, open_zarr_scene, read_part
+from shards.errors import BadInput, DamagedArchive
+from shards.scene.source import Labels, Mask, Values
+
+WHOLE = slice(None)
+# what zarr and its codecs raise on damaged metadata and chunks
+CODEC_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene, or a part of it, as read.
+
+    Attributes:
+        record: what the manifest says of it.
+        values: per modality (row, col, band) in the stored dtype.
+        valid: per modality (row, col).
+        labels: class ids (row, col), 0 is unlabelled; None for a scene without labels.
+        split: official training and test maps (row, col), class ids; None where there is no official split.
+    """
+
+    record: SceneRecord
+    values: dict[str, Values]
+    valid: dict[str, Mask]
+    labels: Labels | None
+    split: tuple[Labels, Labels] | None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Scenes and tiles at a place, as its manifest lists them. Make one with `Archive.open`.
+
+    Attributes:
+        store: where it lies.
+        manifest: what it holds.
+        cache: keeps tiles of a remote archive on this machine; None for a local one.
+    """
+
+    store: Store
+    manifest: Manifest
+    cache: Cache | None = None
+
+    @property
+    def location(self) -> str:
+        """Where it lies, as the user wrote it."""
+        return self.store.location
+
+    @classmethod
+    def open(cls, location: str | Path, verify: Check = "size") -> "Archive":
+        """Opens an archive and checks its files.
+
+        Args:
+            location: the archive's folder or fsspec URL.
+            verify: `size` checks that each file is there with its size and no other file is; `hash` reads every
+                byte as well.
+
+        Raises:
+            BadInput: there is no archive.
+            DamagedArchive: a file is not as the manifest says; every such file is named.
+        """
+        store = open_store(location)
+        try:
+            content = store.read(MANIFEST_NAME)
+        except OSError as error:
+            raise BadInput(f"{location}: no archive here: {MANIFEST_NAME}: {error.strerror or error}") from error
+        cache = None if isinstance(store, LocalStore) else machine_cache()
+        archive = cls(store, read_manifest(content, store.location), cache)
+        if faults := find_faults(store, archive.manifest, verify):
+            raise DamagedArchive(store.location, faults)
+        return archive
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over all content; training is tied to it."""
+        return self.manifest.fingerprint
+
+    def scene(self, name: str) -> SceneRecord:
+        """The scene of that name.
+
+        Raises:
+            BadInput: the archive holds no such scene.
+        """
+        for record in self.manifest.scenes:
+            if record.name == name:
+                return record
+        known = ", ".join(record.name for record in self.manifest.scenes)
+        raise BadInput(f"{self.location}: no scene {name!r}; it holds: {known}")
+
+    def read_tile(self, tile: TileRecord) -> Tile:
+        """A tile with its halo.
+
+        Raises:
+            DamagedArchive: its bytes are not a sample as the manifest promises.
+        """
+        try:
+            return decode_sample(self._sample(tile), tile, self.scene(tile.scene))
+        except (OSError, ValueError) as error:
+            raise DamagedArchive(self.location, (f"{tile.path}: tile {tile.key}: {error}",)) from error
+
+    def _sample(self, tile: TileRecord) -> bytes:
+        if self.cache is None:
+            return self.store.read_range(tile.path, tile.offset, tile.bytes)
+        # the fingerprint keeps an archive that was built anew from being read with the old one's pieces
+        key = f"{self.fingerprint} {tile.path} {tile.offset} {tile.bytes}"
+        sample = self.cache.get(key)
+        if sample is None:
+            sample = self.store.read_range(tile.path, tile.offset, tile.bytes)
+            self.cache.put(key, sample)
+        return sample
+
+    def read_scene(
+        self,
+        name: str,
+        modalities: tuple[str, ...] | None = None,
+        rows: slice = WHOLE,
+        cols: slice = WHOLE,
+    ) -> Scene:
+        """A scene, or some of its modalities, or some of its rows and columns, with its labels.
+
+        Args:
+            name: the scene.
+            modalities: names of those that are wanted, None for all.
+            rows: rows that are wanted, counted from 0.
+            cols: columns that are wanted.
+
+        Raises:
+            BadInput: there is no such scene or modality.
+            DamagedArchive: a chunk cannot be decoded.
+        """
+        record = self.scene(name)
+        known = tuple(modality.name for modality in record.modalities)
+        chosen = known if modalities is None else modalities
+        for modality in chosen:
+            if modality not in known:
+                raise BadInput(
+                    f"{self.location}: scene {name!r} has no modality {modality!r}; it has: {', '.join(known)}"
+                )
+        try:
+            group = open_zarr_scene(self.store.zarr_store(record.zarr_path))
+
+            def part(array: str, dtype: str, *bands: int) -> Values:
+                return read_part(group, array, (record.height, record.width, *bands), dtype, (rows, cols))
+
+            def class_ids(array: str) -> Labels:
+                return part(array, "uint16").astype(np.uint16, copy=False)
+
+            values = {m.name: part(m.name, m.dtype, m.bands) for m in map(record.modality, chosen)}
+            labels = class_ids(LABELS) if record.classes else None
+            split = (class_ids(SPLIT_TRAIN), class_ids(SPLIT_TEST)) if record.official_split else None
+        except CODEC_ERRORS as error:
+            raise DamagedArchive(self.location, (f"{record.zarr_path}: {type(error).__name__}: {error}",)) from error
+        valid = {m: valid_mask(values[m], record.modality(m).missing_value) for m in chosen}
+        return Scene(record, values, valid, labels, split)

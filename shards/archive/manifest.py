@@ -1,0 +1,257 @@
+"""manifest.json: what an archive holds, to the byte. Data only; reading and writing of archives lies elsewhere."""
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from shards.errors import DamagedArchive
+from shards.scene.names import ModalityName, SceneName
+from shards.scene.scene_file import first_fault
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SCENES_FOLDER = "scenes"
+TILES_FOLDER = "tiles"
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def inside_archive(path: str) -> str:
+    """Refuses a path that could leave the archive's folder, or that could be written in another way.
+
+    Raises:
+        ValueError: it is absolute, has an empty part, `.`, `..`, a backslash or a control character.
+    """
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts) or re.search(r"[\\\x00-\x1f:]", path):
+        raise ValueError(f"{path!r} is not a plain relative path inside the archive")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(inside_archive)]
+Size = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+# JSON knows no NaN; pydantic writes it as null
+MissingValue = Annotated[
+    int | Annotated[float, Field(allow_inf_nan=True)],
+    BeforeValidator(lambda value: math.nan if value is None else value),
+]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the archive: path relative to it, size, hash, and how many tiles (tar) it holds."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    path: InsidePath
+    bytes: Count
+    sha256: Sha256
+    samples: Count
+
+
+@dataclass(frozen=True)
+class ModalityRecord:
+    """One modality of a scene.
+
+    Attributes:
+        name: the user's name for it.
+        bands: number of bands.
+        dtype: dtype of the values as stored.
+        wavelengths_nm: centre of each band, where known.
+        fwhm_nm: full width at half maximum of each band, where known.
+        bad_bands: bands (from 1) that the files called bad.
+        mean: per band over valid pixels.
+        std: standard deviation per band over valid pixels, above 0; for a constant band 1, so that dividing is safe.
+        constant_bands: bands (from 1) that hold one value in every valid pixel: dead channels, nothing to learn from.
+        valid_pixels: pixels valid in this modality.
+        missing_value: what a missing pixel holds in every band; NaN for floats.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    name: ModalityName
+    bands: Size
+    dtype: Annotated[str, Field(pattern="^(u?int(8|16|32|64)|float(16|32|64))$")]
+    wavelengths_nm: tuple[float, ...] | None
+    fwhm_nm: tuple[float, ...] | None
+    bad_bands: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    constant_bands: tuple[int, ...]
+    valid_pixels: Size
+    missing_value: MissingValue
+
+
+@dataclass(frozen=True)
+class TileRecord:
+    """A tile: where it lies in its tar, and which pixels of the scene are its core (the halo lies around it).
+
+    Attributes:
+        scene: name of its scene.
+        key: WebDataset key of its sample.
+        path: the tar, relative to the archive.
+        offset: where the sample begins in the tar, in bytes.
+        bytes: size of the sample in the tar, headers and padding included.
+        row, col: first pixel of the core.
+        height, width: size of the core; smaller than the tile size at the scene's lower and right edges.
+        valid_pixels: core pixels valid in at least one modality, never 0.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    scene: str
+    key: str
+    path: InsidePath
+    offset: Count
+    bytes: Size
+    row: Count
+    col: Count
+    height: Size
+    width: Size
+    valid_pixels: Size
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """A scene: grid, modalities, classes, tiles, and the settings it was built with.
+
+    See `shards.scene.source` and `shards.archive.tiling.ArchiveSettings` for the meaning of what it repeats.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    name: SceneName
+    height: Size
+    width: Size
+    modalities: Annotated[tuple[ModalityRecord, ...], Field(min_length=1)]
+    crs_wkt: str | None
+    transform: tuple[float, float, float, float, float, float] | None
+    classes: dict[int, str]
+    descriptions: dict[int, str]
+    official_split: bool
+    generated: bool
+    tile_size: Size
+    halo: Count
+    samples_per_shard: Size
+    kept_bits: Annotated[int, Field(ge=1)] | None
+    tiles: tuple[TileRecord, ...]
+
+    def modality(self, name: str) -> ModalityRecord:
+        """The modality of that name; KeyError where there is none."""
+        for record in self.modalities:
+            if record.name == name:
+                return record
+        raise KeyError(name)
+
+    @property
+    def zarr_path(self) -> str:
+        """The scene's Zarr group, relative to the archive."""
+        return f"{SCENES_FOLDER}/{self.name}.zarr"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All an archive holds. The fingerprint is a hash over everything else in the manifest, file hashes included."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    format_version: Annotated[int, Field(ge=1)]
+    fingerprint: Sha256
+    scenes: Annotated[tuple[SceneRecord, ...], Field(min_length=1)]
+    files: Annotated[tuple[FileRecord, ...], Field(min_length=1)]
+
+
+_ADAPTER = TypeAdapter(Manifest)
+
+
+def new_manifest(scenes: tuple[SceneRecord, ...], files: tuple[FileRecord, ...]) -> Manifest:
+    """A manifest of these scenes and files, with its fingerprint; both are put into order."""
+    ordered_files = tuple(sorted(files, key=lambda record: record.path))
+    ordered_scenes = tuple(sorted(scenes, key=lambda record: record.name))
+    bare = Manifest(FORMAT_VERSION, "0" * 64, ordered_scenes, ordered_files)
+    return replace(bare, fingerprint=_fingerprint(_plain(bare)))
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON text, the same bytes for the same manifest."""
+    return (json.dumps(_plain(manifest), indent=1, allow_nan=False) + "\n").encode()
+
+
+def read_manifest(content: bytes, archive: str) -> Manifest:
+    """Reads and checks a manifest.
+
+    Args:
+        content: bytes of manifest.json.
+        archive: the archive's location, for messages.
+
+    Raises:
+        DamagedArchive: it is no manifest, of a newer version, its fingerprint does not fit, or it contradicts itself.
+    """
+
+    def damaged(fault: str) -> DamagedArchive:
+        return DamagedArchive(archive, (f"{MANIFEST_NAME}: {fault}",))
+
+    try:
+        plain = json.loads(content, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise damaged(f"is not JSON: {error}") from error
+    version = plain.get("format_version") if isinstance(plain, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise damaged("carries no format version")
+    if version > FORMAT_VERSION:
+        raise damaged(f"format version {version} is newer than {FORMAT_VERSION}, the newest known here")
+    try:
+        manifest = _ADAPTER.validate_python(plain)
+    except ValidationError as error:
+        raise damaged(first_fault(error)) from error
+    if plain["fingerprint"] != _fingerprint(plain):
+        raise damaged("its fingerprint does not fit its content; it was changed after it was written")
+    if fault := _contradiction(manifest):
+        raise damaged(fault)
+    return manifest
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(_ADAPTER.dump_json(manifest))
+    return plain
+
+
+def _fingerprint(plain: dict[str, Any]) -> str:
+    rest = {key: value for key, value in plain.items() if key != "fingerprint"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """What does not fit together in a manifest, however it was made; None where all does."""
+    sizes = {record.path: record.bytes for record in manifest.files}
+    if len(sizes) < len(manifest.files):
+        return "a file is listed twice"
+    if len({scene.name for scene in manifest.scenes}) < len(manifest.scenes):
+        return "two scenes bear one name"
+    for scene in manifest.scenes:
+        for modality in scene.modalities:
+            lengths = {len(modality.mean), len(modality.std), modality.bands}
+            lengths |= {len(known) for known in (modality.wavelengths_nm, modality.fwhm_nm) if known is not None}
+            if len(lengths) > 1:
+                return f"{scene.name}: {modality.name}: as many values a band as it has bands are expected"
+            if not all(std > 0 for std in modality.std):
+                return f"{scene.name}: {modality.name}: a standard deviation that is not above 0"
+        keys = set()
+        for tile in scene.tiles:
+            if tile.scene != scene.name or tile.key in keys:
+                return f"{scene.name}: tile {tile.key} is listed twice or under another scene"
+            keys.add(tile.key)
+            if tile.offset + tile.bytes > sizes.get(tile.path, 0):
+                return f"{scene.name}: tile {tile.key} lies beyond the end of {tile.path}"
+            inside = tile.row + tile.height <= scene.height and tile.col + tile.width <= scene.width
+            if not inside or max(tile.height, tile.width) > scene.tile_size:
+                return f"{scene.name}: tile {tile.key} does not lie in the scene"
+            if tile.valid_pixels > tile.height * tile.width:
+                return f"{scene.name}: tile {tile.key} has more valid pixels than pixels"
+    return None

@@ -1,0 +1,220 @@
+"""Scenes into an archive, shard by shard, by one process or many, with the same bytes whichever way."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shards.archive.archive import Archive
+from shards.archive.manifest import SCENES_FOLDER, FileRecord, Manifest, SceneRecord, new_manifest
+from shards.archive.missing import missing_candidates
+from shards.archive.tiling import ArchiveSettings, ShardPlan, fitting_settings, plan_shards
+from shards.archive.zarr_scenes import SceneLayout, StoredModality, create_zarr_scene
+from shards.build.build_journal import finished_result, note_result
+from shards.build.build_shard import MissingValueTaken, ShardResult, build_shard, file_record
+from shards.build.parallel import ray_session, run_all
+from shards.build.scene_record import scene_record
+from shards.build.staging import Workplace, open_workplace, publish
+from shards.errors import BadInput, FailedRun
+from shards.scene.names import checked_scene_name
+from shards.scene.source import Modality, SceneSource
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a scene is: bytes of pixels done and in all, and the same in shards."""
+
+    scene: str
+    bytes_done: int
+    bytes_total: int
+    shards_done: int
+    shards_total: int
+
+
+Report = Callable[[Progress], None]
+
+
+def build_archive(
+    sources: Sequence[SceneSource],
+    out: str | Path,
+    settings: ArchiveSettings,
+    *,
+    workers: int = 1,
+    add: bool = False,
+    report: Report = lambda _: None,
+) -> Manifest:
+    """Builds an archive of scenes; the same scenes and settings give the same bytes, whatever the number of workers.
+
+    A build that was killed goes on where it was when it is started again: shards that are finished, and whose files
+    still have their hashes, are kept.
+
+    Args:
+        sources: the scenes, each with a name of its own.
+        out: the archive's place: a folder or an fsspec URL, where nothing is yet.
+        settings: tile size, halo, samples a shard, memory.
+        workers: shards that are built at once; more than 1 are Ray tasks.
+        add: the archive is there already, and the scenes are added to it; what is there is not written again.
+        report: called after each shard.
+
+    Raises:
+        BadInput: two scenes bear one name, `out` is taken, or a scene cannot be used; nothing is left behind.
+        DamagedArchive: the archive to be added to is not as its manifest says.
+        FailedRun: a file cannot be written, as on a full disk; nothing is left behind.
+    """
+    names = [source.name for source in sources]
+    older = Archive.open(out).manifest if add else None
+    taken = [scene.name for scene in older.scenes] if older else []
+    if not sources:
+        raise BadInput("no scene given")
+    if workers < 1:
+        raise BadInput(f"workers: {workers}, expected at least 1")
+    for name in names:
+        try:
+            checked_scene_name(name)
+        except ValueError as error:
+            raise BadInput(f"scene name: {error}") from error
+        if (names + taken).count(name) > 1:
+            raise BadInput(f"{out}: two scenes bear the name {name!r}; each needs a name of its own")
+    records: list[SceneRecord] = list(older.scenes) if older else []
+    files: list[FileRecord] = list(older.files) if older else []
+    try:
+        with ray_session(workers) if workers > 1 else nullcontext(), open_workplace(out, names, add) as place:
+            for record, scene_files in _build_scenes(sources, place, settings, workers, report):
+                records.append(record)
+                files.extend(scene_files)
+            manifest = new_manifest(tuple(records), tuple(files))
+            publish(place, out, manifest, names, add)
+    except OSError as error:
+        raise FailedRun(f"{out}: cannot be built: {error}") from error
+    return manifest
+
+
+def _build_scenes(
+    sources: Sequence[SceneSource], place: Workplace, settings: ArchiveSettings, workers: int, report: Report
+) -> list[tuple[SceneRecord, list[FileRecord]]]:
+    """Builds all scenes at once, so that many small ones keep the workers as busy as a large one.
+
+    A scene of which a modality's missing value turns out to be in use by a valid pixel is built again with another.
+    """
+    choices = [_Choice(source) for source in sources]
+    built: dict[int, tuple[SceneRecord, list[FileRecord]]] = {}
+    while len(built) < len(sources):
+        left = [number for number in range(len(sources)) if number not in built]
+        jobs = {number: _job(sources[number], choices[number].stored, place, settings) for number in left}
+        items = [(number, plan) for number, job in jobs.items() for plan in job.plans]
+        shown = {number: Progress(job.layout.name, 0, job.raw_bytes, 0, len(job.plans)) for number, job in jobs.items()}
+        results: dict[int, dict[int, ShardResult]] = {number: {} for number in left}
+        taken: dict[int, str] = {}
+        for number, plan, outcome in run_all(_build_one, jobs, items, workers):
+            if isinstance(outcome, str):
+                taken[number] = outcome
+                continue
+            results[number][plan.index] = outcome
+            bytes_done = shown[number].bytes_done + plan.box.height * plan.box.width * jobs[number].layout.pixel_bytes
+            shown[number] = replace(shown[number], bytes_done=bytes_done, shards_done=len(results[number]))
+            report(shown[number])
+        for number, job in jobs.items():
+            if number in taken:
+                choices[number].pass_over(taken[number])
+            else:
+                ordered = [results[number][plan.index] for plan in job.plans]
+                files = [*_write_metadata(job), *(file for result in ordered for file in result.files)]
+                built[number] = scene_record(job.layout, ordered), files
+    return [built[number] for number in range(len(sources))]
+
+
+class _Choice:
+    """In which dtype and with which missing value each modality of a scene is stored."""
+
+    def __init__(self, source: SceneSource) -> None:
+        self._scene = source.name
+        self._candidates = {modality.name: missing_candidates(modality) for modality in source.modalities}
+        self._chosen = {modality.name: self._next(modality) for modality in source.modalities}
+
+    @property
+    def stored(self) -> tuple[StoredModality, ...]:
+        return tuple(self._chosen.values())
+
+    def pass_over(self, name: str) -> None:
+        """Takes the next candidate for a modality whose missing value is in use."""
+        self._chosen[name] = self._next(self._chosen[name].modality)
+
+    def _next(self, modality: Modality) -> StoredModality:
+        found = next(self._candidates[modality.name], None)
+        if found is None:
+            raise BadInput(
+                f"{self._scene}: {modality.name}: both ends of {modality.dtype} are in use by valid pixels and no "
+                "wider type is left to mark missing ones; give `nodata` a value that no pixel holds"
+            )
+        return StoredModality(modality, found[0].name, found[1])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A scene's work.
+
+    Attributes:
+        source: the scene.
+        layout: how it is stored.
+        plans: its shards.
+        place: where they go.
+        key: differs wherever source, layout or settings differ.
+    """
+
+    source: SceneSource
+    layout: SceneLayout
+    plans: tuple[ShardPlan, ...]
+    place: Workplace
+    key: str
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of all its pixels."""
+        return self.layout.height * self.layout.width * self.layout.pixel_bytes
+
+
+def _job(source: SceneSource, stored: tuple[StoredModality, ...], place: Workplace, settings: ArchiveSettings) -> _Job:
+    layout = SceneLayout(
+        source.name,
+        source.height,
+        source.width,
+        stored,
+        source.classes,
+        source.crs_wkt,
+        source.transform,
+        source.generated,
+        settings,
+    )
+    layout = replace(layout, settings=fitting_settings(settings, layout.pixel_bytes, source.name))
+    key = hashlib.sha256(f"{layout!r} {source.identity}".encode()).hexdigest()
+    return _Job(source, layout, tuple(plan_shards(layout.height, layout.width, layout.settings)), place, key)
+
+
+def _write_metadata(job: _Job) -> list[FileRecord]:
+    """Writes the scene's Zarr metadata and coordinates, which belong to no shard."""
+    with job.place.making() as folder:
+        create_zarr_scene(folder / SCENES_FOLDER / f"{job.layout.name}.zarr", job.layout)
+        paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        files = [file_record(folder, path, 0) for path in paths]
+        for path in paths:
+            job.place.content.put(folder / path, path)
+    return files
+
+
+def _build_one(jobs: Mapping[int, _Job], item: tuple[int, ShardPlan]) -> tuple[int, ShardPlan, ShardResult | str]:
+    """Builds a shard, or keeps it if it is finished; gives the modality's name where a missing value is taken."""
+    number, plan = item
+    job = jobs[number]
+    name = f"{job.layout.name}/{plan.index:06d}.json"
+    if (kept := finished_result(job.place, name, job.key)) is not None:
+        return number, plan, kept
+    with job.place.making() as folder:
+        try:
+            result = build_shard(job.source, job.layout, plan, folder)
+        except MissingValueTaken as taken:
+            return number, plan, taken.modality
+        for record in result.files:
+            job.place.content.put(folder / record.path, record.path)
+    note_result(job.place, name, job.key, result)
+    return number, plan, result

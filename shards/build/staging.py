@@ -1,0 +1,150 @@
+"""Where an archive is made: finished files, a note for each finished shard, and how the whole is published.
+
+A local archive grows in a hidden folder beside its place and is renamed to it. On an object store, which cannot rename,
+its files are put in place at once and the manifest last: without a manifest there is no archive.
+"""
+
+import contextlib
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.archive.manifest import MANIFEST_NAME, SCENES_FOLDER, TILES_FOLDER, Manifest, write_manifest
+from shards.archive.store import LocalStore, Store, open_store
+from shards.errors import BadInput, FailedRun
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A plain value that workers share.
+
+    Attributes:
+        content: where finished files of the archive go.
+        notes: where each finished shard leaves its note; what a restart goes by.
+        scratch: local folder on the content's own disk for files in the making, None for the system's own.
+    """
+
+    content: Store
+    notes: Store
+    scratch: Path | None
+
+    @contextmanager
+    def making(self) -> Iterator[Path]:
+        """An empty local folder for one shard's files."""
+        if self.scratch is not None:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix="shard-", dir=self.scratch)
+        try:
+            yield Path(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def open_workplace(out: str | Path, scenes: Sequence[str], adding: bool) -> Iterator[Workplace]:
+    """The workplace of the archive at `out`; discarded if the build fails, kept for a restart if it is interrupted.
+
+    Args:
+        out: place of the archive.
+        scenes: names of the scenes that are built.
+        adding: whether an archive is there, to which they are added.
+
+    Raises:
+        BadInput: something else lies at `out`, another build of it is at work, or it cannot be written.
+    """
+    target = open_store(out)
+    if isinstance(target, LocalStore):
+        beside = target.folder.parent / f".{target.folder.name}.building"
+        if target.folder.exists() and not adding:
+            raise BadInput(f"{out}: exists already; name a new place, or add to it with --add")
+        with _locked(beside, target.location):
+            place = Workplace(LocalStore(beside / "content"), LocalStore(beside / "notes"), beside / "scratch")
+            shutil.rmtree(beside / "scratch", ignore_errors=True)
+            try:
+                yield place
+            except Exception:
+                shutil.rmtree(beside, ignore_errors=True)
+                raise
+        return
+    place = Workplace(target, open_store(f"{target.location}.building"), None)
+    if not adding and target.sizes() and not place.notes.sizes():
+        raise BadInput(f"{out}: is not empty; name a new place, or add to an archive with --add")
+    try:
+        yield place
+    except Exception:
+        for path in target.sizes():
+            if belongs_to(path, scenes):
+                target.delete(path)
+        place.notes.delete_all()
+        raise
+
+
+def publish(place: Workplace, out: str | Path, manifest: Manifest, scenes: Sequence[str], adding: bool) -> None:
+    """Makes the finished content the archive at `out`, the manifest last.
+
+    Args:
+        place: holds every file of the new scenes.
+        out: place of the archive.
+        manifest: of the whole archive, older scenes included.
+        scenes: names of the scenes that were built.
+        adding: whether older scenes are there already.
+
+    Raises:
+        FailedRun: a file that a worker finished is not there.
+    """
+    target = open_store(out)
+    listed = {record.path for record in manifest.files}
+    there = place.content.sizes()
+    for record in manifest.files:
+        if belongs_to(record.path, scenes) and there.get(record.path) != record.bytes:
+            raise FailedRun(
+                f"{out}: {record.path}: a worker wrote it where this machine sees nothing of it; "
+                "workers on several machines need an archive on storage that all share"
+            )
+    for path in there:
+        # left by an earlier build of these scenes that was killed, from other input or with other settings
+        if belongs_to(path, scenes) and path not in listed:
+            place.content.delete(path)
+    text = write_manifest(manifest)
+    if isinstance(target, LocalStore) and isinstance(place.content, LocalStore):
+        if adding:
+            for path in place.content.sizes():
+                target.put(place.content.folder / path, path)
+            target.write(MANIFEST_NAME, text)
+        else:
+            place.content.write(MANIFEST_NAME, text)
+            place.content.folder.rename(target.folder)
+        shutil.rmtree(place.content.folder.parent, ignore_errors=True)
+    else:
+        target.write(MANIFEST_NAME, text)
+        place.notes.delete_all()
+
+
+def belongs_to(path: str, scenes: Sequence[str]) -> bool:
+    """Whether a file of an archive is part of one of these scenes."""
+    folder, _, rest = path.partition("/")
+    if folder == SCENES_FOLDER:
+        return any(rest.startswith(f"{scene}.zarr/") for scene in scenes)
+    return folder == TILES_FOLDER and rest.rpartition("-")[0] in scenes
+
+
+@contextmanager
+def _locked(folder: Path, out: str) -> Iterator[None]:
+    """Holds a folder for this process; the system lets go when the process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(f"{out}: another build of this archive is at work") from error
+            yield
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / "scratch").rmdir()

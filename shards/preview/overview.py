@@ -1,0 +1,117 @@
+"""A scene of any size seen small: thinned pixels of each modality, and the mean spectrum of each class."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.archive.archive import Archive
+from shards.archive.manifest import ModalityRecord, SceneRecord
+from shards.archive.tiling import ArchiveSettings, plan_shards
+from shards.scene.source import Labels, Mask
+
+LARGEST_SIDE = 1024
+# nanometres of red, green and blue light; of near infrared, red and green for sensors without blue
+TRUE_COLOUR = (650.0, 550.0, 470.0)
+FALSE_COLOUR = (860.0, 650.0, 550.0)
+# a band further than this from a colour's wavelength does not stand for it
+COLOUR_REACH_NM = 40.0
+
+
+@dataclass(frozen=True)
+class ShownBands:
+    """Which bands (from 0) a picture shows, as red, green and blue or as one grey, and what to call it."""
+
+    bands: tuple[int, ...]
+    title: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A scene seen small.
+
+    Attributes:
+        record: the scene.
+        step: every so many rows and columns stand here.
+        shown: per modality, the bands shown.
+        pictures: per modality (row, col, shown band), NaN where missing.
+        valid: per modality (row, col).
+        labels: class ids (row, col), 0 is unlabelled; None for a scene without labels.
+        spectra: per modality of several bands, class id to its mean value in each band; id 0 is all valid pixels.
+    """
+
+    record: SceneRecord
+    step: int
+    shown: dict[str, ShownBands]
+    pictures: dict[str, npt.NDArray[np.float32]]
+    valid: dict[str, Mask]
+    labels: Labels | None
+    spectra: dict[str, dict[int, npt.NDArray[np.float64]]]
+
+
+def shown_bands(record: ModalityRecord) -> ShownBands:
+    """True colour where the wavelengths allow it, false colour with near infrared next, else bands spread evenly."""
+    if record.bands < 3:
+        return ShownBands((0,), record.name if record.bands == 1 else f"{record.name}, band 1")
+    if record.wavelengths_nm is not None:
+        centres = np.array(record.wavelengths_nm, dtype=np.float64)
+        usable = centres.copy()
+        usable[np.array(record.constant_bands, dtype=np.int64) - 1] = np.inf
+        for wanted, kind in ((TRUE_COLOUR, "true colour"), (FALSE_COLOUR, "false colour (near infrared as red)")):
+            nearest = tuple(int(np.abs(usable - nm).argmin()) for nm in wanted)
+            if all(abs(usable[band] - nm) <= COLOUR_REACH_NM for band, nm in zip(nearest, wanted, strict=True)):
+                return ShownBands(nearest, f"{record.name}, {kind}")
+    spread = tuple(round(record.bands * part) for part in (5 / 6, 3 / 6, 1 / 6))
+    spread = tuple(min(band, record.bands - 1) for band in spread)
+    return ShownBands(spread, f"{record.name}, false colour (bands {', '.join(str(band + 1) for band in spread)})")
+
+
+def overview(archive: Archive, name: str) -> Overview:
+    """Reads a scene shard by shard, so that one of any size takes little memory.
+
+    Raises:
+        BadInput: there is no such scene.
+        DamagedArchive: a chunk cannot be decoded.
+    """
+    record = archive.scene(name)
+    step = max(1, math.ceil(max(record.height, record.width) / LARGEST_SIDE))
+    shape = (math.ceil(record.height / step), math.ceil(record.width / step))
+    shown = {modality.name: shown_bands(modality) for modality in record.modalities}
+    pictures = {name: np.full((*shape, len(bands.bands)), np.nan, np.float32) for name, bands in shown.items()}
+    valid: dict[str, Mask] = {name: np.zeros(shape, dtype=np.bool_) for name in shown}
+    labels = np.zeros(shape, dtype=np.uint16) if record.classes else None
+    sums = {
+        modality.name: {class_id: np.zeros(modality.bands) for class_id in record.classes}
+        for modality in record.modalities
+        if modality.bands > 1
+    }
+    counts = {name: dict.fromkeys(record.classes, 0) for name in sums}
+    settings = ArchiveSettings(record.tile_size, record.halo, record.samples_per_shard)
+    for shard in plan_shards(record.height, record.width, settings):
+        box = shard.box
+        scene = archive.read_scene(name, rows=box.rows, cols=box.cols)
+        # the pixels whose row and column, counted over the whole scene, are multiples of the step
+        thin = np.s_[-box.row % step :: step, -box.col % step :: step]
+        size = scene.valid[next(iter(shown))][thin].shape
+        start_row, start_col = math.ceil(box.row / step), math.ceil(box.col / step)
+        place = np.s_[start_row : start_row + size[0], start_col : start_col + size[1]]
+        for modality, bands in shown.items():
+            valid[modality][place] = scene.valid[modality][thin]
+            pictures[modality][place] = scene.values[modality][thin][..., list(bands.bands)]
+            pictures[modality][place][~scene.valid[modality][thin]] = np.nan
+        if labels is not None and scene.labels is not None:
+            labels[place] = scene.labels[thin]
+            for modality, by_class in sums.items():
+                for class_id in by_class:
+                    chosen = (scene.labels == class_id) & scene.valid[modality]
+                    by_class[class_id] += scene.values[modality][chosen].sum(axis=0, dtype=np.float64)
+                    counts[modality][class_id] += int(np.count_nonzero(chosen))
+    spectra = {
+        modality: {
+            0: np.array(record.modality(modality).mean),
+            **{c: total / counts[modality][c] for c, total in by_class.items() if counts[modality][c]},
+        }
+        for modality, by_class in sums.items()
+    }
+    return Overview(record, step, shown, pictures, valid, labels, spectra)

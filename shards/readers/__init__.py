@@ -1,1 +1,0 @@
-"""Files into layers: one array on one grid, read block by block."""

@@ -1,0 +1,1 @@
+"""Scenes as users have them: scene.yaml, readers of files, labels."""

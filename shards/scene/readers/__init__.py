@@ -1,0 +1,1 @@
+"""Files into layers: arrays on one grid, read block by block."""

@@ -1,0 +1,145 @@
+"""Arrays without georeference: .npy, and .mat of versions 5 and 7.3."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import scipy.io
+
+from shards.errors import BadInput
+from shards.scene.readers.layer import Grid, plain_dtype, valid_pixels
+from shards.scene.source import Mask, Values
+
+
+@dataclass(frozen=True)
+class ArrayLayer:
+    """A 2-D (row, col) or 3-D (row, col, band) array in a file."""
+
+    path: Path
+    variable: str | None
+    grid: Grid
+    bands: int
+    dtype: np.dtype[np.generic]
+    nodata: float | None
+
+    @property
+    def files(self) -> str:
+        return str(self.path)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+    @property
+    def wavelengths_nm(self) -> None:
+        return None
+
+    @property
+    def fwhm_nm(self) -> None:
+        return None
+
+    @property
+    def bad_bands(self) -> tuple[int, ...]:
+        return ()
+
+    def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
+        with _open_array(self.path, self.variable) as array:
+            block = np.asarray(array[rows, cols])
+        values = block.reshape(*block.shape[:2], self.bands)
+        if bands != tuple(range(1, self.bands + 1)):
+            values = values[..., np.array(bands) - 1]
+        values = np.ascontiguousarray(values, dtype=self.dtype)
+        return values, valid_pixels(values, self.nodata)
+
+
+def open_array(path: Path, variable: str | None, nodata: float | None) -> ArrayLayer:
+    """Opens a .npy or .mat file as a layer.
+
+    Raises:
+        BadInput: the file cannot be read, holds no such variable, or the array is not 2-D or 3-D numbers.
+    """
+    with _open_array(path, variable) as array:
+        shape, dtype = tuple(array.shape), plain_dtype(array.dtype)
+        kind = array.dtype
+    if dtype is None:
+        raise BadInput(f"{path}: values of type {kind}, expected real numbers")
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise BadInput(f"{path}: array of shape {shape}, expected (row, col) or (row, col, band), none of them 0")
+    return ArrayLayer(path, variable, Grid(shape[0], shape[1]), shape[2] if len(shape) == 3 else 1, dtype, nodata)
+
+
+def read_vector(path: Path, variable: str | None) -> npt.NDArray[np.float64]:
+    """All values of a small array of any shape, in order, as float64.
+
+    Raises:
+        BadInput: the file cannot be read or holds no numbers.
+    """
+    with _open_array(path, variable) as array:
+        if plain_dtype(array.dtype) is None:
+            raise BadInput(f"{path}: values of type {array.dtype}, expected real numbers")
+        return np.asarray(array[...], dtype=np.float64).ravel()
+
+
+@contextmanager
+def _open_array(path: Path, variable: str | None) -> Iterator[Any]:
+    """The array itself: memory-mapped, sliced on disk, or (.mat version 5) kept whole in memory."""
+    if path.suffix == ".npy":
+        if variable is not None:
+            raise BadInput(f"{path}: variable {variable!r}: a .npy file holds one array without a name")
+        try:
+            yield np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise BadInput(f"{path}: cannot be read as .npy: {error}") from error
+    elif h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            found = [name for name, item in file.items() if isinstance(item, h5py.Dataset) and item.ndim >= 2]
+            dataset = file[_choose(path, variable, found)]
+            if "MATLAB_empty" in dataset.attrs:
+                raise BadInput(f"{path}: variable {variable!r} is empty")
+            yield _ColumnMajor(dataset)
+    else:
+        stamp = path.stat().st_mtime_ns if path.exists() else 0
+        yield _load_mat5(path, variable, stamp)
+
+
+@functools.lru_cache(maxsize=4)
+def _load_mat5(path: Path, variable: str | None, _stamp: int) -> npt.NDArray[np.generic]:
+    """A variable of a .mat file of version 5, which its format limits to 2 GB; kept for the next block."""
+    try:
+        found = [name for name, shape, _ in scipy.io.whosmat(path) if len(shape) >= 2]
+        chosen = _choose(path, variable, found)
+        return np.asarray(scipy.io.loadmat(path, variable_names=[chosen])[chosen])
+    except BadInput:
+        raise
+    except Exception as error:  # scipy raises many kinds on damaged files
+        raise BadInput(f"{path}: cannot be read as .mat: {error}") from error
+
+
+def _choose(path: Path, variable: str | None, found: list[str]) -> str:
+    if variable is None and len(found) == 1:
+        return found[0]
+    if variable not in found:
+        what = "expected `variable`" if variable is None else f"variable {variable!r} is not in the file"
+        raise BadInput(f"{path}: {what}; it holds: {', '.join(found) or 'no array'}")
+    return variable
+
+
+class _ColumnMajor:
+    """A MATLAB array in HDF5, where the axes lie in reverse: sliced as (row, col, band) all the same."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._dataset = dataset
+        self.shape: tuple[int, ...] = tuple(reversed(dataset.shape))
+        self.dtype: np.dtype[np.generic] = dataset.dtype
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.generic]:
+        if key is Ellipsis:
+            return np.asarray(self._dataset[...]).T
+        rows, cols = key
+        return np.asarray(self._dataset[..., cols, rows]).T

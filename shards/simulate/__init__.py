@@ -1,0 +1,1 @@
+"""Generated scenes, for demonstrations and tests."""

@@ -1,0 +1,134 @@
+"""launch/pretrain.py --dry-run: what a run would be, with nothing started and nothing written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from small_runs import REPOSITORY
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.model.mask_diffusion import draw
+from diffclip_dist.model.saved_encoder import new_encoder
+from diffclip_dist.train.backend.deepspeed_engine import build_model
+from diffclip_dist.train.dry_run import RunPlan, describe, plan_run
+from diffclip_dist.train.memory import activation_bytes
+from diffclip_dist.train.pretrain_config import resolve_config
+
+# a run that started Ray would have to reach this, and nothing answers there
+NO_RAY = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
+
+
+def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "launch" / "pretrain.py"), "--dry-run", *arguments]
+    return subprocess.run(command, cwd=folder, env=NO_RAY, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_dry_run_says_what_the_run_would_be_and_leaves_nothing(tmp_path: Path) -> None:
+    run = ("--workers", "4", "--steps", "160", "--global-batch", "256")
+    done = dry_run(tmp_path, *run, "--set", "preset=huge", "--set", "precision=bfloat16")
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+    settings, _, figures = done.stdout.partition("\n\n")
+    assert yaml.safe_load(settings)["model"]["depth"] == 36
+    assert "synthetic (generated)" in figures
+    assert re.search(r"parameters +1,0\d\d,\d{3},\d{3}, of which 1,0\d\d,\d{3},\d{3} in the exported encoder", figures)
+    assert "80 steps are an epoch, so 2.00 epochs" in figures  # 128 x 160 pixels, 256 at a time
+    assert re.search(r"time +about [\d.]+ (days|hours|minutes|s), at 40% \(assumed\) of [\d,]+ GFLOP/s", figures)
+    for stage in ("0", "1 \\*", "2", "3"):
+        assert re.search(rf"^ +{stage}( +[\d.]+ [MGT]B){{5}} *$", figures, re.MULTILINE), figures
+
+
+def test_the_plan_tells_what_lies_off_the_device(generated_archive: Path) -> None:
+    offloaded = plan(
+        generated_archive, "zero_stage=3", "workers=2", "offload.optimizer=host", "offload.parameters=host"
+    )
+    plain = plan(generated_archive, "zero_stage=3", "workers=2")
+    rows = [line.split() for line in describe(offloaded).splitlines() if re.match(r" +[0-3] ", line)]
+    assert [[cell for cell in row if cell == "(host)"] for row in rows] == [
+        [],
+        ["(host)"],
+        ["(host)"] * 2,
+        ["(host)"] * 3,
+    ]
+    assert rows[3][-4:-2] == ["0", "bytes"]  # of the state, the device holds nothing
+    assert "(host)" not in describe(plain)
+
+
+def test_a_dry_run_refuses_what_a_run_would(tmp_path: Path) -> None:
+    absent = dry_run(tmp_path, "--archive", "nowhere")
+    assert (absent.returncode, len(absent.stderr.splitlines())) == (2, 1)
+    assert "nowhere" in absent.stderr
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    taken = dry_run(tmp_path, "--run-dir", "run")
+    assert (taken.returncode, len(taken.stderr.splitlines())) == (2, 1)
+    assert "holds a run already" in taken.stderr
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    taken = dry_run(tmp_path, "--run-dir", "new", "--set", f"storage_path={tmp_path / 'other'}")
+    assert (taken.returncode, len(taken.stderr.splitlines())) == (2, 1)
+    assert f"{tmp_path / 'other'}: expected no files" in taken.stderr
+
+
+def plan(archive: Path, *settings: str) -> RunPlan:
+    return plan_run(resolve_config(None, {"archive": str(archive)}, ["global_batch=24", *settings]))
+
+
+def test_parameters_are_those_of_the_model_that_is_trained(generated_archive: Path) -> None:
+    planned = plan(generated_archive, "model.width=32")
+    encoder = new_encoder(planned.config.model, (ModalitySchema("hsi", 12), ModalitySchema("height", 1)), seed=0)
+    of_encoder = sum(parameter.numel() for parameter in encoder.parameters())
+    assert planned.encoder_parameters == of_encoder
+    assert planned.parameters > planned.encoder_parameters
+
+
+def test_each_stage_shards_what_it_says(generated_archive: Path) -> None:
+    alone, four = plan(generated_archive).states, plan(generated_archive, "workers=4").states
+    for one, shared, by in zip(alone, four, ((1, 1, 1), (1, 1, 4), (1, 4, 4), (4, 4, 4)), strict=True):
+        held = [one.parameters / by[0], one.gradients / by[1], one.optimizer / by[2]]
+        assert [shared.parameters, shared.gradients, shared.optimizer] == pytest.approx(held)
+
+
+def test_the_estimate_of_the_time_follows_the_work(generated_archive: Path) -> None:
+    once = plan(generated_archive, "steps=10")
+    assert once.seconds * once.matrix_rate * 0.4 == pytest.approx(10 * 24 * once.sample_flops)
+
+
+def test_activation_checkpointing_trades_memory_for_time(generated_archive: Path) -> None:
+    kept, recomputed = plan(generated_archive), plan(generated_archive, "activation_checkpointing=true")
+    assert recomputed.activations < kept.activations / 2
+    assert recomputed.seconds * recomputed.matrix_rate == pytest.approx(kept.seconds * kept.matrix_rate * 4 / 3)
+
+
+def test_an_average_of_the_weights_takes_another_number_a_parameter(generated_archive: Path) -> None:
+    without, averaged = (plan(generated_archive, "workers=2", *more) for more in ((), ("optimiser.ema_decay=0.9",)))
+    for stage, shards in enumerate((1, 2, 2, 2)):
+        grown = averaged.states[stage].optimizer - without.states[stage].optimizer
+        assert grown == pytest.approx(4 * averaged.parameters / shards, abs=8)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_are_what_a_real_pass_keeps(precision: str, checkpointing: bool) -> None:
+    settings = [f"precision={precision}", f"activation_checkpointing={checkpointing}", "model.window=7"]
+    config = resolve_config(None, {}, [*settings, "model.width=64"])
+    schemas = (ModalitySchema("hsi", 20), ModalitySchema("lidar", 1))
+    windows = {schema.key: torch.randn(32, 49, schema.bands) for schema in schemas}
+    valid = {schema.key: torch.ones(32, 49, dtype=torch.bool) for schema in schemas}
+    batch = WindowBatch(schemas, torch.arange(32), windows, valid, dense=True)
+    draws = draw(batch, config.model, seed=0, step=0)
+    model = build_model(config, schemas).to(getattr(torch, precision))
+    tracker = MemTracker()
+    with tracker:
+        loss = model(batch, draws)
+    kept = next(iter(tracker.get_tracker_snapshot("current").values()))
+    held = sum(size for kind, size in kept.items() if str(kind).endswith(("ACT", "TEMP", "OTH")))
+    del loss
+    assert activation_bytes(config, schemas, 32) == pytest.approx(held, rel=0.1)

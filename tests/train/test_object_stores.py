@@ -1,0 +1,82 @@
+"""Pretraining from an archive on an object store, checked before anything starts, and checkpoints on one."""
+
+import os
+import subprocess
+from pathlib import Path, PurePosixPath
+
+import pytest
+from small_runs import Pretrain, Run, pretrain_command
+
+from diffclip_dist.train.checkpoint.stored import complete_folders, newest_checkpoint
+from shards.archive.store import open_store
+
+
+@pytest.fixture
+def remote_archive(bucket: str, generated_archive: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The small generated archive on the S3 server."""
+    monkeypatch.setenv("DIFFCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)  # a Ray of the run's own inherits where the server is
+    local, location = open_store(generated_archive), f"{bucket}/archive"
+    remote = open_store(location)
+    for path in local.sizes():
+        remote.write(path, local.read(path))
+    return location
+
+
+def test_a_run_streams_from_an_object_store(remote_archive: str, tmp_path: Path) -> None:
+    def run(folder: str, *settings: str) -> "subprocess.CompletedProcess[str]":
+        command = pretrain_command(tmp_path / folder, Path("unused"), ["--steps", "2"], settings)
+        command[command.index("--archive") + 1] = remote_archive
+        return subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=240)
+
+    trained = run("run", "stream.verify=hash")
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / "run" / "encoder" / "model.safetensors").is_file()
+
+    store = open_store(remote_archive)
+    tar = next(path for path in store.sizes() if path.endswith(".tar"))
+    content = bytearray(store.read(tar))
+    content[len(content) // 2] ^= 1
+    store.write(tar, bytes(content))
+    refused = run("refused", "stream.verify=hash")
+    assert refused.returncode in (1, 2)
+    assert tar in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "refused").exists()
+
+
+def test_checkpoints_go_to_an_object_store_and_a_run_goes_on_from_there(
+    bucket: str, pretrain: Pretrain, generated_archive: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    undisturbed = pretrain(tmp_path / "undisturbed", "--steps", "12", "--workers", "2")
+    assert undisturbed.status == 0, undisturbed.err
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)  # a Ray of the run's own inherits where the server is
+    folder, storage = tmp_path / "run", f"{bucket}/run"
+
+    def run(*arguments: str) -> Run:
+        settings = ("checkpoint_every=4", "max_failures=0", f"storage_path={storage}")
+        arguments = ("--steps", "12", "--workers", "2", *arguments)
+        command = pretrain_command(folder, generated_archive, arguments, settings)
+        ended = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=240)
+        return Run(ended.returncode, ended.stdout, ended.stderr, folder)
+
+    whole = run()
+    assert whole.status == 0, whole.err
+    assert whole.losses == undisturbed.losses
+    store = open_store(storage)
+    kept = complete_folders(store.sizes())
+    assert [PurePosixPath(name).name[:13] for name in kept] == ["step-00000008", "step-00000012"]
+    assert not (folder / "checkpoints").exists()
+
+    store.delete_folder(kept[1])  # as if the run had ended before
+    again = run("--resume")
+    assert again.status == 0, again.err
+    assert f"going on from step 8: {storage}/{kept[0]}" in again.out
+    assert again.losses == undisturbed.losses
+
+    newest = newest_checkpoint(store)
+    assert newest is not None
+    victim = f"{newest.folder}/{newest.record.files[0].path}"
+    store.write(victim, store.read(victim)[:-1] + b"0")
+    damaged = run("--resume")
+    assert damaged.status == 1
+    assert victim in damaged.err.splitlines()[-1]

@@ -1,0 +1,144 @@
+"""Runs that are killed and go on: the loss curve must be the one of a run that nobody disturbed."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from small_runs import STEPS, Pretrain, Run, newest_of, pretrain_command, wait_for_checkpoint, wait_for_steps
+
+from diffclip_dist.model.saved_encoder import load_encoder
+from diffclip_dist.train.cluster.local_ray import LocalRay
+from diffclip_dist.train.monitor.faults import FAULTS_FILE
+
+# a checkpoint early on, and steps slow enough for a signal to meet the run between its first checkpoint and its end
+SETTINGS = ("checkpoint_every=10", "max_failures=0")
+
+
+def training_workers(head: LocalRay) -> list[int]:
+    """Process ids of the head's Ray Train workers; those of another Ray on the machine are left alone."""
+    token = head.environment["RAY_AUTH_TOKEN"].encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if not folder.name.isdigit() or b"RayTrainWorker" not in (folder / "cmdline").read_bytes():
+                continue
+            if token in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+def start_and_kill(
+    head: LocalRay, command: list[str], run_dir: Path, after_step: int, *, driver: bool
+) -> tuple[int, str]:
+    """Kills the workers or the driver of a run that has logged a step and has a checkpoint; its status and output."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env=head.environment, **pipes)
+    wait_for_steps(process, run_dir, after_step)
+    wait_for_checkpoint(process, run_dir)
+    if driver:
+        process.send_signal(signal.SIGTERM)
+    else:
+        for worker in training_workers(head):
+            os.kill(worker, signal.SIGKILL)
+    out, _ = process.communicate(timeout=240)
+    return process.returncode, out
+
+
+@pytest.mark.parametrize(
+    ("workers", "zero_stage", "driver"), [(2, 1, False), (1, 3, True)], ids=["same", "2 workers to 1, ZeRO 1 to 3"]
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    ray_head: LocalRay,
+    pretrain: Pretrain,
+    generated_archive: Path,
+    undisturbed: Run,
+    tmp_path: Path,
+    workers: int,
+    zero_stage: int,
+    driver: bool,
+) -> None:
+    folder = tmp_path / "run"
+    start = ["--steps", str(STEPS), "--workers", "2", "--zero-stage", "1"]
+    command = pretrain_command(folder, generated_archive, start, SETTINGS)
+    status, _ = start_and_kill(ray_head, command, folder, after_step=15, driver=driver)
+    assert status != 0
+    done = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert 15 <= done < STEPS
+    newest = newest_of(folder)
+    assert newest.state.step in range(10, STEPS, 10)
+
+    again = ["--steps", str(STEPS), "--workers", str(workers), "--zero-stage", str(zero_stage), "--resume"]
+    run = pretrain(folder, *again, settings=SETTINGS)
+    assert run.status == 0, run.err
+    assert f"going on from step {newest.state.step}" in run.out
+    assert [metrics["step"] for metrics in run.metrics] == list(range(1, STEPS + 1))
+    if (workers, zero_stage) == (2, 1):
+        assert run.losses == undisturbed.losses
+    else:
+        assert run.losses == pytest.approx(undisturbed.losses, rel=1e-5)
+    ours, theirs = load_encoder(run.folder / "encoder"), load_encoder(undisturbed.folder / "encoder")
+    for (name, here), (_, there) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        assert (here - there).abs().max() < 2e-4, name
+
+
+def test_a_worker_that_dies_is_replaced_within_the_run(
+    ray_head: LocalRay, generated_archive: Path, undisturbed: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    arguments = ["--steps", str(STEPS), "--workers", "2", "--zero-stage", "1"]
+    command = pretrain_command(folder, generated_archive, arguments, ("checkpoint_every=10", "max_failures=2"))
+    status, out = start_and_kill(ray_head, command, folder, after_step=23, driver=False)
+    assert status == 0, out
+    assert "lost rank" in out
+    assert Run(0, "", "", folder).losses == undisturbed.losses
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(pretrain: Pretrain, undisturbed: Run) -> None:
+    newest = newest_of(undisturbed.folder)
+    victim = next(file for file in newest.record.files if file.path.endswith(".safetensors"))
+    file = Path(str(newest)) / victim.path
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+        run = pretrain(undisturbed.folder, "--steps", str(STEPS), "--workers", "2", "--zero-stage", "1", "--resume",
+                       settings=SETTINGS)  # fmt: skip
+    finally:
+        file.write_bytes(whole)
+    assert run.status == 1
+    assert str(file) in run.err
+    assert len(run.err.strip().splitlines()) == 1
+    assert not (undisturbed.folder / FAULTS_FILE).exists(), "workers were started anew, to meet the same damage"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "fault"),
+    [
+        (("--seed", "5"), (), "--resume: expected the same seed; these differ"),
+        ((), ("model.depth=3", "optimiser.learning_rate=1"), "expected the same optimiser.learning_rate, model.depth"),
+    ],
+)
+def test_another_run_cannot_go_on_from_these_checkpoints(
+    pretrain: Pretrain, undisturbed: Run, arguments: tuple[str, ...], settings: tuple[str, ...], fault: str
+) -> None:
+    before = (undisturbed.folder / "config.yaml").read_bytes()
+    run = pretrain(undisturbed.folder, "--steps", str(STEPS), "--workers", "2", "--zero-stage", "1", "--resume",
+                   *arguments, settings=(*SETTINGS, *settings))  # fmt: skip
+    assert run.status == 2
+    assert fault in run.err
+    assert len(run.err.strip().splitlines()) == 1
+    assert (undisturbed.folder / "config.yaml").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_tiles_named(pretrain: Pretrain, tmp_path: Path) -> None:
+    run = pretrain(tmp_path / "run", "--steps", "30", settings=("optimiser.learning_rate=1e30", "checkpoint_every=1"))
+    assert run.status == 1
+    assert len(run.err.strip().splitlines()) == 1
+    assert "the loss is nan" in run.err
+    assert "rank 0: small_" in run.err
+    newest = newest_of(run.folder)
+    assert f"step {newest.state.step + 1}: the loss is" in run.err
