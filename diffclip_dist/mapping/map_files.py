@@ -50,10 +50,11 @@ def publish_map(
     picture = file.with_suffix(".png")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        render_map(picture, class_map, classes, title, subtitle, record.generated)
+        # the map comes first: it is safe whatever happens to its picture
         write_geotiff(
             file, class_map, record, classes, {"GENERATED": str(record.generated).lower(), "ENCODER": encoder}
         )
+        render_map(picture, class_map, classes, title, subtitle, record.generated)
     except OSError as error:
         raise BadInput(f"--out {file}: cannot be written: {error.strerror or error}") from error
     return picture
