@@ -35,7 +35,7 @@ from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.saved_encoder import load_encoder, new_encoder
 from diffclip_dist.study.experiment import Task, pixels_to_read, run_task
 from diffclip_dist.train.pretrain_config import PretrainConfig, StreamConfig
-from diffclip_dist.train.single_process import pretrain_alone
+from diffclip_dist.train.single_process import pretrain_single_process
 from shards.archive.archive import Archive, Scene
 
 Table = npt.NDArray[np.float32]
@@ -228,7 +228,7 @@ def _pretrained(job: Job, archive: Archive, folder: Path) -> MultimodalEncoder:
             checkpoint_every=job.steps, log_every=max(job.steps // 10, 1), reconstruct_windows=0,
             stream=StreamConfig(pixel_share=job.pixel_share),
         )  # fmt: skip
-        pretrain_alone(config)
+        pretrain_single_process(config)
         with contextlib.suppress(OSError):  # the other was first
             partial.rename(run)
         shutil.rmtree(partial, ignore_errors=True)

@@ -96,7 +96,7 @@ def measured_rate(windows: Callable[[], Iterator[Batch]], count: int) -> float:
 def from_tiles(archive: Archive) -> Iterator[Batch]:
     """As pretraining reads: the global order, tiles read and standardised as they come, windows cut from them."""
     groups = group_scenes(archive.manifest, WINDOW)
-    config = OrderConfig(seed=0, global_batch=BATCH, lanes=1, pool_tiles=TILES_AT_ONCE)
+    config = OrderConfig(seed=0, global_batch=BATCH, shuffle_streams=1, shuffle_buffer=TILES_AT_ONCE)
     order = GlobalOrder([group.tile_pixels for group in groups], config)
     stream = WindowStream(archive.location, groups, order, RankShare(0, 1), WINDOW, 0, torch.device("cpu"))
     for batch in stream.batches(0, 1 << 30):

@@ -138,7 +138,7 @@ def probe_plan(
     def run(windows: int, model: ModelConfig) -> PretrainConfig:
         return PretrainConfig(
             archive=archive, run_dir=run_dir, workers=workers, global_batch=windows * workers, micro_batch=windows,
-            stream=StreamConfig(lanes=workers, pool_tiles=1), model=model,
+            stream=StreamConfig(shuffle_streams=workers, shuffle_buffer=1), model=model,
         )  # fmt: skip
 
     holding = ModelConfig(window=3, width=effort.held_width, mlp_ratio=4.0)

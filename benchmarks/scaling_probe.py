@@ -24,7 +24,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
 from diffclip_dist.data.order import GlobalOrder
 from diffclip_dist.data.sensors import all_modalities, group_scenes
-from diffclip_dist.model.mask_diffusion import draw, loss_terms, token_counts, weighted_loss
+from diffclip_dist.model.mask_diffusion import draw_noise_and_masks, loss_terms, token_counts, weighted_loss
 from diffclip_dist.train.backend.deepspeed_engine import (
     build_model,
     build_optimiser,
@@ -199,7 +199,8 @@ def _bare_seconds(rank: _Rank, steps: int) -> tuple[float, ...]:
 
     def step() -> None:
         terms = loss_terms(
-            model(batch, draw(batch, config.model, config.seed, 0)), token_counts(batch, config.model, config.seed, 0)
+            model(batch, draw_noise_and_masks(batch, config.model, config.seed, 0)),
+            token_counts(batch, config.model, config.seed, 0),
         )
         weighted_loss(terms, config.model).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -252,7 +253,7 @@ def _held(rank: _Rank) -> tuple[HeldState, int]:
     # the first step makes the optimizer's state
     for number, batch in enumerate(rank.batches(2)):
         counts = token_counts(batch, rank.config.model, rank.config.seed, number)
-        sums = engine(batch, draw(batch, rank.config.model, rank.config.seed, number))
+        sums = engine(batch, draw_noise_and_masks(batch, rank.config.model, rank.config.seed, number))
         engine.backward(weighted_loss(loss_terms(sums, counts), rank.config.model))
         found = held_state(engine)
         engine.step()

@@ -151,7 +151,7 @@ def run_config(archive: str, setup: Setup, effort: Effort) -> PretrainConfig:
         reconstruct_windows=0,
         max_failures=0,
         # each worker walks through tiles of its own one by one, so that every stretch reads its share of them
-        stream=StreamConfig(lanes=setup.workers, pool_tiles=1),
+        stream=StreamConfig(shuffle_streams=setup.workers, shuffle_buffer=1),
         model=replace(PUBLISHED, window=setup.window),
     )
 

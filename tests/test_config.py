@@ -11,7 +11,7 @@ from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PRESETS, PUBLISHED
-from diffclip_dist.train.pretrain_config import resolve_config, same_run
+from diffclip_dist.train.pretrain_config import read_run_config, resolve_config, same_run
 from shards.errors import BadInput
 
 HOUSTON = (ModalitySchema("hsi", 144), ModalitySchema("lidar", 1))
@@ -109,3 +109,27 @@ def test_a_run_may_go_on_elsewhere_but_not_with_another_average() -> None:
     moved = resolve_config(None, {}, ["zero_stage=1", "offload.optimizer=host", "activation_checkpointing=true"])
     assert same_run(begun, moved) == ()
     assert same_run(begun, resolve_config(None, {}, ["optimiser.ema_decay=0.9"])) == ("optimiser.ema_decay",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("stream.lanes", "stream.shuffle_streams"), ("stream.pool_tiles", "stream.shuffle_buffer")],
+)
+def test_a_former_name_of_a_setting_is_refused_with_the_present_one(tmp_path: Path, old: str, new: str) -> None:
+    with pytest.raises(BadInput, match=rf"^--set: {old}: .* {new}$"):
+        resolve_config(None, {}, [f"{old}=4"])
+    file = tmp_path / "run.yaml"
+    section, name = old.split(".")
+    file.write_text(yaml.safe_dump({section: {name: 4}}))
+    with pytest.raises(BadInput, match=rf"^{file}: {old}: .* {new}$"):
+        resolve_config(file, {}, [])
+
+
+def test_the_configuration_of_a_run_made_under_former_names_is_read(tmp_path: Path) -> None:
+    config = resolve_config(None, {}, ["stream.shuffle_streams=4", "stream.shuffle_buffer=2"])
+    plain = yaml.safe_load(config.to_yaml())
+    plain["stream"]["lanes"] = plain["stream"].pop("shuffle_streams")
+    plain["stream"]["pool_tiles"] = plain["stream"].pop("shuffle_buffer")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain))
+    assert read_run_config(file) == config

@@ -27,14 +27,14 @@ class WindowBatch:
         positions_B: int64, each sample's place in the global batch.
         windows: modality key to standardised float32 (B, N, C), 0 where missing.
         valid: modality key to bool (B, N).
-        dense: true where no token is missing; known without asking the device.
+        all_valid: true where no token is missing; known without asking the device.
     """
 
     schemas: tuple[ModalitySchema, ...]
     positions_B: Tensor
     windows: dict[str, Tensor]
     valid: dict[str, Tensor]
-    dense: bool
+    all_valid: bool
 
     def split(self, micro_batch: int) -> Iterator["WindowBatch"]:
         """The same samples in micro-batches of at most the given size."""
@@ -45,7 +45,7 @@ class WindowBatch:
                 self.positions_B[part],
                 {key: values[part] for key, values in self.windows.items()},
                 {key: valid[part] for key, valid in self.valid.items()},
-                self.dense,
+                self.all_valid,
             )
 
 
@@ -71,13 +71,13 @@ class RankShare:
 
 
 @dataclass(frozen=True)
-class _StepPlan:
-    """What a step takes, and what has to be read for it.
+class _StepTiles:
+    """The samples of a step and the tiles that they come from.
 
     Attributes:
         samples: this rank's samples.
-        slots: tile to its slot in the sensor's pool, for every tile of the step.
-        reads: tiles not yet in the pool, in the order in which they are read.
+        slots: tile to its slot in device memory, for every tile of the step.
+        reads: tiles that are not in device memory yet, in the order in which they are read.
     """
 
     samples: StepSamples
@@ -85,10 +85,10 @@ class _StepPlan:
     reads: list[TileIndex]
 
 
-class _SlotPlanner:
-    """Decides which tile lies in which slot of a sensor's pool; the least recently used one makes room.
+class _SlotAssignment:
+    """Which tile of a sensor group lies in which slot of device memory; a new tile replaces the least recently used.
 
-    A pure function of the steps it is shown, so that the loader can be told of the reads ahead of time.
+    It depends on the steps alone, so that the loader knows ahead of time which tiles to read.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -112,8 +112,8 @@ class _SlotPlanner:
         return {tile: self._slot_of_tile[tile] for tile in tiles}, missing
 
 
-class _TilePool:
-    """The tiles of one sensor combination that windows are cut from now, on the device."""
+class _DeviceTiles:
+    """Tiles of one sensor group in device memory, to cut windows from."""
 
     def __init__(self, group: SensorGroup, window: int, device: torch.device) -> None:
         self._group = group
@@ -123,7 +123,7 @@ class _TilePool:
         self._values: dict[str, Tensor] = {}
         self._valid: dict[str, Tensor] = {}
         self._centres: dict[int, Tensor] = {}
-        self._dense: dict[int, bool] = {}
+        self._all_valid: dict[int, bool] = {}
         self._slots = 0
 
     def put(self, slot: int, tile: ReadyTile) -> None:
@@ -134,7 +134,7 @@ class _TilePool:
             self._values[key][rows].copy_(values.flatten(0, 1), non_blocking=True)
             self._valid[key][rows].copy_(tile.valid[key].flatten()[:, None], non_blocking=True)
         self._centres[slot] = tile.centres_V + slot * self._area
-        self._dense[slot] = tile.dense
+        self._all_valid[slot] = tile.all_valid
 
     def _grow(self, slots: int) -> None:
         for schema in self._group.schemas:
@@ -145,18 +145,18 @@ class _TilePool:
                 tables[schema.key] = table
         self._slots = slots
 
-    def cut(self, plan: _StepPlan, positions_B: Tensor) -> WindowBatch:
-        tile_B = plan.samples.tile_G
-        pixel_B = torch.from_numpy(plan.samples.pixel_G)
+    def cut(self, step: _StepTiles, positions_B: Tensor) -> WindowBatch:
+        tile_B = step.samples.tile_G
+        pixel_B = torch.from_numpy(step.samples.pixel_G)
         centres_B = torch.empty(len(tile_B), dtype=torch.int64)
-        for tile, slot in plan.slots.items():
+        for tile, slot in step.slots.items():
             here_B = torch.from_numpy(tile_B == tile)
             centres_B[here_B] = self._centres[slot][pixel_B[here_B]]
         centres_B = centres_B.to(self._device, non_blocking=True)
         windows = {key: cut_windows(table, centres_B, self._offsets_N) for key, table in self._values.items()}
         valid = {key: cut_windows(table, centres_B, self._offsets_N)[..., 0] for key, table in self._valid.items()}
-        dense = all(self._dense[slot] for slot in plan.slots.values())
-        return WindowBatch(self._group.schemas, positions_B.to(self._device), windows, valid, dense)
+        all_valid = all(self._all_valid[slot] for slot in step.slots.values())
+        return WindowBatch(self._group.schemas, positions_B.to(self._device), windows, valid, all_valid)
 
 
 @dataclass(frozen=True)
@@ -194,27 +194,26 @@ class WindowStream:
         tiles = self.groups[samples.sensor].tiles
         return ", ".join(tiles[tile].key for tile in sorted(set(samples.tile_G.tolist())))
 
-    def _plans(self, start: int, stop: int) -> Iterator[_StepPlan]:
-        positions = self.share.positions(self.order.config.global_batch)
-        per_lane = self.order.config.global_batch // self.order.config.lanes
-        lanes = len({position // per_lane for position in positions})
-        planners = [
-            _SlotPlanner(min(len(group.tiles), 2 * lanes * self.order.config.pool_tiles)) for group in self.groups
-        ]
+    def _tiles_of_steps(self, start: int, stop: int) -> Iterator[_StepTiles]:
+        config = self.order.config
+        per_stream = config.global_batch // config.shuffle_streams
+        streams = len({position // per_stream for position in self.share.positions(config.global_batch)})
+        wanted = 2 * streams * config.shuffle_buffer  # a stream's buffer and the next one
+        assignments = [_SlotAssignment(min(len(group.tiles), wanted)) for group in self.groups]
         for step in range(start, stop):
             samples = self.samples(step)
             tiles = list(dict.fromkeys(samples.tile_G.tolist()))
-            slots, missing = planners[samples.sensor].place(tiles)
-            yield _StepPlan(samples, slots, [(samples.sensor, tile) for tile in missing])
+            slots, missing = assignments[samples.sensor].place(tiles)
+            yield _StepTiles(samples, slots, [(samples.sensor, tile) for tile in missing])
 
     def batches(self, start: int, stop: int) -> Iterator[WindowBatch]:
         """This rank's share of the steps ``start`` to ``stop - 1``."""
-        reads = (index for plan in self._plans(start, stop) for index in plan.reads)
+        reads = (index for step in self._tiles_of_steps(start, stop) for index in step.reads)
         tiles = read_in_order(TileReader(self.location, self.window), reads, self.loader_processes)
-        pools = [_TilePool(group, self.window, self.device) for group in self.groups]
+        on_device = [_DeviceTiles(group, self.window, self.device) for group in self.groups]
         positions = self.share.positions(self.order.config.global_batch)
         positions_B = torch.arange(positions.start, positions.stop)
-        for plan in self._plans(start, stop):
-            for sensor, tile in plan.reads:
-                pools[sensor].put(plan.slots[tile], next(tiles))
-            yield pools[plan.samples.sensor].cut(plan, positions_B)
+        for step in self._tiles_of_steps(start, stop):
+            for sensor, tile in step.reads:
+                on_device[sensor].put(step.slots[tile], next(tiles))
+            yield on_device[step.samples.sensor].cut(step, positions_B)

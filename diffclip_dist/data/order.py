@@ -1,11 +1,14 @@
-"""The one global order of samples: which pixel of which tile is sample i of step s.
+"""The global order of samples: which pixel of which tile is sample i of step s.
 
-A pure function of the tiles, the settings and the seed. It knows nothing of ranks, loader processes or ZeRO stages: a
-rank takes its slice of each global batch. Where a batch is read from is bounded all the same, because the batch is
-made of lanes. Each epoch shuffles the tiles and deals them out to the lanes; a lane walks through its tiles a pool at
-a time and shuffles the pixels within the pool. So a rank that takes a few lanes reads a few tiles, in long runs.
+The order is a pure function of the tiles, the settings and the seed. It does not depend on ranks, loader processes or
+ZeRO stages: each rank takes its slice of every global batch.
 
-Scenes of different sensors never share a global batch (they pass through different stems), but share the epoch.
+A global batch takes the same number of samples from each shuffle stream. Each epoch shuffles the tiles and deals them
+out to the streams. A stream reads its tiles in that order, a buffer of a few tiles at a time, and shuffles the pixels
+within the buffer. So a rank that takes a few streams reads few tiles at a time.
+
+A global batch holds scenes of one sensor combination, because other sensors pass through other stems. An epoch holds
+them all.
 
 Shapes: G samples of a global batch.
 """
@@ -22,35 +25,37 @@ from shards.errors import BadInput
 
 Indices = npt.NDArray[np.int64]
 
-# what the seed is folded with, so that the shuffles are independent of each other
-_SENSORS, _TILES, _PIXELS, _POOLS, _OFFERED = 1, 2, 3, 4, 5
+# each shuffle folds the seed with its own number, so that the shuffles are independent
+_SENSORS, _TILES, _PIXELS, _BUFFERS, _PIXEL_SHARE = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
 class OrderConfig:
-    """What the order depends on besides the tiles; a change of any of these is a different run.
+    """The settings that the order depends on; a change of any of these is a different run.
 
     Attributes:
         seed: of every random draw.
         global_batch: G, samples a step over all workers.
-        lanes: runs of tiles that a batch is dealt from; divides ``global_batch``. More lanes mix more, fewer read less.
-        pool_tiles: tiles that a lane shuffles at once; bounds memory.
-        pixel_share: share of each tile's valid pixels that is ever drawn, in (0, 1]; the same ones in every epoch.
+        shuffle_streams: streams that each batch takes an equal share from; divides ``global_batch``. More streams mix
+            more tiles, fewer read less.
+        shuffle_buffer: tiles that a stream shuffles at a time; bounds memory.
+        pixel_share: share of each tile's valid pixels that training uses, in (0, 1]; the same pixels in every epoch.
     """
 
     seed: int
     global_batch: int
-    lanes: int
-    pool_tiles: int
+    shuffle_streams: int
+    shuffle_buffer: int
     pixel_share: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.global_batch < 1 or self.lanes < 1 or self.global_batch % self.lanes:
+        if self.global_batch < 1 or self.shuffle_streams < 1 or self.global_batch % self.shuffle_streams:
             raise BadInput(
-                f"stream.lanes: expected a divisor of the global batch ({self.global_batch}), found {self.lanes}"
+                f"stream.shuffle_streams: expected a divisor of the global batch ({self.global_batch}), "
+                f"found {self.shuffle_streams}"
             )
-        if self.pool_tiles < 1:
-            raise BadInput(f"stream.pool_tiles: expected at least 1, found {self.pool_tiles}")
+        if self.shuffle_buffer < 1:
+            raise BadInput(f"stream.shuffle_buffer: expected at least 1, found {self.shuffle_buffer}")
         if not 0.0 < self.pixel_share <= 1.0:
             raise BadInput(f"stream.pixel_share: expected more than 0 and at most 1, found {self.pixel_share:g}")
 
@@ -60,7 +65,7 @@ class StepSamples:
     """The samples of one step.
 
     Attributes:
-        sensor: index of the group of scenes that the whole batch comes from.
+        sensor: index of the sensor group that the whole batch comes from.
         tile_G: int64, index of the tile within the group.
         pixel_G: int64, which of the tile's valid core pixels, in row-major order.
     """
@@ -71,8 +76,8 @@ class StepSamples:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A run of one tile's shuffled pixels."""
+class _TilePart:
+    """A range of one tile's shuffled pixels."""
 
     tile: int
     start: int
@@ -83,11 +88,11 @@ class GlobalOrder:
     """Random access to the samples of any step.
 
     Args:
-        tile_pixels: for each sensor, the number of valid core pixels of each of its tiles.
+        tile_pixels: for each sensor group, the number of valid core pixels of each of its tiles.
         config: the settings.
 
     Raises:
-        BadInput: no sensor has enough valid pixels for one batch.
+        BadInput: no sensor group has enough valid pixels for one batch.
     """
 
     def __init__(self, tile_pixels: Sequence[Sequence[int]], config: OrderConfig) -> None:
@@ -102,9 +107,10 @@ class GlobalOrder:
                 f"global batch: expected no more samples than a sensor has valid pixels ({most}), "
                 f"found {config.global_batch}"
             )
-        self._sensors_of_epoch = lru_cache(maxsize=2)(self._draw_sensors)
-        self._pieces_of_lane = lru_cache(maxsize=4 * config.lanes * len(self._pixels))(self._cut_lane)
-        self._samples_of_pool = lru_cache(maxsize=2 * config.lanes * len(self._pixels))(self._shuffle_pool)
+        streams = config.shuffle_streams * len(self._pixels)
+        self._sensors_of_epoch = lru_cache(maxsize=2)(self._shuffle_sensors)
+        self._buffers_of_stream = lru_cache(maxsize=4 * streams)(self._deal_tiles)
+        self._samples_of_buffer = lru_cache(maxsize=2 * streams)(self._shuffle_buffer)
 
     def step(self, step: int) -> StepSamples:
         """The samples of a step, counted from 0 over all epochs."""
@@ -112,71 +118,76 @@ class GlobalOrder:
         sensors = self._sensors_of_epoch(epoch)
         sensor = int(sensors[within])
         turn = int((sensors[:within] == sensor).sum())
-        lanes = [self._lane(epoch, sensor, lane, turn) for lane in range(self.config.lanes)]
-        return StepSamples(sensor, np.concatenate([tile for tile, _ in lanes]), np.concatenate([px for _, px in lanes]))
+        samples = [self._samples(epoch, sensor, stream, turn) for stream in range(self.config.shuffle_streams)]
+        tile_G, pixel_G = np.concatenate(samples, axis=1)
+        return StepSamples(sensor, tile_G, pixel_G)
 
     def first_steps(self) -> tuple[int, ...]:
-        """The first step of each sensor, in the order of the steps; a sensor that fills no batch has none."""
+        """The first step of each sensor group, in the order of the steps; a group that fills no batch has none."""
         _, first = np.unique(self._sensors_of_epoch(0), return_index=True)
         return tuple(sorted(first.tolist()))
 
-    def _draw_sensors(self, epoch: int) -> Indices:
-        """Which sensor each step of the epoch takes, in proportion to their pixels."""
+    def _shuffle_sensors(self, epoch: int) -> Indices:
+        """Which sensor group each step of the epoch takes, in proportion to their pixels."""
         steps = np.repeat(np.arange(len(self._sensor_steps)), self._sensor_steps)
         return steps[permutation(len(steps), self.config.seed, _SENSORS, epoch)]
 
-    def _lane(self, epoch: int, sensor: int, lane: int, turn: int) -> tuple[Indices, Indices]:
-        """Tiles and pixels of one lane at the sensor's given turn in the epoch."""
-        share = self.config.global_batch // self.config.lanes
+    def _samples(self, epoch: int, sensor: int, stream: int, turn: int) -> Indices:
+        """Tiles and pixels that one stream gives to the sensor group's batch number ``turn`` of the epoch.
+
+        Returns:
+            int64 (2, G / streams): tile, then pixel.
+        """
+        share = self.config.global_batch // self.config.shuffle_streams
         start, stop = turn * share, (turn + 1) * share
-        pools = self._pieces_of_lane(epoch, sensor, lane)
-        ends = np.cumsum([sum(piece.stop - piece.start for piece in pool) for pool in pools])
-        parts = []
-        for pool in range(int(np.searchsorted(ends, start, side="right")), len(pools)):
-            pool_start = int(ends[pool - 1]) if pool else 0
-            if pool_start >= stop:
+        buffers = self._buffers_of_stream(epoch, sensor, stream)
+        ends = np.cumsum([sum(part.stop - part.start for part in buffer) for buffer in buffers])
+        samples = []
+        for buffer in range(int(np.searchsorted(ends, start, side="right")), len(buffers)):
+            buffer_start = int(ends[buffer - 1]) if buffer else 0
+            if buffer_start >= stop:
                 break
-            samples = self._samples_of_pool(epoch, sensor, lane, pool)
-            parts.append(samples[:, max(start - pool_start, 0) : stop - pool_start])
-        tile, pixel = np.concatenate(parts, axis=1)
-        return tile, pixel
+            shuffled = self._samples_of_buffer(epoch, sensor, stream, buffer)
+            samples.append(shuffled[:, max(start - buffer_start, 0) : stop - buffer_start])
+        return np.concatenate(samples, axis=1)
 
-    def _cut_lane(self, epoch: int, sensor: int, lane: int) -> list[list[_Piece]]:
-        """The lane's run through the epoch's shuffled tiles, in pools.
+    def _deal_tiles(self, epoch: int, sensor: int, stream: int) -> list[list[_TilePart]]:
+        """The part of the epoch's shuffled tiles that one stream takes, divided into buffers.
 
-        Lanes are cut to equal lengths, through a tile where need be, so that every lane has a sample for every step.
+        All streams get equally many pixels, so that each has samples for every step; two streams may share a tile.
         """
         pixels = self._pixels[sensor]
         tiles = permutation(len(pixels), self.config.seed, _TILES, epoch, sensor)
         ends = np.cumsum(pixels[tiles])
-        length = self._sensor_steps[sensor] * self.config.global_batch // self.config.lanes
-        start, stop = lane * length, (lane + 1) * length
-        pieces = []
+        length = self._sensor_steps[sensor] * self.config.global_batch // self.config.shuffle_streams
+        start, stop = stream * length, (stream + 1) * length
+        parts = []
         for place in range(int(np.searchsorted(ends, start, side="right")), len(tiles)):
             tile_start = int(ends[place] - pixels[tiles[place]])
             if tile_start >= stop:
                 break
             first, last = max(start - tile_start, 0), min(stop - tile_start, int(pixels[tiles[place]]))
             if first < last:
-                pieces.append(_Piece(int(tiles[place]), first, last))
-        size = self.config.pool_tiles
-        return [pieces[first : first + size] for first in range(0, len(pieces), size)]
+                parts.append(_TilePart(int(tiles[place]), first, last))
+        size = self.config.shuffle_buffer
+        return [parts[first : first + size] for first in range(0, len(parts), size)]
 
-    def _offered(self, sensor: int, tile: int) -> Indices:
-        """The tile's pixels that are drawn at all."""
+    def _used_pixels(self, sensor: int, tile: int) -> Indices:
+        """The pixels of a tile that training uses."""
         valid = int(self._valid_pixels[sensor][tile])
         if self.config.pixel_share == 1.0:
             return np.arange(valid)
-        return permutation(valid, self.config.seed, _OFFERED, fold(sensor, tile))[: self._pixels[sensor][tile]]
+        return permutation(valid, self.config.seed, _PIXEL_SHARE, fold(sensor, tile))[: self._pixels[sensor][tile]]
 
-    def _shuffle_pool(self, epoch: int, sensor: int, lane: int, pool: int) -> Indices:
-        """The pool's samples in their order: tile and pixel, (2, samples)."""
+    def _shuffle_buffer(self, epoch: int, sensor: int, stream: int, buffer: int) -> Indices:
+        """A buffer's samples in their order: tile, then pixel, int64 (2, samples)."""
         tiles, pixels = [], []
-        for piece in self._pieces_of_lane(epoch, sensor, lane)[pool]:
+        for part in self._buffers_of_stream(epoch, sensor, stream)[buffer]:
             order = permutation(
-                int(self._pixels[sensor][piece.tile]), self.config.seed, _PIXELS, epoch, fold(sensor, piece.tile)
+                int(self._pixels[sensor][part.tile]), self.config.seed, _PIXELS, epoch, fold(sensor, part.tile)
             )
-            pixels.append(self._offered(sensor, piece.tile)[order[piece.start : piece.stop]])
-            tiles.append(np.full(piece.stop - piece.start, piece.tile, dtype=np.int64))
+            pixels.append(self._used_pixels(sensor, part.tile)[order[part.start : part.stop]])
+            tiles.append(np.full(part.stop - part.start, part.tile, dtype=np.int64))
         samples = np.stack([np.concatenate(tiles), np.concatenate(pixels)])
-        return samples[:, permutation(samples.shape[1], self.config.seed, _POOLS, epoch, fold(sensor, lane, pool))]
+        key = fold(sensor, stream, buffer)
+        return samples[:, permutation(samples.shape[1], self.config.seed, _BUFFERS, epoch, key)]

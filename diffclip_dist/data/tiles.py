@@ -28,14 +28,14 @@ class ReadyTile:
         values: modality key to standardised float32 (S, S, C), 0 where missing.
         valid: modality key to bool (S, S).
         centres_V: int64, row-major place in the (S, S) grid of each valid core pixel, in row-major order.
-        dense: whether no pixel is missing in any modality, halo included.
+        all_valid: whether no pixel is missing in any modality, halo included.
     """
 
     index: TileIndex
     values: dict[str, Tensor]
     valid: dict[str, Tensor]
     centres_V: Tensor
-    dense: bool
+    all_valid: bool
 
 
 class TileReader(Dataset[ReadyTile]):

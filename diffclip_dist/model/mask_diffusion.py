@@ -25,7 +25,7 @@ _TIMESTEP, _NOISE, _MASK, _DROPOUT = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
-class Draws:
+class NoiseAndMasks:
     """Every random draw of a batch.
 
     Attributes:
@@ -39,7 +39,7 @@ class Draws:
     masks: Mapping[str, TokenMask]
 
 
-def draw(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Draws:
+def draw_noise_and_masks(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> NoiseAndMasks:
     """Draws timestep, noise and masks of a batch: a function of seed, step and each sample's place in the global batch.
 
     Args:
@@ -60,7 +60,7 @@ def draw(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Draws
         masks[schema.key] = draw_mask(scores_BN, batch.valid[schema.key], config.mask_ratio, hidden_BM[:, index])
     lowest, highest = config.diffusion.lowest_timestep, config.diffusion.last_drawn
     t_B = lowest + randomness.integers(randomness.keys(keys_B, _TIMESTEP), highest - lowest + 1)
-    return Draws(t_B, noise, masks)
+    return NoiseAndMasks(t_B, noise, masks)
 
 
 def hidden_modalities(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Tensor:
@@ -97,7 +97,7 @@ class MaskDiffusion(nn.Module):
         noised: Mapping[str, Tensor],
         t_B: Tensor,
         masks: Mapping[str, TokenMask],
-        dense: bool,
+        all_filled: bool,
     ) -> dict[str, Tensor]:
         """What the decoders say of each modality (B, N, C): the target at visible tokens, x_0 at masked ones.
 
@@ -106,7 +106,7 @@ class MaskDiffusion(nn.Module):
             noised: modality key to x_t (B, N, C); masked tokens are not looked at.
             t_B: int64 timestep of each window.
             masks: modality key to its mask.
-            dense: true where no slot of any mask is empty, which is faster.
+            all_filled: true where no mask has an empty slot, which is faster.
         """
         sequences, present = [], []
         for schema in schemas:
@@ -117,7 +117,7 @@ class MaskDiffusion(nn.Module):
         encoded = dict(
             zip(
                 (schema.key for schema in schemas),
-                self.encoder.encode(sequences, None if dense else present),
+                self.encoder.encode(sequences, None if all_filled else present),
                 strict=True,
             )
         )
@@ -127,23 +127,23 @@ class MaskDiffusion(nn.Module):
             for key, encoded_BSD in encoded.items()
         }
 
-    def forward(self, batch: WindowBatch, draws: Draws) -> Tensor:
+    def forward(self, batch: WindowBatch, drawn: NoiseAndMasks) -> Tensor:
         """Squared errors summed over tokens, float32 (2, M): visible, then masked.
 
         Each token counts with its mean over bands and its timestep's weight. Nothing is normalised yet, so that the
         sums of micro-batches and ranks add up.
         """
         noised = {
-            schema.key: self.diffusion(batch.windows[schema.key], draws.t_B, draws.noise[schema.key])
+            schema.key: self.diffusion(batch.windows[schema.key], drawn.t_B, drawn.noise[schema.key])
             for schema in batch.schemas
         }
-        dense = batch.dense and self.config.modality_dropout == 0.0
-        predicted = self.predict(batch.schemas, noised, draws.t_B, draws.masks, dense)
-        visible_weight_B, masked_weight_B = self.diffusion.weights(draws.t_B)
+        all_filled = batch.all_valid and self.config.modality_dropout == 0.0
+        predicted = self.predict(batch.schemas, noised, drawn.t_B, drawn.masks, all_filled)
+        visible_weight_B, masked_weight_B = self.diffusion.weights(drawn.t_B)
         visible, masked = [], []
         for schema in batch.schemas:
-            mask, clean_BNC = draws.masks[schema.key], batch.windows[schema.key]
-            target_BNC = self.diffusion.target(clean_BNC, draws.t_B, draws.noise[schema.key])
+            mask, clean_BNC = drawn.masks[schema.key], batch.windows[schema.key]
+            target_BNC = self.diffusion.target(clean_BNC, drawn.t_B, drawn.noise[schema.key])
             if target_BNC is not clean_BNC:
                 target_BNC = torch.where(mask.visible_BN[..., None], target_BNC, clean_BNC)
             error_BN = (predicted[schema.key].to(torch.float32) - target_BNC).square().mean(dim=2)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.model.diffusion import DiffusionConfig
-from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks
 from diffclip_dist.model.masking import TokenMask
 
 
@@ -80,22 +80,22 @@ def chain_timesteps(config: DiffusionConfig, steps: int) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def reverse_chain(model: MaskDiffusion, batch: WindowBatch, draws: Draws, steps: int) -> ReverseChain:
+def reverse_chain(model: MaskDiffusion, batch: WindowBatch, drawn: NoiseAndMasks, steps: int) -> ReverseChain:
     """Reconstructs the masked tokens of windows.
 
     Args:
         model: whose parameters are whole, on the batch's device.
         batch: the windows; a missing token is neither visible nor masked and stays as it is.
-        draws: from `mask_diffusion.draw`: the masks, and the noise that masked tokens start from and visible ones
-            are noised with. Their timesteps are not used.
+        drawn: from `mask_diffusion.draw_noise_and_masks`. Masked tokens start from its noise, and visible tokens are
+            noised with it. Its timesteps are not used.
         steps: links of the chain, at least 1.
     """
     diffusion = model.diffusion
-    masked = {key: mask.masked_BN[..., None] for key, mask in draws.masks.items()}
+    masked = {key: mask.masked_BN[..., None] for key, mask in drawn.masks.items()}
     timesteps = chain_timesteps(model.config.diffusion, steps)
-    batches_t = [torch.full_like(draws.t_B, timestep) for timestep in timesteps]
+    batches_t = [torch.full_like(drawn.t_B, timestep) for timestep in timesteps]
     noised = {
-        key: torch.where(masked[key], draws.noise[key], diffusion(values_BNC, batches_t[0], draws.noise[key]))
+        key: torch.where(masked[key], drawn.noise[key], diffusion(values_BNC, batches_t[0], drawn.noise[key]))
         for key, values_BNC in batch.windows.items()
     }
     links: list[Link] = []
@@ -103,10 +103,10 @@ def reverse_chain(model: MaskDiffusion, batch: WindowBatch, draws: Draws, steps:
         if links:
             before_B, clean = batches_t[len(links) - 1], links[-1].clean
             noised = {key: diffusion.earlier(x_BNC, before_B, clean[key], t_B) for key, x_BNC in noised.items()}
-        predicted = model.predict(batch.schemas, noised, t_B, draws.masks, dense=False)
+        predicted = model.predict(batch.schemas, noised, t_B, drawn.masks, all_filled=False)
         said = {
             key: torch.where(masked[key], predicted[key].to(torch.float32), values_BNC)
             for key, values_BNC in batch.windows.items()
         }
         links.append(Link(timestep, noised, said))
-    return ReverseChain(draws.masks, tuple(links))
+    return ReverseChain(drawn.masks, tuple(links))

@@ -1,7 +1,7 @@
 """What one rank of a run does: stream, engine, steps, log, and at the end the encoder. It knows nothing of Ray.
 
 Ranks talk through torch.distributed alone, so that the same run can be driven by Ray Train (`worker`) or by nobody
-(`alone`). What becomes of the engine's state between steps is the business of a `StateKeeper`.
+(`single_process`). What becomes of the engine's state between steps is the business of a `Checkpointing`.
 """
 
 import math
@@ -39,7 +39,7 @@ class CannotGoOn(FailedRun):
 
 
 @dataclass(frozen=True)
-class RankInputs:
+class TrainContext:
     """What a rank trains on.
 
     Attributes:
@@ -57,7 +57,7 @@ class RankInputs:
     stream: WindowStream
 
     @classmethod
-    def open(cls, config: PretrainConfig, device: torch.device) -> "RankInputs":
+    def open(cls, config: PretrainConfig, device: torch.device) -> "TrainContext":
         """Opens the archive for this rank of the process group."""
         manifest = Archive.open(config.archive).manifest
         groups = group_scenes(manifest, config.model.window)
@@ -73,10 +73,10 @@ class RankInputs:
         return self.stream.batches(start, self.config.steps)
 
 
-class StateKeeper(Protocol):
+class Checkpointing(Protocol):
     """Where a run's engine comes from and what keeps its state; every rank calls each method equally often."""
 
-    def start(self, inputs: RankInputs) -> tuple[DeepSpeedEngine, int]:
+    def start(self, context: TrainContext) -> tuple[DeepSpeedEngine, int]:
         """An engine, fresh or restored, and the steps that it has done.
 
         Raises:
@@ -87,25 +87,25 @@ class StateKeeper(Protocol):
         """Keeps the engine's state after so many steps."""
 
 
-def run_rank(config: PretrainConfig, device: torch.device, keeper: StateKeeper) -> None:
+def run_rank(config: PretrainConfig, device: torch.device, checkpoints: Checkpointing) -> None:
     """Pretrains on this rank of an existing process group; every rank runs the same steps.
 
     Args:
         config: the run's settings.
         device: of this rank.
-        keeper: asked for the engine at the start, and given its state every ``checkpoint_every`` steps.
+        checkpoints: asked for the engine at the start, and given its state every ``checkpoint_every`` steps.
     """
     join_process_group(device)
     run_dir = Path(config.run_dir)
-    inputs = RankInputs.open(config, device)
+    context = TrainContext.open(config, device)
     try:
-        engine, start = keeper.start(inputs)
+        engine, start = checkpoints.start(context)
     except CannotGoOn as fault:
         return _stop_for_good(run_dir, str(fault))
-    reconstruction = Reconstruction(config, inputs.modalities, inputs.stream)
+    reconstruction = Reconstruction(config, context.modalities, context.stream)
     with RunLog(run_dir, start) if dist.get_rank() == 0 else nullcontext() as log:
         meter = Meter(config, device, start)
-        batches = inputs.batches(start)
+        batches = context.batches(start)
         for step in range(start, config.steps):
             with meter.waiting():
                 batch = next(batches)
@@ -116,13 +116,13 @@ def run_rank(config: PretrainConfig, device: torch.device, keeper: StateKeeper) 
             if done % config.log_every == 0 or last:
                 metrics = meter.measure(engine, result, batch.schemas, done)
                 if not math.isfinite(metrics.loss):
-                    return _stop_for_good(run_dir, _non_finite(metrics, inputs.stream))
+                    return _stop_for_good(run_dir, _non_finite(metrics, context.stream))
                 if log is not None:
                     log.write(metrics)
             if done % config.checkpoint_every == 0 or last:
-                keeper.save(engine, done)
+                checkpoints.save(engine, done)
                 reconstruction.show(engine, done, log)
-    export_encoder(engine, config, inputs.modalities, inputs.manifest)
+    export_encoder(engine, config, context.modalities, context.manifest)
     end_engine(engine)
     return None
 

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks
 from diffclip_dist.model.masking import TokenMask, visible_counts
 from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.train.pretrain_config import PretrainConfig
@@ -98,8 +98,8 @@ def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema
         if config.activation_checkpointing:
             recompute_blocks(model)
         own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-        batch, draws = _empty_batch(modalities, windows, config.model.tokens, slots)
-        return _saved_bytes(lambda: model(batch, draws), own)
+        batch, drawn = _empty_batch(modalities, windows, config.model.tokens, slots)
+        return _saved_bytes(lambda: model(batch, drawn), own)
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 def _empty_batch(
     modalities: Sequence[ModalitySchema], windows: int, tokens: int, slots: int
-) -> tuple[WindowBatch, Draws]:
+) -> tuple[WindowBatch, NoiseAndMasks]:
     positions_B = torch.empty(windows, dtype=torch.int64)
     values = {schema.key: torch.empty(windows, tokens, schema.bands) for schema in modalities}
     valid = {schema.key: torch.empty(windows, tokens, dtype=torch.bool) for schema in modalities}
@@ -127,8 +127,8 @@ def _empty_batch(
         )
         for schema in modalities
     }
-    batch = WindowBatch(tuple(modalities), positions_B, values, valid, dense=True)
-    return batch, Draws(positions_B, values, masks)
+    batch = WindowBatch(tuple(modalities), positions_B, values, valid, all_valid=True)
+    return batch, NoiseAndMasks(positions_B, values, masks)
 
 
 def _saved_bytes(forward: Callable[[], object], but: set[int]) -> int:

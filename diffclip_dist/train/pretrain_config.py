@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pydantic
 import yaml
@@ -17,6 +17,9 @@ from shards.errors import BadInput
 
 Place = Literal["none", "host", "disk"]
 
+# section, name in earlier versions, name now
+_RENAMED: Final = (("stream", "lanes", "shuffle_streams"), ("stream", "pool_tiles", "shuffle_buffer"))
+
 
 def _at_least(name: str, value: float, least: float) -> None:
     if value < least:
@@ -28,15 +31,16 @@ class StreamConfig:
     """How samples are drawn from the archive.
 
     Attributes:
-        lanes: runs of tiles that a batch is dealt from; divides the global batch. Part of the run's identity.
-        pool_tiles: tiles that a lane shuffles at once. Part of the run's identity; bounds memory.
-        pixel_share: share of each tile's valid pixels that is ever drawn, in (0, 1]. Part of the run's identity.
+        shuffle_streams: streams of tiles that each batch takes an equal share from; divides the global batch. A resumed
+            run keeps it.
+        shuffle_buffer: tiles that a stream shuffles at a time; bounds memory. A resumed run keeps it.
+        pixel_share: share of each tile's valid pixels that training uses, in (0, 1]. A resumed run keeps it.
         loader_processes: processes a worker reads ahead with; 0 reads in the worker. Samples are the same.
         verify: what of the archive is checked before a run begins: every file's ``size``, or its ``hash`` as well.
     """
 
-    lanes: int = 8
-    pool_tiles: int = 4
+    shuffle_streams: int = 8
+    shuffle_buffer: int = 4
     pixel_share: float = 1.0
     loader_processes: int = 0
     verify: Check = "size"
@@ -215,7 +219,11 @@ class PretrainConfig:
     def order(self) -> OrderConfig:
         """What the global order of samples depends on."""
         return OrderConfig(
-            self.seed, self.global_batch, self.stream.lanes, self.stream.pool_tiles, self.stream.pixel_share
+            self.seed,
+            self.global_batch,
+            self.stream.shuffle_streams,
+            self.stream.shuffle_buffer,
+            self.stream.pixel_share,
         )
 
     def to_yaml(self) -> str:
@@ -251,12 +259,40 @@ def resolve_config(file: Path | None, options: Mapping[str, object], settings: S
     for key, value in given:
         if key != "preset":
             _apply_setting(tree, key, value)
+    for section, old, new in _RENAMED:
+        if old in _section(tree, section, str(file)):
+            source = "--set" if any(key == f"{section}.{old}" for key, _ in given) else str(file)
+            raise BadInput(f"{source}: {section}.{old}: this setting is now called {section}.{new}")
+    return _validated(tree, str(file) if file is not None else "configuration")
+
+
+def read_run_config(file: Path) -> PretrainConfig:
+    """Reads the configuration that a run has written, by this version or an earlier one.
+
+    Raises:
+        BadInput: the file is not a run's configuration.
+    """
+    return _validated(with_current_names(_read_yaml(file)), str(file))
+
+
+def with_current_names(tree: Any) -> Any:
+    """A recorded configuration as a mapping, with the settings of earlier versions under their current names."""
+    if not isinstance(tree, dict):
+        return tree
+    renamed = dict(tree)
+    for section, old, new in _RENAMED:
+        settings = renamed.get(section)
+        if isinstance(settings, dict) and old in settings:
+            renamed[section] = {new if name == old else name: value for name, value in settings.items()}
+    return renamed
+
+
+def _validated(tree: Mapping[str, Any], source: str) -> PretrainConfig:
     try:
         return pydantic.TypeAdapter(PretrainConfig).validate_python(tree, extra="forbid")
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        source = str(file) if file is not None else "configuration"
         if first["type"] == "value_error":  # our own message names the field
             raise BadInput(f"{source}: {first['ctx']['error']}") from None
         raise BadInput(f"{source}: {where}: {first['msg']}, found {first['input']!r}") from None

@@ -13,15 +13,15 @@ import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.train.backend.deepspeed_engine import start_engine
-from diffclip_dist.train.loop import STOPPED_FILE, RankInputs, run_rank
+from diffclip_dist.train.loop import STOPPED_FILE, TrainContext, run_rank
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
 from shards.errors import FailedRun
 
 
-def pretrain_alone(config: PretrainConfig) -> Path:
+def pretrain_single_process(config: PretrainConfig) -> Path:
     """Runs a whole pretraining run here and now: a world of one, ZeRO stage 0, the same losses as under Ray.
 
-    Left out of what `ray_run.pretrain` does: Ray, checkpoints and resuming (``keep_checkpoints`` and
+    Left out of what `cluster.driver.pretrain` does: Ray, checkpoints and resuming (``keep_checkpoints`` and
     ``max_failures`` have no effect, ``checkpoint_every`` only says when windows are reconstructed; a run that is killed
     starts anew), the settings' ``workers``, ``zero_stage`` and ``offload``, ``RUN/config.yaml``, progress on the
     terminal, and the refusal of a run folder that has been used: its log is written anew. Threads are those that torch
@@ -43,17 +43,17 @@ def pretrain_alone(config: PretrainConfig) -> Path:
     (run_dir / STOPPED_FILE).unlink(missing_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with world_of_one(device):
-        run_rank(config, device, _KeepsNothing())
+        run_rank(config, device, NoCheckpoints())
     if (run_dir / STOPPED_FILE).exists():
         raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
     return run_dir / "encoder"
 
 
-class _KeepsNothing:
+class NoCheckpoints:
     """A fresh engine, and no checkpoints."""
 
-    def start(self, inputs: RankInputs) -> tuple[DeepSpeedEngine, int]:
-        return start_engine(inputs.config, inputs.modalities, inputs.device, world_size=1), 0
+    def start(self, context: TrainContext) -> tuple[DeepSpeedEngine, int]:
+        return start_engine(context.config, context.modalities, context.device, world_size=1), 0
 
     def save(self, engine: DeepSpeedEngine, step: int) -> None:
         pass

@@ -11,7 +11,7 @@ from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
 from diffclip_dist.data.batches import WindowBatch
-from diffclip_dist.model.mask_diffusion import draw, loss_terms, token_counts, weighted_loss
+from diffclip_dist.model.mask_diffusion import draw_noise_and_masks, loss_terms, token_counts, weighted_loss
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.schedule import learning_rate
 
@@ -36,7 +36,9 @@ def probe_loss(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConf
     terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
     with torch.no_grad():
         for micro_batch in batch.split(config.micro_batch):
-            terms_2M += loss_terms(engine(micro_batch, draw(micro_batch, config.model, config.seed, 0)), counts_2M)
+            terms_2M += loss_terms(
+                engine(micro_batch, draw_noise_and_masks(micro_batch, config.model, config.seed, 0)), counts_2M
+            )
     dist.all_reduce(terms_2M)
     return float(weighted_loss(terms_2M, config.model))
 
@@ -59,7 +61,7 @@ def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConf
     unscale = len(micro_batches) * dist.get_world_size()
     terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
     for micro_batch in micro_batches:
-        sums_2M = engine(micro_batch, draw(micro_batch, config.model, config.seed, step))
+        sums_2M = engine(micro_batch, draw_noise_and_masks(micro_batch, config.model, config.seed, step))
         part_2M = loss_terms(sums_2M, counts_2M)
         engine.backward(weighted_loss(part_2M, config.model) * unscale)
         engine.step()

@@ -24,16 +24,16 @@ def identities(order: GlobalOrder, steps: range) -> list[tuple[int, int, int]]:
 @settings(deadline=None, max_examples=40)
 @given(
     tiles=st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=8), min_size=1, max_size=3),
-    lanes=st.integers(1, 5),
+    streams=st.integers(1, 5),
     share=st.integers(1, 6),
-    pool=st.integers(1, 4),
+    buffer=st.integers(1, 4),
     seed=st.integers(0, 2**63),
 )
 def test_an_epoch_takes_no_pixel_twice_and_leaves_less_than_a_batch_of_a_sensor(
-    tiles: list[list[int]], lanes: int, share: int, pool: int, seed: int
+    tiles: list[list[int]], streams: int, share: int, buffer: int, seed: int
 ) -> None:
-    batch = lanes * share
-    config = OrderConfig(seed, batch, lanes, pool)
+    batch = streams * share
+    config = OrderConfig(seed, batch, streams, buffer)
     if max(map(sum, tiles)) < batch:
         with pytest.raises(BadInput, match="global batch"):
             GlobalOrder(tiles, config)
@@ -50,7 +50,7 @@ def test_an_epoch_takes_no_pixel_twice_and_leaves_less_than_a_batch_of_a_sensor(
 
 
 def test_steps_can_be_asked_for_in_any_order() -> None:
-    config = OrderConfig(seed=1, global_batch=24, lanes=4, pool_tiles=2)
+    config = OrderConfig(seed=1, global_batch=24, shuffle_streams=4, shuffle_buffer=2)
     forward = GlobalOrder(SENSORS, config)
     steps = range(2 * forward.steps_per_epoch)
     expected = [identities(forward, range(step, step + 1)) for step in steps]
@@ -59,7 +59,7 @@ def test_steps_can_be_asked_for_in_any_order() -> None:
 
 
 def test_epochs_and_seeds_differ() -> None:
-    config = OrderConfig(seed=1, global_batch=24, lanes=4, pool_tiles=2)
+    config = OrderConfig(seed=1, global_batch=24, shuffle_streams=4, shuffle_buffer=2)
     order = GlobalOrder(SENSORS, config)
     epoch = order.steps_per_epoch
     first = identities(order, range(epoch))
@@ -68,34 +68,36 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 def test_a_batch_mixes_tiles_of_all_lanes_but_reads_few_at_once() -> None:
-    order = GlobalOrder([[4096] * 200], OrderConfig(seed=0, global_batch=256, lanes=8, pool_tiles=4))
+    order = GlobalOrder([[4096] * 200], OrderConfig(seed=0, global_batch=256, shuffle_streams=8, shuffle_buffer=4))
     tiles_of_step = [set(order.step(step).tile_G.tolist()) for step in range(32)]
     assert all(8 < len(tiles) <= 2 * 8 * 4 for tiles in tiles_of_step)
     assert len(set().union(*tiles_of_step)) <= 2 * 8 * 4
 
 
 def test_a_sensor_holds_the_whole_batch() -> None:
-    order = GlobalOrder(SENSORS, OrderConfig(seed=5, global_batch=24, lanes=4, pool_tiles=2))
+    order = GlobalOrder(SENSORS, OrderConfig(seed=5, global_batch=24, shuffle_streams=4, shuffle_buffer=2))
     sensors = [order.step(step).sensor for step in range(order.steps_per_epoch)]
     assert Counter(sensors) == {0: sum(SENSORS[0]) // 24, 1: sum(SENSORS[1]) // 24}
     assert sensors != sorted(sensors)
 
 
 def test_lanes_must_divide_the_batch() -> None:
-    with pytest.raises(BadInput, match=r"stream.lanes: expected a divisor of the global batch \(256\), found 7"):
-        OrderConfig(seed=0, global_batch=256, lanes=7, pool_tiles=4)
+    with pytest.raises(
+        BadInput, match=r"stream.shuffle_streams: expected a divisor of the global batch \(256\), found 7"
+    ):
+        OrderConfig(seed=0, global_batch=256, shuffle_streams=7, shuffle_buffer=4)
 
 
 def test_order_does_not_change_between_releases() -> None:
     """A checkpoint is resumed by later versions; whoever changes this order must break that knowingly."""
-    order = GlobalOrder([[16, 16, 9]], OrderConfig(seed=11, global_batch=4, lanes=2, pool_tiles=2))
+    order = GlobalOrder([[16, 16, 9]], OrderConfig(seed=11, global_batch=4, shuffle_streams=2, shuffle_buffer=2))
     samples = order.step(3)
     assert samples.tile_G.tolist() == [2, 0, 2, 1]
     assert samples.pixel_G.tolist() == [3, 11, 0, 4]
 
 
 def test_a_share_of_the_pixels_is_the_same_share_in_every_epoch() -> None:
-    config = OrderConfig(seed=3, global_batch=4, lanes=2, pool_tiles=2, pixel_share=0.25)
+    config = OrderConfig(seed=3, global_batch=4, shuffle_streams=2, shuffle_buffer=2, pixel_share=0.25)
     order = GlobalOrder([[16, 16, 9]], config)
 
     def drawn(epoch: int) -> set[tuple[int, int]]:

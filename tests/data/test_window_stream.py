@@ -17,7 +17,9 @@ WINDOW, BATCH = 7, 24
 
 def stream_of(archive: Path, rank: int = 0, world_size: int = 1, loader_processes: int = 0) -> WindowStream:
     groups = group_scenes(Archive.open(str(archive)).manifest, WINDOW)
-    order = GlobalOrder([group.tile_pixels for group in groups], OrderConfig(3, BATCH, lanes=4, pool_tiles=2))
+    order = GlobalOrder(
+        [group.tile_pixels for group in groups], OrderConfig(3, BATCH, shuffle_streams=4, shuffle_buffer=2)
+    )
     share = RankShare(rank, world_size)
     return WindowStream(str(archive), groups, order, share, WINDOW, loader_processes, torch.device("cpu"))
 
@@ -72,7 +74,7 @@ def test_all_ranks_together_take_the_same_global_sequence_over_two_epochs(
             torch.cat([part.positions_B for part in parts]),
             {key: torch.cat([part.windows[key] for part in parts]) for key in whole.windows},
             {key: torch.cat([part.valid[key] for part in parts]) for key in whole.valid},
-            dense=False,
+            all_valid=False,
         )
         assert_same(joined, whole)
 

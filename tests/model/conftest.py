@@ -36,11 +36,11 @@ def batch(config: ModelConfig) -> WindowBatch:
     valid[lidar][2, 5:19] = False
     valid[lidar][3] = False
     windows[lidar][~valid[lidar]] = 0.0
-    return WindowBatch(SCHEMAS, torch.arange(10, 16), windows, valid, dense=False)
+    return WindowBatch(SCHEMAS, torch.arange(10, 16), windows, valid, all_valid=False)
 
 
 @pytest.fixture
-def dense_batch(batch: WindowBatch) -> WindowBatch:
+def full_batch(batch: WindowBatch) -> WindowBatch:
     """The windows of it that have every pixel."""
     rows = torch.tensor([0, 1, 4, 5])
     return replace(
@@ -48,5 +48,5 @@ def dense_batch(batch: WindowBatch) -> WindowBatch:
         positions_B=batch.positions_B[rows],
         windows={key: values[rows] for key, values in batch.windows.items()},
         valid={key: values[rows] for key, values in batch.valid.items()},
-        dense=True,
+        all_valid=True,
     )

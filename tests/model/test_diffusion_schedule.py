@@ -8,7 +8,7 @@ import torch
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.diffusion import DiffusionConfig, ForwardDiffusion, Target, cumulative_signal
-from diffclip_dist.model.mask_diffusion import draw
+from diffclip_dist.model.mask_diffusion import draw_noise_and_masks
 from diffclip_dist.model.model_config import ModelConfig
 from shards.errors import BadInput
 
@@ -81,9 +81,9 @@ def test_a_model_in_bfloat16_keeps_its_schedule() -> None:
 def test_timesteps_are_drawn_from_their_range() -> None:
     schema = ModalitySchema("hsi", 1)
     valid, windows = torch.ones(3000, 1, dtype=torch.bool), torch.zeros(3000, 1, 1)
-    batch = WindowBatch((schema,), torch.arange(3000), {schema.key: windows}, {schema.key: valid}, dense=True)
+    batch = WindowBatch((schema,), torch.arange(3000), {schema.key: windows}, {schema.key: valid}, all_valid=True)
     config = ModelConfig(window=1, diffusion=DiffusionConfig(lowest_timestep=20, highest_timestep=29))
-    assert draw(batch, config, seed=0, step=0).t_B.unique().tolist() == list(range(20, 30))
+    assert draw_noise_and_masks(batch, config, seed=0, step=0).t_B.unique().tolist() == list(range(20, 30))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.diffusion import DiffusionConfig, ForwardDiffusion, Schedule, Target, cumulative_signal
-from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion, draw
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks, draw_noise_and_masks
 from diffclip_dist.model.masking import TokenMask
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.reconstruction_error import reconstruction_errors, window_means
@@ -27,9 +27,9 @@ VARIANTS = [
 class Oracle(MaskDiffusion):
     """Predicts what it was given at its making: the target at visible tokens, x_0 at masked ones."""
 
-    def __init__(self, config: ModelConfig, batch: WindowBatch, draws: Draws) -> None:
+    def __init__(self, config: ModelConfig, batch: WindowBatch, drawn: NoiseAndMasks) -> None:
         super().__init__(config, batch.schemas)
-        self.batch, self.draws = batch, draws
+        self.batch, self.drawn = batch, drawn
         self.visible_input_error = 0.0
 
     def predict(
@@ -38,13 +38,13 @@ class Oracle(MaskDiffusion):
         noised: Mapping[str, torch.Tensor],
         t_B: torch.Tensor,
         masks: Mapping[str, TokenMask],
-        dense: bool,
+        all_filled: bool,
     ) -> dict[str, torch.Tensor]:
-        assert not dense, "slots may be empty"
+        assert not all_filled, "slots may be empty"
         predicted = {}
         for key in (schema.key for schema in schemas):
             clean = self.batch.windows[key]
-            noise, visible = self.draws.noise[key], masks[key].visible_BN
+            noise, visible = self.drawn.noise[key], masks[key].visible_BN
             off = (noised[key] - self.diffusion(clean, t_B, noise))[visible]
             self.visible_input_error = max(self.visible_input_error, off.abs().max().item())
             target = self.diffusion.target(clean, t_B, noise)
@@ -91,15 +91,15 @@ def test_a_perfect_model_gives_back_the_truth_along_the_path_of_one_noise(
     config: ModelConfig, batch: WindowBatch, target: Target, schedule: Schedule
 ) -> None:
     config = replace(config, diffusion=DiffusionConfig(target=target, schedule=schedule))
-    draws = draw(batch, config, seed=3, step=0)
-    oracle = Oracle(config, batch, draws)
-    chain = reverse_chain(oracle, batch, draws, steps=12)
+    drawn = draw_noise_and_masks(batch, config, seed=3, step=0)
+    oracle = Oracle(config, batch, drawn)
+    chain = reverse_chain(oracle, batch, drawn, steps=12)
     assert oracle.visible_input_error < 1e-3, "the encoder does not see what it saw in pretraining"
-    start_B = torch.full_like(draws.t_B, chain.links[0].timestep)
+    start_B = torch.full_like(drawn.t_B, chain.links[0].timestep)
     for key, clean in batch.windows.items():
-        masked = draws.masks[key].masked_BN
+        masked = drawn.masks[key].masked_BN
         assert torch.equal(chain.reconstructed[key], clean)
-        assert torch.equal(chain.links[0].noised[key][masked], draws.noise[key][masked])
+        assert torch.equal(chain.links[0].noised[key][masked], drawn.noise[key][masked])
         # with a perfect model sigma = 0 means that each link lies on the forward path of the noise it began with
         noise = oracle.diffusion.noise(chain.links[0].noised[key], start_B, clean)
         for link in chain.links[1:]:
@@ -114,10 +114,10 @@ def test_only_masked_tokens_with_data_are_changed(
     config = replace(config, **changed)  # type: ignore[arg-type]
     torch.manual_seed(0)
     model = MaskDiffusion(config, batch.schemas)
-    draws = draw(batch, config, seed=3, step=0)
-    chain = reverse_chain(model, batch, draws, steps=4)
+    drawn = draw_noise_and_masks(batch, config, seed=3, step=0)
+    chain = reverse_chain(model, batch, drawn, steps=4)
     for key, clean in batch.windows.items():
-        masked, said = draws.masks[key].masked_BN, chain.reconstructed[key]
+        masked, said = drawn.masks[key].masked_BN, chain.reconstructed[key]
         assert torch.equal(said[~masked], clean[~masked])
         assert bool(torch.isfinite(said).all())
         assert bool((said[masked] != clean[masked]).all())
@@ -132,7 +132,7 @@ def test_a_window_is_reconstructed_alike_alone_and_in_a_batch_and_whatever_was_d
     model = MaskDiffusion(config, batch.schemas)
 
     def reconstructed(part: WindowBatch, seed: int) -> Mapping[str, torch.Tensor]:
-        return reverse_chain(model, part, draw(part, config, seed, step=0), steps=4).reconstructed
+        return reverse_chain(model, part, draw_noise_and_masks(part, config, seed, step=0), steps=4).reconstructed
 
     whole = reconstructed(batch, 3)
     torch.manual_seed(99)
@@ -147,24 +147,24 @@ def test_a_window_is_reconstructed_alike_alone_and_in_a_batch_and_whatever_was_d
 def test_what_the_model_says_depends_on_visible_tokens_alone(
     model: MaskDiffusion, config: ModelConfig, batch: WindowBatch
 ) -> None:
-    draws = draw(batch, config, seed=3, step=0)
+    drawn = draw_noise_and_masks(batch, config, seed=3, step=0)
     spoiled = {
-        key: torch.where(draws.masks[key].visible_BN[..., None], values, 1e4) for key, values in batch.windows.items()
+        key: torch.where(drawn.masks[key].visible_BN[..., None], values, 1e4) for key, values in batch.windows.items()
     }
     chain, blind = (
-        reverse_chain(model, part, draws, steps=3).reconstructed for part in (batch, replace(batch, windows=spoiled))
+        reverse_chain(model, part, drawn, steps=3).reconstructed for part in (batch, replace(batch, windows=spoiled))
     )
-    for key, mask in draws.masks.items():
+    for key, mask in drawn.masks.items():
         assert torch.equal(chain[key][mask.masked_BN], blind[key][mask.masked_BN])
 
 
 def test_errors_are_the_hand_calculation(model: MaskDiffusion, config: ModelConfig, batch: WindowBatch) -> None:
-    draws = draw(batch, config, seed=3, step=0)
-    chain = reverse_chain(model, batch, draws, steps=3)
+    drawn = draw_noise_and_masks(batch, config, seed=3, step=0)
+    chain = reverse_chain(model, batch, drawn, steps=3)
     errors = reconstruction_errors(batch, chain)
     assert [error.name for error in errors] == ["hsi", "lidar"]
     for error in errors:
-        clean, mask = batch.windows[error.key], draws.masks[error.key]
+        clean, mask = batch.windows[error.key], drawn.masks[error.key]
         assert error.masked_tokens == int(mask.masked_BN.sum())
         guesses = {"chain": [], "window": [], "band": []}  # type: dict[str, list[list[float]]]
         for window, place in mask.masked_BN.nonzero().tolist():
@@ -191,14 +191,14 @@ def test_errors_are_the_hand_calculation(model: MaskDiffusion, config: ModelConf
 def test_the_truth_has_skill_one_and_the_guesses_are_worth_what_they_say(
     config: ModelConfig, batch: WindowBatch
 ) -> None:
-    draws = draw(batch, config, seed=3, step=0)
-    exact = reconstruction_errors(batch, reverse_chain(Oracle(config, batch, draws), batch, draws, steps=2))
+    drawn = draw_noise_and_masks(batch, config, seed=3, step=0)
+    exact = reconstruction_errors(batch, reverse_chain(Oracle(config, batch, drawn), batch, drawn, steps=2))
     assert [error.all_bands.skill for error in exact] == [1.0, 1.0]
     guessed = {
-        key: torch.where(draws.masks[key].masked_BN[..., None], window_means(values, draws.masks[key])[:, None], values)
+        key: torch.where(drawn.masks[key].masked_BN[..., None], window_means(values, drawn.masks[key])[:, None], values)
         for key, values in batch.windows.items()
     }
-    chain = reverse_chain(Oracle(config, batch, draws), batch, draws, steps=1)
+    chain = reverse_chain(Oracle(config, batch, drawn), batch, drawn, steps=1)
     means = ReverseChain(chain.masks, (replace(chain.links[0], clean=guessed),))
     assert [error.all_bands.skill_over_window_mean for error in reconstruction_errors(batch, means)] == [0.0, 0.0]
 
@@ -206,8 +206,8 @@ def test_the_truth_has_skill_one_and_the_guesses_are_worth_what_they_say(
 def test_what_is_no_number_is_left_out(config: ModelConfig, batch: WindowBatch) -> None:
     """Nothing masked; a constant band, which is 0 once standardised; a window with a modality wholly hidden."""
     open_config = replace(config, mask_ratio=0.0)
-    draws = draw(batch, open_config, seed=3, step=0)
-    nothing = reconstruction_errors(batch, reverse_chain(Oracle(open_config, batch, draws), batch, draws, steps=1))
+    drawn = draw_noise_and_masks(batch, open_config, seed=3, step=0)
+    nothing = reconstruction_errors(batch, reverse_chain(Oracle(open_config, batch, drawn), batch, drawn, steps=1))
     assert [(error.masked_tokens, error.all_bands.rmse, error.all_bands.skill) for error in nothing] == [
         (0, None, None)
     ] * 2
@@ -217,9 +217,9 @@ def test_what_is_no_number_is_left_out(config: ModelConfig, batch: WindowBatch) 
     constant[hsi][..., 4] = 0.0
     flat = replace(batch, windows=constant)
     hiding = replace(config, modality_dropout=0.9)
-    draws = draw(flat, hiding, seed=3, step=0)
-    assert not bool(draws.masks[hsi].visible_BN.any(dim=1).all())
-    errors = reconstruction_errors(flat, reverse_chain(Oracle(hiding, flat, draws), flat, draws, steps=1))[0]
+    drawn = draw_noise_and_masks(flat, hiding, seed=3, step=0)
+    assert not bool(drawn.masks[hsi].visible_BN.any(dim=1).all())
+    errors = reconstruction_errors(flat, reverse_chain(Oracle(hiding, flat, drawn), flat, drawn, steps=1))[0]
     assert errors.bands[4].rmse_band_mean == 0.0
     assert errors.bands[4].skill is None
     assert errors.bands[3].skill == 1.0

@@ -13,7 +13,7 @@ from deepspeed import DeepSpeedEngine
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.model.mask_diffusion import weighted_loss
 from diffclip_dist.train.backend.deepspeed_engine import join_process_group
-from diffclip_dist.train.loop import RankInputs
+from diffclip_dist.train.loop import TrainContext
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.step import train_step
 
@@ -21,13 +21,13 @@ STAGES = range(4)
 
 
 @contextmanager
-def rank_inputs(config: PretrainConfig, rank: int, world_size: int, folder: Path) -> Iterator[RankInputs]:
+def train_context(config: PretrainConfig, rank: int, world_size: int, folder: Path) -> Iterator[TrainContext]:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     torch.set_num_threads(1)
     address = f"file://{folder / f'rendezvous-{world_size}'}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
     join_process_group(torch.device("cpu"))
-    yield RankInputs.open(config, torch.device("cpu"))
+    yield TrainContext.open(config, torch.device("cpu"))
     end_rank()
 
 

@@ -31,7 +31,7 @@ def faulty_worker(config: PretrainConfig, attempt: str) -> None:
     import torch.distributed as dist
 
     from diffclip_dist.train.checkpoint import upload as checkpoint_upload
-    from diffclip_dist.train.checkpoint.stored import RECORD_FILE
+    from diffclip_dist.train.checkpoint.stored_checkpoint import RECORD_FILE
     from diffclip_dist.train.cluster.worker import pretrain_worker
     from shards.archive.store import LocalStore
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffclip_dist.train.checkpoint.stored import CHECKPOINTS, StoredCheckpoint, newest_checkpoint
+from diffclip_dist.train.checkpoint.stored_checkpoint import CHECKPOINTS, StoredCheckpoint, newest_checkpoint
 from shards.archive.store import open_store
 
 STEPS = 60  # of the undisturbed run
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 SMALL_MODEL = [
     "model.window=7", "model.width=32", "model.depth=2", "model.heads=2", "model.decoder_depth=1",
-    "stream.lanes=4", "stream.pool_tiles=2", "optimiser.warmup_steps=2",
+    "stream.shuffle_streams=4", "stream.shuffle_buffer=2", "optimiser.warmup_steps=2",
     "reconstruct_windows=0",
 ]  # fmt: skip
 

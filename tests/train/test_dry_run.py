@@ -14,7 +14,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.model.mask_diffusion import draw
+from diffclip_dist.model.mask_diffusion import draw_noise_and_masks
 from diffclip_dist.model.saved_encoder import new_encoder
 from diffclip_dist.train.backend.deepspeed_engine import build_model
 from diffclip_dist.train.dry_run import RunPlan, describe, plan_run
@@ -122,12 +122,12 @@ def test_activations_are_what_a_real_pass_keeps(precision: str, checkpointing: b
     schemas = (ModalitySchema("hsi", 20), ModalitySchema("lidar", 1))
     windows = {schema.key: torch.randn(32, 49, schema.bands) for schema in schemas}
     valid = {schema.key: torch.ones(32, 49, dtype=torch.bool) for schema in schemas}
-    batch = WindowBatch(schemas, torch.arange(32), windows, valid, dense=True)
-    draws = draw(batch, config.model, seed=0, step=0)
+    batch = WindowBatch(schemas, torch.arange(32), windows, valid, all_valid=True)
+    drawn = draw_noise_and_masks(batch, config.model, seed=0, step=0)
     model = build_model(config, schemas).to(getattr(torch, precision))
     tracker = MemTracker()
     with tracker:
-        loss = model(batch, draws)
+        loss = model(batch, drawn)
     kept = next(iter(tracker.get_tracker_snapshot("current").values()))
     held = sum(size for kind, size in kept.items() if str(kind).endswith(("ACT", "TEMP", "OTH")))
     del loss

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from small_runs import Pretrain, Run, pretrain_command
 
-from diffclip_dist.train.checkpoint.stored import complete_folders, newest_checkpoint
+from diffclip_dist.train.checkpoint.stored_checkpoint import complete_folders, newest_checkpoint
 from shards.archive.store import open_store
 
 

@@ -90,7 +90,7 @@ def test_bfloat16_trains_and_exports_float32(pretrain: Pretrain, alone: Run, tmp
         ((), ("model.window=6",), "model.window: expected an odd number of pixels, found 6"),
         ((), ("model.window=13",), "model.window: expected at most 11"),
         ((), ("model.size=3",), "model.size: Unexpected keyword argument"),
-        (("--global-batch", "1000000"), ("stream.lanes=1",), "global batch: expected no more samples"),
+        (("--global-batch", "1000000"), ("stream.shuffle_streams=1",), "global batch: expected no more samples"),
         (("--config", "absent.yaml"), (), "absent.yaml: No such file or directory"),
         (("--resume",), (), "--resume: expected a run, with its config.yaml, found none"),
     ],

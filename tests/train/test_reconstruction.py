@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from diffclip_dist.model.diffusion import DiffusionConfig
 from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
-from diffclip_dist.train.single_process import pretrain_alone
+from diffclip_dist.train.single_process import pretrain_single_process
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
 from shards.errors import BadInput, FailedRun
@@ -45,13 +45,13 @@ def skills(folder: Path) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def trained(generated_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    pretrain_alone(settings(generated_archive, folder, 60, *SHOWN))
+    pretrain_single_process(settings(generated_archive, folder, 60, *SHOWN))
     return folder
 
 
 def test_it_learns_to_reconstruct(generated_archive: Path, trained: Path, tmp_path: Path) -> None:
     # a step that moves nothing: the weights that a run begins with
-    pretrain_alone(settings(generated_archive, tmp_path, 1, *SHOWN, "optimiser.learning_rate=1e-12"))
+    pretrain_single_process(settings(generated_archive, tmp_path, 1, *SHOWN, "optimiser.learning_rate=1e-12"))
     before, after = skills(tmp_path), skills(trained)
     assert set(after) == {"hsi", "height"}
     for name, skill in after.items():
@@ -94,7 +94,7 @@ def test_the_picture_is_in_the_run_and_in_tensorboard_at_every_checkpoint(traine
 
 
 def test_losses_are_the_same_to_the_bit_without_it(generated_archive: Path, trained: Path, tmp_path: Path) -> None:
-    pretrain_alone(settings(generated_archive, tmp_path, 60, "reconstruct_windows=0", "checkpoint_every=20"))
+    pretrain_single_process(settings(generated_archive, tmp_path, 60, "reconstruct_windows=0", "checkpoint_every=20"))
     assert losses(tmp_path) == losses(trained)
     assert (tmp_path / "encoder" / "model.safetensors").read_bytes() == (
         trained / "encoder" / "model.safetensors"
@@ -127,7 +127,7 @@ def test_sensors_that_share_no_batch_are_all_shown(tmp_path: Path) -> None:
     values["sar"][10:30, 10:30] = np.nan
     generated = GeneratedScene(GeneratedSceneSpec("made", 48, 48, 9))
     build_archive([ArrayScene("real", dict(values)), generated], tmp_path / "archive", ArchiveSettings(16, 5))
-    pretrain_alone(settings(tmp_path / "archive", tmp_path / "run", 2, *SHOWN))
+    pretrain_single_process(settings(tmp_path / "archive", tmp_path / "run", 2, *SHOWN))
     report = figures(tmp_path / "run")
     assert [modality["name"] for modality in report["modalities"]].count("height") == 2
     assert report["generated_scenes"] == ["made"]
@@ -137,7 +137,7 @@ def test_sensors_that_share_no_batch_are_all_shown(tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_stop_the_run_as_ever(generated_archive: Path, tmp_path: Path) -> None:
     more = (*SHOWN, "optimiser.learning_rate=1e30", "checkpoint_every=1")
     with pytest.raises(FailedRun, match="the loss is nan"):
-        pretrain_alone(settings(generated_archive, tmp_path, 30, *more))
+        pretrain_single_process(settings(generated_archive, tmp_path, 30, *more))
 
 
 def test_fewer_than_no_windows_are_refused(generated_archive: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
-from engines import STAGES, rank_inputs, train
+from engines import STAGES, train, train_context
 from small_runs import SMALL_MODEL
 from torch.nn import functional
 
@@ -45,14 +45,14 @@ OFF_DEVICE = [(name, stage) for name, stage in RUNS if name.endswith(("host", "d
 
 def train_each(rank: int, config: PretrainConfig, folder: Path) -> None:
     os.chdir(folder)
-    with rank_inputs(config, rank, 2, folder) as inputs:
-        batches = list(inputs.stream.batches(0, STEPS))
+    with train_context(config, rank, 2, folder) as context:
+        batches = list(context.stream.batches(0, STEPS))
         linear = functional.linear
         for name, stage in RUNS:
             if name == "all on disk" and not reaches_disk():
                 continue
             staged = replace(config, zero_stage=stage, **VARIANTS[name])
-            engine = start_engine(staged, inputs.modalities, inputs.device, 2)
+            engine = start_engine(staged, context.modalities, context.device, 2)
             curve = train(engine, batches[:SAVED], config, 0)
             (folder / f"state-{name}-{stage}").mkdir(exist_ok=True)
             write_state(engine, folder / f"state-{name}-{stage}")
@@ -61,7 +61,7 @@ def train_each(rank: int, config: PretrainConfig, folder: Path) -> None:
             end_engine(engine)
             assert functional.linear is linear, "what is computed next would be rounded otherwise"
             if (name, stage) in OFF_DEVICE:
-                engine = start_engine(staged, inputs.modalities, inputs.device, 2)
+                engine = start_engine(staged, context.modalities, context.device, 2)
                 train_step(engine, batches[0], config, 0)
                 read_state(engine, folder / f"state-{name}-{stage}", SAVED)
                 (folder / f"resumed-{name}-{stage}.json").write_text(

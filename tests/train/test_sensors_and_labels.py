@@ -11,7 +11,7 @@ from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.model.saved_encoder import load_encoder
 from diffclip_dist.train.pretrain_config import resolve_config
-from diffclip_dist.train.single_process import pretrain_alone
+from diffclip_dist.train.single_process import pretrain_single_process
 from shards.archive.archive import Archive
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
@@ -40,7 +40,7 @@ def test_labels_taken_out_of_an_archive_change_nothing_in_the_encoder(generated_
         given = {
             "archive": str(tmp_path / kind), "run_dir": str(tmp_path / f"run-{kind}"), "global_batch": 24, "steps": 4,
         }  # fmt: skip
-        encoder = pretrain_alone(resolve_config(None, given, SMALL_MODEL))
+        encoder = pretrain_single_process(resolve_config(None, given, SMALL_MODEL))
         weights.append((encoder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
@@ -54,7 +54,9 @@ def test_one_encoder_learns_from_several_sensors_and_reads_another(tmp_path: Pat
     build_archive([GeneratedScene(spec) for spec in specs], tmp_path / "archive", TILES)
     build_archive([GeneratedScene(unseen)], tmp_path / "other", TILES)
     given = {"archive": str(tmp_path / "archive"), "run_dir": str(tmp_path / "run"), "global_batch": 24, "steps": 12}
-    encoder = load_encoder(pretrain_alone(resolve_config(None, given, [*SMALL_MODEL, "model.stem=wavelength"])))
+    encoder = load_encoder(
+        pretrain_single_process(resolve_config(None, given, [*SMALL_MODEL, "model.stem=wavelength"]))
+    )
     for folder, name in (("archive", "wide"), ("archive", "visible"), ("other", "unseen")):
         scene = Archive.open(tmp_path / folder).read_scene(name)
         own = encoder_for_scene(encoder, scene.record, "run/encoder")

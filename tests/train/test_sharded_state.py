@@ -11,21 +11,21 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from deepspeed import DeepSpeedEngine
-from engines import STAGES, rank_inputs, train
+from engines import STAGES, train, train_context
 from small_runs import SMALL_MODEL
 
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, start_engine
 from diffclip_dist.train.backend.sharded_state import read_state, trained_weights, write_state
-from diffclip_dist.train.loop import RankInputs
+from diffclip_dist.train.loop import TrainContext
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.step import probe_loss, train_step
 
 SAVED, LAST = 4, 8
 
 
-def engine_of(inputs: RankInputs, stage: int) -> DeepSpeedEngine:
-    staged = replace(inputs.config, zero_stage=stage)
-    return start_engine(staged, inputs.modalities, inputs.device, dist.get_world_size())
+def engine_of(context: TrainContext, stage: int) -> DeepSpeedEngine:
+    staged = replace(context.config, zero_stage=stage)
+    return start_engine(staged, context.modalities, context.device, dist.get_world_size())
 
 
 def keep(folder: Path, name: str, curve: list[list[float]], engine: DeepSpeedEngine) -> None:
@@ -37,10 +37,10 @@ def keep(folder: Path, name: str, curve: list[list[float]], engine: DeepSpeedEng
 
 
 def save_from_each_stage(rank: int, config: PretrainConfig, folder: Path) -> None:
-    with rank_inputs(config, rank, 2, folder) as inputs:
-        batches = list(inputs.stream.batches(0, LAST))
+    with train_context(config, rank, 2, folder) as context:
+        batches = list(context.stream.batches(0, LAST))
         for stage in STAGES:
-            engine = engine_of(inputs, stage)
+            engine = engine_of(context, stage)
             probe_loss(engine, batches[0], config)  # as a run does before its first step
             before = train(engine, batches[:SAVED], config, 0)
             (folder / str(stage)).mkdir(exist_ok=True)
@@ -51,10 +51,10 @@ def save_from_each_stage(rank: int, config: PretrainConfig, folder: Path) -> Non
 
 
 def load_into_each_stage(rank: int, config: PretrainConfig, folder: Path, world_size: int) -> None:
-    with rank_inputs(config, rank, world_size, folder / "loading") as inputs:
-        batches = list(inputs.stream.batches(SAVED, LAST))
+    with train_context(config, rank, world_size, folder / "loading") as context:
+        batches = list(context.stream.batches(SAVED, LAST))
         for source, stage in itertools.product(STAGES, STAGES):
-            engine = engine_of(inputs, stage)
+            engine = engine_of(context, stage)
             train_step(engine, batches[0], config, 0)
             read_state(engine, folder / str(source), SAVED)
             resumed = train(engine, batches, config, SAVED)

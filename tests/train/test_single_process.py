@@ -13,7 +13,7 @@ from small_runs import SMALL_MODEL, Pretrain
 from diffclip_dist.model.saved_encoder import read_config
 from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
-from diffclip_dist.train.single_process import pretrain_alone
+from diffclip_dist.train.single_process import pretrain_single_process
 from shards.errors import BadInput, FailedRun
 
 STEPS = 6
@@ -41,7 +41,7 @@ def test_it_runs_again_and_again_to_the_losses_of_a_run_under_ray(
     torch.set_num_threads(2)  # those of the worker, so that sums are added up alike
     try:
         for again in ("first", "second"):
-            encoder = pretrain_alone(settings(generated_archive, tmp_path / again))
+            encoder = pretrain_single_process(settings(generated_archive, tmp_path / again))
             assert losses(tmp_path / again) == under_ray.losses
             assert read_config(encoder) == read_config(under_ray.folder / "encoder")
             assert not dist.is_initialized()
@@ -53,8 +53,8 @@ def test_it_runs_again_and_again_to_the_losses_of_a_run_under_ray(
 
 def test_a_fault_is_told_and_the_next_run_starts_afresh(generated_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(FailedRun, match="the loss is nan"):
-        pretrain_alone(settings(generated_archive, tmp_path, "optimiser.learning_rate=1e30", "steps=30"))
+        pretrain_single_process(settings(generated_archive, tmp_path, "optimiser.learning_rate=1e30", "steps=30"))
     with pytest.raises(BadInput, match="nowhere"):
-        pretrain_alone(settings(tmp_path / "nowhere", tmp_path))
-    assert pretrain_alone(settings(generated_archive, tmp_path)).is_dir()
+        pretrain_single_process(settings(tmp_path / "nowhere", tmp_path))
+    assert pretrain_single_process(settings(generated_archive, tmp_path)).is_dir()
     assert len(losses(tmp_path)) == STEPS

@@ -9,7 +9,7 @@ import pytest
 from faulty_run import MOMENTS
 from small_runs import STEPS, Pretrain, Run, newest_of, pretrain_command
 
-from diffclip_dist.train.checkpoint.stored import CHECKPOINTS, RECORD_FILE, complete_folders
+from diffclip_dist.train.checkpoint.stored_checkpoint import CHECKPOINTS, RECORD_FILE, complete_folders
 from diffclip_dist.train.cluster.local_ray import LocalRay
 from shards.archive.store import open_store
 

@@ -11,7 +11,7 @@ from deepspeed import DeepSpeedEngine
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.train.backend.deepspeed_engine import start_engine
 from diffclip_dist.train.backend.sharded_state import read_state
-from diffclip_dist.train.checkpoint.stored import (
+from diffclip_dist.train.checkpoint.stored_checkpoint import (
     RunState,
     StoredCheckpoint,
     check_files,
@@ -20,7 +20,7 @@ from diffclip_dist.train.checkpoint.stored import (
     newest_checkpoint,
 )
 from diffclip_dist.train.checkpoint.upload import CheckpointUpload
-from diffclip_dist.train.loop import CannotGoOn, RankInputs
+from diffclip_dist.train.loop import CannotGoOn, TrainContext
 from diffclip_dist.train.pretrain_config import same_run
 from diffclip_dist.train.step import probe_loss, train_step
 from shards.errors import FailedRun
@@ -29,7 +29,7 @@ _OTHER_SPLIT_TOLERANCE: Final = 1e-5  # another split adds up in another order
 _ROUNDING_TOLERANCE: Final = 1e-2  # DeepSpeed rounds bfloat16 weights anew when they are loaded
 
 
-class KeptCheckpoints:
+class CheckpointManager:
     """A run's checkpoints as one rank sees them.
 
     Args:
@@ -39,32 +39,32 @@ class KeptCheckpoints:
     def __init__(self, attempt: str) -> None:
         self._attempt = attempt
         self._upload: CheckpointUpload | None = None
-        self._inputs: RankInputs | None = None
+        self._context: TrainContext | None = None
         self._probe: WindowBatch | None = None
 
-    def start(self, inputs: RankInputs) -> tuple[DeepSpeedEngine, int]:
+    def start(self, context: TrainContext) -> tuple[DeepSpeedEngine, int]:
         """A fresh engine, or one that goes on from the run's newest complete checkpoint; and the steps done.
 
         Raises:
             FailedRun: the newest checkpoint is damaged, belongs to another archive, or does not load as it was saved.
         """
-        self._inputs = inputs
-        self._probe = next(inputs.stream.batches(0, 1))
-        config, world_size = inputs.config, dist.get_world_size()
+        self._context = context
+        self._probe = next(context.stream.batches(0, 1))
+        config, world_size = context.config, dist.get_world_size()
         store = checkpoint_store(config)
         self._upload = CheckpointUpload(
             store, self._attempt, _agreed_token(), config.keep_checkpoints, timeout_s=config.timeout_s
         )
         newest: list[StoredCheckpoint | None] = [newest_checkpoint(store) if dist.get_rank() == 0 else None]
         dist.broadcast_object_list(newest)  # all ranks load what rank 0 saw
-        engine = start_engine(config, inputs.modalities, inputs.device, world_size)
+        engine = start_engine(config, context.modalities, context.device, world_size)
         if (checkpoint := newest[0]) is None:
             return engine, 0
         state = checkpoint.state
-        if state.archive_fingerprint != inputs.manifest.fingerprint:
+        if state.archive_fingerprint != context.manifest.fingerprint:
             raise CannotGoOn(
                 f"{checkpoint}: expected archive {state.archive_fingerprint}, "
-                f"found {inputs.manifest.fingerprint}: the archive has changed since"
+                f"found {context.manifest.fingerprint}: the archive has changed since"
             )
         if changed := same_run(config, state.config):
             raise CannotGoOn(f"{checkpoint}: expected the same {', '.join(changed)}; these have changed since")
@@ -87,13 +87,13 @@ class KeptCheckpoints:
 
     def save(self, engine: DeepSpeedEngine, step: int) -> None:
         """Takes a checkpoint's snapshot; it is uploaded, and older ones are removed, while training goes on."""
-        assert self._inputs is not None
+        assert self._context is not None
         assert self._probe is not None
         assert self._upload is not None
-        config = self._inputs.config
+        config = self._context.config
         state = RunState(
             step,
-            self._inputs.manifest.fingerprint,
+            self._context.manifest.fingerprint,
             config,
             dist.get_world_size(),
             probe_loss(engine, self._probe, config),

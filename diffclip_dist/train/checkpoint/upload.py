@@ -16,7 +16,7 @@ from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.train.backend.sharded_state import write_state
 from diffclip_dist.train.checkpoint.snapshot_folder import SnapshotFolder, remove_abandoned
-from diffclip_dist.train.checkpoint.stored import (
+from diffclip_dist.train.checkpoint.stored_checkpoint import (
     CheckpointRecord,
     RunState,
     StoredFile,

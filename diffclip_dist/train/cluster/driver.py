@@ -20,14 +20,14 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from diffclip_dist.data.order import GlobalOrder
 from diffclip_dist.data.sensors import all_modalities, group_scenes
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
-from diffclip_dist.train.checkpoint.stored import checkpoint_store, newest_checkpoint
+from diffclip_dist.train.checkpoint.stored_checkpoint import checkpoint_store, newest_checkpoint
 from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
 from diffclip_dist.train.cluster.worker import pretrain_worker
 from diffclip_dist.train.loop import STOPPED_FILE
 from diffclip_dist.train.memory import checkpoint_bytes
 from diffclip_dist.train.monitor.faults import FAULTS_FILE, FaultLog, cause
 from diffclip_dist.train.monitor.progress import follow_metrics
-from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config, same_run
+from diffclip_dist.train.pretrain_config import PretrainConfig, read_run_config, same_run
 from shards.archive.archive import Archive
 from shards.archive.store import RemoteStore, Store, absolute_location
 from shards.errors import BadInput, FailedRun
@@ -140,7 +140,7 @@ def check_run_dir(config: PretrainConfig, resume: bool) -> None:
     if not resume and checkpoints.sizes():
         raise BadInput(f"{checkpoints.location}: expected no files where a new run's checkpoints go, found some")
     if resume:
-        changed = same_run(config, resolve_config(run_dir / CONFIG_FILE, {}, ()))
+        changed = same_run(config, read_run_config(run_dir / CONFIG_FILE))
         if changed:
             raise BadInput(
                 f"{run_dir / CONFIG_FILE}: --resume: expected the same {', '.join(changed)}; these differ, "

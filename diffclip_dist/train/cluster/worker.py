@@ -6,7 +6,7 @@ import ray
 import ray.train.torch
 import torch
 
-from diffclip_dist.train.checkpoint.manager import KeptCheckpoints
+from diffclip_dist.train.checkpoint.manager import CheckpointManager
 from diffclip_dist.train.loop import run_rank
 from diffclip_dist.train.pretrain_config import PretrainConfig
 
@@ -19,7 +19,7 @@ def pretrain_worker(config: PretrainConfig, attempt: str) -> None:
         attempt: the Ray run's name, which is its folder below the run's checkpoints.
     """
     _use_assigned_cores()
-    run_rank(config, ray.train.torch.get_device(), KeptCheckpoints(attempt))
+    run_rank(config, ray.train.torch.get_device(), CheckpointManager(attempt))
 
 
 def _use_assigned_cores() -> None:

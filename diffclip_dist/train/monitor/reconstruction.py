@@ -16,7 +16,7 @@ from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.model.mask_diffusion import Draws, MaskDiffusion, draw
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks, draw_noise_and_masks
 from diffclip_dist.model.reconstruction_error import ModalityErrors, reconstruction_errors
 from diffclip_dist.model.sampling import reverse_chain
 from diffclip_dist.train.backend.deepspeed_engine import build_model
@@ -39,12 +39,12 @@ class FixedWindows:
 
     Attributes:
         batch: the windows.
-        draws: their masks and noise, as in their step.
+        drawn: their masks and noise, as in their step.
         scenes: the scene that each window comes from.
     """
 
     batch: WindowBatch
-    draws: Draws
+    drawn: NoiseAndMasks
     scenes: tuple[SceneRecord, ...]
 
 
@@ -84,10 +84,10 @@ class Reconstruction:
         model = build_model(replace(self._config, compile=False), self._modalities)
         model.load_state_dict(weights)
         model.to(self._stream.device)
-        drawn = [self._reconstruct(model, fixed) for fixed in self._windows]
-        errors = [error for chain in drawn for error in chain.errors]
+        chains = [self._reconstruct(model, fixed) for fixed in self._windows]
+        errors = [error for chain in chains for error in chain.errors]
         run_dir = Path(self._config.run_dir)
-        picture_HWC = save_picture(draw_reconstruction(drawn, step), run_dir / PICTURE_FILE)
+        picture_HWC = save_picture(draw_reconstruction(chains, step), run_dir / PICTURE_FILE)
         self._write_figures(run_dir / FIGURES_FILE, step, errors)  # right after, so that the two are of one step
         figures = {
             f"{name}/{error.key}": getattr(error.all_bands, name)
@@ -108,11 +108,13 @@ class Reconstruction:
             group = stream.groups[samples.sensor]
             batch = next(next(stream.batches(step, step + 1)).split(wanted))
             scenes = tuple(group.scenes[group.tiles[tile].scene] for tile in samples.tile_G[: len(batch.positions_B)])
-            fixed.append(FixedWindows(batch, draw(batch, self._config.model, self._config.seed, step), scenes))
+            fixed.append(
+                FixedWindows(batch, draw_noise_and_masks(batch, self._config.model, self._config.seed, step), scenes)
+            )
         return tuple(fixed)
 
     def _reconstruct(self, model: MaskDiffusion, fixed: FixedWindows) -> DrawnChain:
-        chain = reverse_chain(model, fixed.batch, fixed.draws, CHAIN_STEPS)
+        chain = reverse_chain(model, fixed.batch, fixed.drawn, CHAIN_STEPS)
         return DrawnChain(fixed.batch, chain, reconstruction_errors(fixed.batch, chain), fixed.scenes)
 
     def _write_figures(self, file: Path, step: int, errors: list[ModalityErrors]) -> None:

@@ -10,11 +10,11 @@ import json
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Annotated, Final
 
 import pydantic
 
-from diffclip_dist.train.pretrain_config import PretrainConfig
+from diffclip_dist.train.pretrain_config import PretrainConfig, with_current_names
 from shards.archive.store import Store, open_store
 from shards.errors import FailedRun
 
@@ -50,7 +50,7 @@ class RunState:
 
     step: int
     archive_fingerprint: str
-    config: PretrainConfig
+    config: Annotated[PretrainConfig, pydantic.BeforeValidator(with_current_names)]
     world_size: int
     probe_loss: float
     versions: dict[str, str]
