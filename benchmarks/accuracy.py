@@ -164,11 +164,9 @@ def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
         replace(ablation, label=f"ablation: smoothing {rounds}", fewshot=replace(fewshot, smoothing=rounds))
         for rounds in (0, 1)
     ]
-    spread = replace(fewshot, spreading=True)
-    jobs.append(replace(ablation, label="ablation: spreading", parts=("kernel",), fewshot=spread))
-    equal = replace(fewshot, class_shares="equal")
+    equal = replace(fewshot, class_priors="equal")
     jobs += [
-        Job("default, equal class shares", one, ("kernel",), shots, seeds, DEFAULT, steps, equal) for one in scenes
+        Job("default, equal class priors", one, ("kernel",), shots, seeds, DEFAULT, steps, equal) for one in scenes
     ]
     shots_alone = replace(fewshot, discriminant=False)
     jobs += [

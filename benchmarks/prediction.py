@@ -22,9 +22,9 @@ from diffclip_dist.cli.commandline import EXIT_DONE, run_command
 from diffclip_dist.features.encoder_source import CONTROL
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.mapping.predict import ClassMap, predict_scene
+from diffclip_dist.mapping.predict import ClassMap, predict_map
 from diffclip_dist.study.experiment import Task
-from diffclip_dist.study.run_study import conduct
+from diffclip_dist.study.run_study import run_study
 from shards.archive.archive import Archive
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
@@ -69,7 +69,7 @@ def main() -> int:
     ):
         print_table(title, [{key: row[key] for key in row if key != "part"} for row in rows if row["part"] == part])
     if arguments.json is not None:
-        window = classifier.learned.encoder.config.window
+        window = classifier.fitted.encoder.config.window
         config = {
             "scenes": "generated",
             "window_pixels": window,
@@ -92,9 +92,9 @@ def generated_archive(folder: Path, side: int) -> Archive:
 
 
 def any_classifier(archive: Archive) -> Classifier:
-    """A classifier of the default configuration, quickly learned."""
+    """A classifier of the default configuration, quickly fitted."""
     task = Task((SHOTS,), 1, "random", "scratch")
-    return conduct(archive, "square", CONTROL, task, FewshotConfig(), quick=True).classifier(SHOTS)
+    return run_study(archive, "square", CONTROL, task, FewshotConfig(), quick=True).classifier(SHOTS)
 
 
 def with_stride(classifier: Classifier, stride: int) -> Classifier:
@@ -109,11 +109,11 @@ def stride_rows(classifier: Classifier, archive: Archive, effort: Effort) -> lis
     rows: list[Row] = []
     for stride in effort.strides:
         reader = with_stride(classifier, stride)
-        predict_scene(reader, archive, "square", effort.strip_bytes)
+        predict_map(reader, archive, "square", effort.strip_bytes)
         seconds = []
         for _ in range(effort.repeats):
             start = time.perf_counter()
-            found = predict_scene(reader, archive, "square", effort.strip_bytes)
+            found = predict_map(reader, archive, "square", effort.strip_bytes)
             seconds.append(time.perf_counter() - start)
         maps.append(found)
         windows = (-(-effort.side // stride)) ** 2
@@ -135,7 +135,7 @@ def height_rows(classifier: Classifier, archive: Archive, effort: Effort) -> lis
     rows: list[Row] = []
     for name in ("square", "tall"):
         forget_peak()
-        predict_scene(classifier, archive, name, effort.strip_bytes)
+        predict_map(classifier, archive, name, effort.strip_bytes)
         record = archive.scene(name)
         rows.append(
             {

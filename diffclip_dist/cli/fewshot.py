@@ -25,10 +25,10 @@ from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.features.encoder_source import CONTROL
 from diffclip_dist.features.feature_config import Readout
 from diffclip_dist.fewshot.episodes import Protocol
-from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, ClassShares, FewshotConfig, HeadKind
+from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, ClassPriors, FewshotConfig, HeadKind
 from diffclip_dist.study.experiment import Task
 from diffclip_dist.study.page import format_mean
-from diffclip_dist.study.run_study import conduct
+from diffclip_dist.study.run_study import run_study
 from diffclip_dist.study.study import Study
 from diffclip_dist.study.study_folder import PAGE_FILE, RESULTS_FILE, check_destination, publish
 from diffclip_dist.train.pretrain_config import PretrainConfig
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--preset", choices=tuple(FEWSHOT_PRESETS), default="default",
         help="default: what measures best here; published: the paper's second stage, for the encoder that "
-        "pretrain.py --set preset=published leaves; slow. The six options below change either (default)",
+        "pretrain.py --set preset=published leaves; slow. The five options below change either (default)",
     )  # fmt: skip
     parser.add_argument(
         "--readout",
@@ -84,17 +84,14 @@ def parse_arguments() -> argparse.Namespace:
         help="whether the encoder learns from the shots too, with --head cosine; slow",
     )  # fmt: skip
     parser.add_argument(
-        "--class-shares", choices=get_args(ClassShares),
+        "--class-priors", choices=get_args(ClassPriors),
         help="with --head kernel: estimated from the scene's unlabelled pixels, for OA; or equal, for AA",
     )  # fmt: skip
     parser.add_argument(
         "--discriminant", action=argparse.BooleanOptionalAction,
-        help="with --head kernel: look for the middle of each class among the scene's unlabelled pixels",
+        help="with --head kernel: estimate the class means from the scene's unlabelled pixels",
     )  # fmt: skip
-    parser.add_argument(
-        "--spreading", action=argparse.BooleanOptionalAction,
-        help="with --head kernel: spread its scores over a graph of the scene's unlabelled pixels; slower to map with",
-    )  # fmt: skip
+    parser.add_argument("--class-shares", dest="old_class_priors", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("runs/fewshot"), metavar="DIR", help="(runs/fewshot)")
     parser.add_argument("--quick", action="store_true", help="a little of everything in under 60 s; no measurement")
     return parser.parse_args()
@@ -111,8 +108,7 @@ def parse_shots(text: str) -> tuple[int, ...]:
 def fewshot_config(arguments: argparse.Namespace) -> FewshotConfig:
     """The preset, with what else was given."""
     changes = {
-        name: getattr(arguments, name)
-        for name in ("readout", "head", "tune_encoder", "class_shares", "discriminant", "spreading")
+        name: getattr(arguments, name) for name in ("readout", "head", "tune_encoder", "class_priors", "discriminant")
     }
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(FEWSHOT_PRESETS[arguments.preset], **given)
@@ -121,6 +117,8 @@ def fewshot_config(arguments: argparse.Namespace) -> FewshotConfig:
 def main() -> int:
     """Conducts the study and writes its folder."""
     arguments = parse_arguments()
+    if arguments.old_class_priors is not None:
+        raise BadInput("--class-shares: is now called --class-priors")
     task = Task(parse_shots(arguments.shots), arguments.seeds, arguments.protocol, arguments.text)
     config = fewshot_config(arguments)
     check_destination(arguments.out)
@@ -144,7 +142,7 @@ def main() -> int:
                 phases[phase] = bars.add_task(phase, total=total)
             bars.update(phases[phase], completed=done, total=total)
 
-        study = conduct(archive, arguments.scene, encoder, task, config, arguments.quick, show)
+        study = run_study(archive, arguments.scene, encoder, task, config, arguments.quick, show)
     publish(study, arguments.out)
     print_study(study, arguments.out)
     return EXIT_DONE

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.mapping.map_files import check_map_file, publish_map
-from diffclip_dist.mapping.predict import predict_scene, quick_rows
+from diffclip_dist.mapping.predict import predict_map, quick_rows
 from shards.archive.archive import Archive
 
 
@@ -39,7 +39,7 @@ def main() -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
         bar = bars.add_task("mapping", total=rows)
-        class_map = predict_scene(
+        class_map = predict_map(
             classifier, archive, record.name, rows=rows, report=lambda done: bars.update(bar, completed=done)
         )
     config = classifier.config

@@ -43,7 +43,7 @@ class BandMetric:
         return components_PK
 
 
-def learn_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> BandMetric:
+def fit_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> BandMetric:
     """Learns the metric from evenly spread pixels that have data, and their neighbours to the right and below."""
     rows, cols = np.nonzero(present)
     kept = np.linspace(0, len(rows) - 1, min(len(rows), MOST_PIXELS)).astype(np.int64)

@@ -26,7 +26,7 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from diffclip_dist.features.band_metric import BandMetric, learn_band_metric
+from diffclip_dist.features.band_metric import BandMetric, fit_band_metric
 from diffclip_dist.features.feature_config import SMOOTHING_RADIUS, FeatureConfig
 from diffclip_dist.features.pixel_features import FeatureStatistics, PixelFeatures
 from diffclip_dist.features.reading import read_pixels
@@ -47,7 +47,7 @@ SHARPNESS: Final = 0.5
 _AXES_OF_WAY: Final = (0, 0, 1)
 
 
-class Describer(nn.Module):
+class FeatureExtractor(nn.Module):
     """Features and bands of pixels to one vector each.
 
     The features, the components of the band metric and the bands have the same part in the scene's variance, so that
@@ -61,10 +61,15 @@ class Describer(nn.Module):
     band_projection_CK: Tensor
     centre_J: Tensor
     axes_AJK: Tensor
-    unlike_S: Tensor
+    bilateral_bandwidth_S: Tensor
 
     def __init__(
-        self, statistics: FeatureStatistics, metric: BandMetric, centre_J: Tensor, axes_AJK: Tensor, unlike_S: Tensor
+        self,
+        statistics: FeatureStatistics,
+        metric: BandMetric,
+        centre_J: Tensor,
+        axes_AJK: Tensor,
+        bilateral_bandwidth_S: Tensor,
     ) -> None:
         super().__init__()
         self.register_buffer("mean_MF", statistics.mean_MF)
@@ -73,10 +78,10 @@ class Describer(nn.Module):
         self.register_buffer("band_projection_CK", metric.projection_CK)
         self.register_buffer("centre_J", centre_J)
         self.register_buffer("axes_AJK", axes_AJK)
-        self.register_buffer("unlike_S", unlike_S)
+        self.register_buffer("bilateral_bandwidth_S", bilateral_bandwidth_S)
 
     @classmethod
-    def learned(cls, encoder: MultimodalEncoder, scene: SceneView, config: FeatureConfig) -> "Describer":
+    def fit(cls, encoder: MultimodalEncoder, scene: SceneView, config: FeatureConfig) -> "FeatureExtractor":
         """Learns from pixels evenly spread over a scene.
 
         Args:
@@ -86,7 +91,7 @@ class Describer(nn.Module):
         """
         read = read_sample(encoder, scene, config)
         statistics = FeatureStatistics.of(read.features)
-        metric = learn_band_metric(scene.windows, scene.present)
+        metric = fit_band_metric(scene.windows, scene.present)
         parts = _parts(statistics, metric, read.features, scene.windows.bands_at(read.rows, read.cols))
         joined_PJ = torch.cat(parts, dim=1).double()
         centre_J = joined_PJ.mean(dim=0)
@@ -101,49 +106,49 @@ class Describer(nn.Module):
             _unlike(*_on_grid(scene.present.shape, read.rows, read.cols, found_PK.float()))
             for found_PK in centred_PJ @ axes_AJK
         )
-        unlike_S = torch.stack([every.noise, every.within_a_thing, bands.noise])
-        return cls(statistics, metric, centre_J.float(), axes_AJK.float().contiguous(), unlike_S)
+        bilateral_bandwidth_S = torch.stack([every.noise, every.within_a_thing, bands.noise])
+        return cls(statistics, metric, centre_J.float(), axes_AJK.float().contiguous(), bilateral_bandwidth_S)
 
     def forward(self, features: PixelFeatures, bands_PC: Tensor) -> Tensor:
         """Descriptions (A, P, K) of pixels by themselves."""
         statistics = FeatureStatistics(self.mean_MF, self.deviation_MF)
         metric = BandMetric(self.band_mean_C, self.band_projection_CK)
         joined_PJ = torch.cat(_parts(statistics, metric, features, bands_PC), dim=1)
-        described_APK: Tensor = (joined_PJ - self.centre_J) @ self.axes_AJK
-        return described_APK
+        features_APK: Tensor = (joined_PJ - self.centre_J) @ self.axes_AJK
+        return features_APK
 
 
 @dataclass(frozen=True)
-class Described:
+class SceneFeatures:
     """Pixels of a scene, described.
 
     Attributes:
         values_SHWK: float32, each way of describing, 0 where a pixel is not known.
-        known_HW: bool.
+        valid_HW: bool.
     """
 
     values_SHWK: Tensor
-    known_HW: Tensor
+    valid_HW: Tensor
 
     @cached_property
     def pixels(self) -> Tensor:
         """The known pixels (S, P, K), row by row; every classifier looks at them."""
-        return self.values_SHWK[:, self.known_HW]
+        return self.values_SHWK[:, self.valid_HW]
 
     def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
         """The pixels (S, P, K) at the given places."""
         return self.values_SHWK[:, rows, cols]
 
 
-def describe_scene(
-    describer: Describer, encoder: MultimodalEncoder, scene: SceneView, wanted: Mask, config: FeatureConfig
-) -> Described:
+def extract_features(
+    extractor: FeatureExtractor, encoder: MultimodalEncoder, scene: SceneView, wanted: Mask, config: FeatureConfig
+) -> SceneFeatures:
     """Describes the wanted pixels of a scene, and averages over neighbours as often as the configuration says.
 
     Without a round of smoothing there is nothing to tell the first two ways apart by, and the second is left out.
 
     Args:
-        describer: learned on this scene or on another of the same modalities.
+        extractor: learned on this scene or on another of the same modalities.
         encoder: the one that it was learned with.
         scene: where windows are cut.
         wanted: bool (row, col).
@@ -153,23 +158,23 @@ def describe_scene(
     looked_at = binary_dilation(wanted, np.ones((2 * reach + 1, 2 * reach + 1))) if reach else wanted
     rows, cols, values_APK = [], [], []
     for part in read_pixels(encoder, scene.windows, scene.grid, looked_at & scene.present, config):
-        values_APK.append(describer(part.features, scene.windows.bands_at(part.rows, part.cols)))
+        values_APK.append(extractor(part.features, scene.windows.bands_at(part.rows, part.cols)))
         rows.append(part.rows)
         cols.append(part.cols)
     if not rows:
-        nothing_SHWK = torch.zeros(ways_of_describing(config), *wanted.shape, describer.axes_AJK.shape[2])
-        return Described(nothing_SHWK, torch.zeros(wanted.shape, dtype=torch.bool))
+        nothing_SHWK = torch.zeros(feature_set_count(config), *wanted.shape, extractor.axes_AJK.shape[2])
+        return SceneFeatures(nothing_SHWK, torch.zeros(wanted.shape, dtype=torch.bool))
     places = np.concatenate(rows), np.concatenate(cols)
     grids = [_on_grid(wanted.shape, *places, values_PK) for values_PK in torch.cat(values_APK, dim=1)]
-    known_HW = grids[0][1]
+    valid_HW = grids[0][1]
     values_AHWK = [values_HWK for values_HWK, _ in grids]
     if config.smoothing:
-        ways = zip(_AXES_OF_WAY, describer.unlike_S.tolist(), strict=True)
-        values_AHWK = [_smoothed(values_AHWK[axes], known_HW, unlike, config.smoothing) for axes, unlike in ways]
-    return Described(torch.stack(values_AHWK), known_HW & torch.from_numpy(wanted))
+        ways = zip(_AXES_OF_WAY, extractor.bilateral_bandwidth_S.tolist(), strict=True)
+        values_AHWK = [_smoothed(values_AHWK[axes], valid_HW, unlike, config.smoothing) for axes, unlike in ways]
+    return SceneFeatures(torch.stack(values_AHWK), valid_HW & torch.from_numpy(wanted))
 
 
-def ways_of_describing(config: FeatureConfig) -> int:
+def feature_set_count(config: FeatureConfig) -> int:
     """S, how often a scene is described."""
     return len(_AXES_OF_WAY) if config.smoothing else len(set(_AXES_OF_WAY))
 
@@ -187,10 +192,10 @@ def _on_grid(
     shape: tuple[int, ...], rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], values_PK: Tensor
 ) -> tuple[Tensor, Tensor]:
     values_HWK = torch.zeros(*shape, values_PK.shape[1])
-    known_HW = torch.zeros(*shape, dtype=torch.bool)
+    valid_HW = torch.zeros(*shape, dtype=torch.bool)
     values_HWK[rows, cols] = values_PK
-    known_HW[rows, cols] = True
-    return values_HWK, known_HW
+    valid_HW[rows, cols] = True
+    return values_HWK, valid_HW
 
 
 def _principal_axes(centred_PJ: Tensor, scale_J: Tensor) -> Tensor:
@@ -208,29 +213,29 @@ class _Unlike(NamedTuple):
     within_a_thing: Tensor
 
 
-def _unlike(values_HWK: Tensor, known_HW: Tensor) -> _Unlike:
+def _unlike(values_HWK: Tensor, valid_HW: Tensor) -> _Unlike:
     """By how much neighbours differ through noise alone, and within one thing.
 
     Noise does not grow with the distance between two pixels, and what they show does: the difference at no distance is
     what the differences at one and two pixels lead back to (the nugget of a variogram: Matheron 1963). 0 where there is
     no noise, or no neighbours.
     """
-    at_1, at_2 = (_differences(values_HWK, known_HW, ((0, step), (step, 0))) for step in (1, 2))
+    at_1, at_2 = (_differences(values_HWK, valid_HW, ((0, step), (step, 0))) for step in (1, 2))
     near, far = torch.quantile(at_1, NOISE_QUANTILE), torch.quantile(at_2, NOISE_QUANTILE)
     return _Unlike((2 * near - far).clamp_min(0.0), torch.quantile(at_1, THING_QUANTILE))
 
 
-def _differences(values_HWK: Tensor, known_HW: Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
+def _differences(values_HWK: Tensor, valid_HW: Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
     """Squared distances between known pixels that lie so far apart; one of 0 where there are none."""
     found = []
     for here, there in _pairs(values_HWK.shape[:2], shifts):
-        both = known_HW[here] & known_HW[there]
+        both = valid_HW[here] & valid_HW[there]
         found.append((values_HWK[here] - values_HWK[there]).square().sum(dim=-1)[both])
     distances = torch.cat(found)
     return distances if len(distances) else torch.zeros(1)
 
 
-def _smoothed(values_HWK: Tensor, known_HW: Tensor, unlike: float, rounds: int) -> Tensor:
+def _smoothed(values_HWK: Tensor, valid_HW: Tensor, unlike: float, rounds: int) -> Tensor:
     """Each round averages over the neighbours, weighted by how little they differed at first."""
     if unlike == 0.0:
         return values_HWK
@@ -244,8 +249,8 @@ def _smoothed(values_HWK: Tensor, known_HW: Tensor, unlike: float, rounds: int) 
     for here, there in pairs:
         distance_HW = (values_HWK[here] - values_HWK[there]).square().sum(dim=-1)
         alike_HW = torch.exp(-SHARPNESS * distance_HW / unlike)
-        weights.append(alike_HW * (known_HW[here] & known_HW[there]))
-    total_HW = torch.zeros(known_HW.shape)
+        weights.append(alike_HW * (valid_HW[here] & valid_HW[there]))
+    total_HW = torch.zeros(valid_HW.shape)
     for (here, _), weight_HW in zip(pairs, weights, strict=True):
         total_HW[here] += weight_HW
     total_HW.clamp_min_(1.0)  # a known pixel counts itself with 1, an unknown one stays 0

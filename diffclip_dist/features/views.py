@@ -75,7 +75,7 @@ def plain_view(scene: SceneWindows, grid: Grid, rows: Positions, cols: Positions
     return View(windows, valid, torch.from_numpy(grid.tokens(rows, cols, *centres)))
 
 
-def learning_view(
+def training_view(
     scene: SceneWindows, grid: Grid, rows: Positions, cols: Positions, position: tuple[int, ...], dropout: float
 ) -> View:
     """Windows to learn from: each pixel up to half a stride off the centre, the window turned or mirrored.

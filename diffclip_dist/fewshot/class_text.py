@@ -39,7 +39,7 @@ class ClassText:
         return PROMPT.format(self.name if self.description is None else f"{self.name}, {self.description}")
 
 
-class TextSide(nn.Module):
+class ClassTextEncoder(nn.Module):
     """Gives each class a unit vector (C, E); what it is made from is said in `label` and `entries`.
 
     Attributes:
@@ -53,7 +53,7 @@ class TextSide(nn.Module):
     width: int
 
 
-class FrozenText(TextSide):
+class FrozenTextEncoder(ClassTextEncoder):
     """Class vectors that were made elsewhere and do not learn."""
 
     def __init__(self, label: str, vectors_CE: Tensor, entries: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -68,7 +68,7 @@ class FrozenText(TextSide):
         return self.vectors_CE
 
 
-class ScratchText(TextSide):
+class ScratchTextEncoder(ClassTextEncoder):
     """A small transformer over open_clip's tokens of the prompts, trained with the classifier; needs no download.
 
     It keeps vectors only for the tokens that the prompts use, in the order of their ids, so that neither its size nor
@@ -143,7 +143,7 @@ def _tokenizer() -> Callable[[list[str]], Any]:
     return tokenizer
 
 
-def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generator) -> TextSide:
+def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generator) -> ClassTextEncoder:
     """Builds the text side that `spec` names.
 
     Args:
@@ -160,10 +160,10 @@ def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generat
         return _bank(Path(source), classes)
     if kind == "open_clip":
         return _open_clip(source, classes)
-    return ScratchText(classes, generator)
+    return ScratchTextEncoder(classes, generator)
 
 
-def _bank(file: Path, classes: Sequence[ClassText]) -> FrozenText:
+def _bank(file: Path, classes: Sequence[ClassText]) -> FrozenTextEncoder:
     vectors = _bank_vectors(file)
     names_file, names = _bank_names(file, len(vectors))
     row_of = {_plain(name): row for row, name in reversed(list(enumerate(names)))}
@@ -186,7 +186,7 @@ def _bank(file: Path, classes: Sequence[ClassText]) -> FrozenText:
     twins = [name for name in entries if list(entries.values()).count(entries[name]) > 1]
     if twins:
         raise BadInput(f"{names_file}: classes {', '.join(twins)} have the same entries and cannot be told apart")
-    return FrozenText(f"bank:{file}", torch.from_numpy(vectors_CE), entries)
+    return FrozenTextEncoder(f"bank:{file}", torch.from_numpy(vectors_CE), entries)
 
 
 def _plain(name: str) -> str:
@@ -229,7 +229,7 @@ def _bank_names(file: Path, count: int) -> tuple[Path, list[str]]:
     return fitting[0]
 
 
-def _open_clip(source: str, classes: Sequence[ClassText]) -> FrozenText:
+def _open_clip(source: str, classes: Sequence[ClassText]) -> FrozenTextEncoder:
     import open_clip  # takes seconds to import, and not every text needs it
 
     if source.startswith("local-dir:"):
@@ -250,4 +250,4 @@ def _open_clip(source: str, classes: Sequence[ClassText]) -> FrozenText:
     model.eval()
     with torch.no_grad():
         vectors_CE = model.encode_text(tokenize([text.prompt() for text in classes]))
-    return FrozenText(f"open_clip:{source}" + ("" if has_weights else " (random weights)"), vectors_CE)
+    return FrozenTextEncoder(f"open_clip:{source}" + ("" if has_weights else " (random weights)"), vectors_CE)

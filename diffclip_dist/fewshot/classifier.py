@@ -3,10 +3,12 @@
 FOLDER/config.json and model.safetensors hold the head and the class vectors, FOLDER/encoder/ the encoder.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import pydantic
 import safetensors
@@ -14,18 +16,23 @@ import safetensors.torch
 from torch import Tensor
 
 from diffclip_dist.features.band_metric import BandMetric
-from diffclip_dist.features.extractor import Describer, ways_of_describing
+from diffclip_dist.features.extractor import FeatureExtractor, feature_set_count
 from diffclip_dist.features.pixel_features import FeatureStatistics
-from diffclip_dist.fewshot.cosine_head import Head
+from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fitting import Learned
+from diffclip_dist.fewshot.fitting import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
 from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, save_encoder
 from shards.archive.manifest import ModalityRecord
 from shards.errors import BadInput
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
+# Still read; other names for the same
+OLDER_FORMAT_VERSION: Final = 4
+OLDER_TENSOR_NAMES: Final = MappingProxyType(
+    {"unlike_S": "bilateral_bandwidth_S", "spread_S": "variance_S", "answers_GQE": "dual_coef_GQE"}
+)
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FOLDER: Final = "encoder"
@@ -82,20 +89,20 @@ class Classifier:
     """A classifier ready to map scenes."""
 
     config: ClassifierConfig
-    learned: Learned
+    fitted: FittedClassifier
 
 
 def save_classifier(folder: Path, classifier: Classifier, encoder_training: Training) -> None:
     """Writes a classifier; its configuration comes last, so that a folder without it is not a classifier."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).unlink(missing_ok=True)
-    learned = classifier.learned
+    fitted = classifier.fitted
     encoder_config = EncoderConfig(
-        ENCODER_FORMAT_VERSION, learned.encoder.config, learned.encoder.modalities, encoder_training
+        ENCODER_FORMAT_VERSION, fitted.encoder.config, fitted.encoder.modalities, encoder_training
     )
-    save_encoder(folder / ENCODER_FOLDER, learned.encoder.state_dict(), encoder_config)
-    weights = {name: tensor.detach().contiguous() for name, tensor in learned.head.state_dict().items()}
-    safetensors.torch.save_file({**weights, "text_CE": learned.text_CE.contiguous()}, folder / WEIGHTS_FILE)
+    save_encoder(folder / ENCODER_FOLDER, fitted.encoder.state_dict(), encoder_config)
+    weights = {name: tensor.detach().contiguous() for name, tensor in fitted.head.state_dict().items()}
+    safetensors.torch.save_file({**weights, "text_CE": fitted.text_CE.contiguous()}, folder / WEIGHTS_FILE)
     partial = folder / f".{CONFIG_FILE}.partial"
     # pydantic writes a missing value of NaN as null, for JSON knows no NaN
     partial.write_bytes(pydantic.TypeAdapter(ClassifierConfig).dump_json(classifier.config, indent=2) + b"\n")
@@ -110,11 +117,17 @@ def load_classifier(folder: Path) -> Classifier:
     """
     file = folder / CONFIG_FILE
     try:
-        config = pydantic.TypeAdapter(ClassifierConfig).validate_json(file.read_bytes())
+        content = json.loads(file.read_bytes())
+        older = isinstance(content, dict) and content.get("format_version") == OLDER_FORMAT_VERSION
+        if older:
+            content = _upgraded_config(content, file)
+        config = pydantic.TypeAdapter(ClassifierConfig).validate_json(json.dumps(content))
     except OSError as error:
         raise BadInput(
             f"{folder}: expected a classifier's {CONFIG_FILE}, as fewshot.py writes it: {error.strerror}"
         ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"{file}: not JSON: {error}") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
@@ -123,38 +136,56 @@ def load_classifier(folder: Path) -> Classifier:
     encoder = load_encoder(folder / ENCODER_FOLDER)
     try:
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        if older:
+            weights = {_upgraded_tensor_name(name): tensor for name, tensor in weights.items()}
         text_CE = weights.pop("text_CE")
         head = _kernel_head(weights) if config.fewshot.head == "kernel" else _cosine_head(weights, text_CE.shape[1])
     except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None
     fits = len(text_CE) == len(config.classes) and _modalities(head) == len(encoder.modalities)
     if isinstance(head, KernelHead):
-        ways = ways_of_describing(config.fewshot)
+        ways = feature_set_count(config.fewshot)
         fits = fits and len(head.support_SQK) == ways and len(head.weight_G) == ways * len(KERNEL_WIDTHS)
     if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
-    return Classifier(config, Learned(encoder, head.eval(), text_CE))
+    return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE))
 
 
-def _cosine_head(weights: Mapping[str, Tensor], text_width: int) -> Head:
-    head = Head(FeatureStatistics(weights["mean_MF"], weights["deviation_MF"]), text_width)
+def _upgraded_config(content: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The configuration of a folder of the older format, as this one has it."""
+    fewshot = dict(content.get("fewshot", {}))
+    if fewshot.pop("spreading", False):
+        raise BadInput(f"{file}: fewshot.spreading: expected false, for spreading was removed; fit the classifier anew")
+    if "class_shares" in fewshot:
+        fewshot["class_priors"] = fewshot.pop("class_shares")
+    return {**content, "format_version": FORMAT_VERSION, "fewshot": fewshot}
+
+
+def _upgraded_tensor_name(name: str) -> str:
+    """The name of a tensor of the older format, as this one has it."""
+    owner, dot, own = name.rpartition(".")
+    return owner.replace("describer", "extractor") + dot + OLDER_TENSOR_NAMES.get(own, own)
+
+
+def _cosine_head(weights: Mapping[str, Tensor], text_width: int) -> CosineHead:
+    head = CosineHead(FeatureStatistics(weights["mean_MF"], weights["deviation_MF"]), text_width)
     head.load_state_dict(weights)
     return head
 
 
 def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
-    own = {name.removeprefix("describer."): tensor for name, tensor in weights.items()}
-    describer = Describer(
+    own = {name.removeprefix("extractor."): tensor for name, tensor in weights.items()}
+    extractor = FeatureExtractor(
         FeatureStatistics(own["mean_MF"], own["deviation_MF"]),
         BandMetric(own["band_mean_C"], own["band_projection_CK"]),
-        own["centre_J"], own["axes_AJK"], own["unlike_S"],
+        own["centre_J"], own["axes_AJK"], own["bilateral_bandwidth_S"],
     )  # fmt: skip
     head = KernelHead(
-        describer,
+        extractor,
         own["support_SQK"],
-        own["spread_S"],
+        own["variance_S"],
         own["weight_G"],
-        own["answers_GQE"],
+        own["dual_coef_GQE"],
         own["direction_KE"],
         own["offset_E"],
     )
@@ -162,5 +193,5 @@ def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
     return head
 
 
-def _modalities(head: Head | KernelHead) -> int:
-    return len((head.describer if isinstance(head, KernelHead) else head).mean_MF)
+def _modalities(head: CosineHead | KernelHead) -> int:
+    return len((head.extractor if isinstance(head, KernelHead) else head).mean_MF)

@@ -15,7 +15,7 @@ from diffclip_dist.features.pixel_features import FeatureStatistics, PixelFeatur
 INITIAL_LOG_SCALE = math.log(1 / 0.07)
 
 
-class Head(nn.Module):
+class CosineHead(nn.Module):
     """Standardises a pixel's features, joins the modalities to one direction and projects it to the text width.
 
     A modality without data contributes nothing; the direction is then that of the others.

@@ -9,7 +9,7 @@ from diffclip_dist.features.feature_config import FeatureConfig
 from shards.errors import BadInput
 
 HeadKind = Literal["cosine", "kernel"]
-ClassShares = Literal["estimated", "equal"]
+ClassPriors = Literal["estimated", "equal"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,10 @@ class FewshotConfig(FeatureConfig):
         modality_dropout: probability that a view hides one modality, in [0, 1).
         tune_encoder: whether the encoder learns from the shots too (published) or stays as pretrained.
         encoder_learning_rate: of the encoder where it learns.
-        class_shares: whether ``kernel`` takes classes for equally frequent, or estimates their shares from the scene's
-            unlabelled pixels: better for OA where they differ, and somewhat worse for AA.
-        discriminant: whether ``kernel`` also looks for the middle of each class among the scene's unlabelled pixels:
-            better the fewer shots there are.
-        spreading: whether ``kernel`` spreads its scores over a graph of the scene's unlabelled pixels: no better,
-            measured on a generated scene, once class shares and middles are known, and slower to map with, by a kernel
-            of a thousand pixels in place of the few labelled ones.
+        class_priors: ``equal``: ``kernel`` takes all classes for equally frequent. ``estimated``: it estimates their
+            frequencies from the scene's unlabelled pixels; better for OA where they differ, somewhat worse for AA.
+        discriminant: whether ``kernel`` also estimates the class means from the scene's unlabelled pixels; the fewer
+            the shots, the more it helps.
     """
 
     head: HeadKind = "kernel"
@@ -44,13 +41,12 @@ class FewshotConfig(FeatureConfig):
     modality_dropout: float = 0.1
     tune_encoder: bool = False
     encoder_learning_rate: float = 1e-4
-    class_shares: ClassShares = "estimated"
+    class_priors: ClassPriors = "estimated"
     discriminant: bool = True
-    spreading: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, kinds in (("head", HeadKind), ("class_shares", ClassShares)):
+        for name, kinds in (("head", HeadKind), ("class_priors", ClassPriors)):
             if getattr(self, name) not in get_args(kinds):
                 raise BadInput(f"fewshot.{name}: expected {', '.join(get_args(kinds))}, found {getattr(self, name)}")
         if self.head == "kernel" and self.tune_encoder:

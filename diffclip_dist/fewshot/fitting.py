@@ -1,9 +1,10 @@
-"""Teaches a head, and the encoder if asked, from the shots alone; the last step is the model.
+"""Fits a head, and the encoder if asked, to the shots alone; the last step is the model.
 
 Shapes: P pixels, Q support pixels, M modalities, F read-out width, K width of a description, E text width, C classes.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,17 +13,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffclip_dist.features.extractor import Described, Describer, describe_scene
+from diffclip_dist.features.extractor import FeatureExtractor, SceneFeatures, extract_features
 from diffclip_dist.features.pixel_features import FeatureStatistics
 from diffclip_dist.features.reading import read_pixels, read_view, read_view_in_batches
 from diffclip_dist.features.scene_view import SceneView, read_sample
-from diffclip_dist.features.views import Positions, View, learning_view, plain_view
-from diffclip_dist.fewshot.class_text import TextSide
-from diffclip_dist.fewshot.cosine_head import Head
+from diffclip_dist.features.views import Positions, View, plain_view, training_view
+from diffclip_dist.fewshot.class_text import ClassTextEncoder
+from diffclip_dist.fewshot.cosine_head import CosineHead
+from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
-from diffclip_dist.fewshot.spreading import spread_scores
 from diffclip_dist.model.encoder import MultimodalEncoder
 
 # Pixels whose classes are worked out at once
@@ -37,13 +38,18 @@ class Support:
     cols: Positions
     targets: Positions
 
+    @classmethod
+    def of(cls, pixels: Pixels, class_ids: Sequence[int]) -> "Support":
+        """Labelled pixels by the index of their class in `class_ids`, ascending."""
+        return cls(pixels.rows, pixels.cols, np.searchsorted(class_ids, pixels.class_ids))
+
 
 @dataclass(frozen=True)
-class Learned:
-    """What came of the shots: an encoder (the given one, unless it was tuned), a head and unit class vectors (C, E)."""
+class FittedClassifier:
+    """An encoder (the given one, unless it was tuned), a head fitted to the shots, and unit class vectors (C, E)."""
 
     encoder: MultimodalEncoder
-    head: Head | KernelHead
+    head: CosineHead | KernelHead
     text_CE: Tensor
 
 
@@ -52,15 +58,15 @@ def feature_statistics(encoder: MultimodalEncoder, scene: SceneView, config: Few
     return FeatureStatistics.of(read_sample(encoder, scene, config).features)
 
 
-def learn(
+def fit_cosine_classifier(
     encoder: MultimodalEncoder,
     scene: SceneView,
     support: Support,
-    text: TextSide,
+    text: ClassTextEncoder,
     statistics: FeatureStatistics,
     config: FewshotConfig,
     seed: int,
-) -> Learned:
+) -> FittedClassifier:
     """Fits projection, scale and text, and the encoder where the configuration says so, to the support.
 
     Args:
@@ -74,7 +80,7 @@ def learn(
     """
     targets_P = torch.from_numpy(support.targets)
     first = read_view_in_batches(encoder, _view(scene, support, seed, 0, config), config)
-    head = Head(statistics, text.width)
+    head = CosineHead(statistics, text.width)
     with torch.no_grad():
         head.start_from(first, targets_P, text())
     groups: list[dict[str, object]] = [{"params": [*head.parameters(), *text.parameters()]}]
@@ -97,7 +103,7 @@ def learn(
         torch.autograd.backward(loss)
         optimiser.step()
     with torch.no_grad():
-        return Learned(encoder.requires_grad_(False), head, text().clone())
+        return FittedClassifier(encoder.requires_grad_(False), head, text().clone())
 
 
 def _view(scene: SceneView, support: Support, seed: int, number: int, config: FewshotConfig) -> View:
@@ -105,79 +111,77 @@ def _view(scene: SceneView, support: Support, seed: int, number: int, config: Fe
     if number == 0:
         return plain_view(scene.windows, scene.grid, support.rows, support.cols)
     position = (seed, number)
-    return learning_view(scene.windows, scene.grid, support.rows, support.cols, position, config.modality_dropout)
+    return training_view(scene.windows, scene.grid, support.rows, support.cols, position, config.modality_dropout)
 
 
 def classify(
-    learned: list[Learned], scene: SceneView, wanted: npt.NDArray[np.bool_], config: FewshotConfig
+    classifiers: list[FittedClassifier], scene: SceneView, wanted: npt.NDArray[np.bool_], config: FewshotConfig
 ) -> npt.NDArray[np.int64]:
     """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere and where no modality has data.
 
     Args:
-        learned: classifiers that share one encoder, which reads the scene once for all of them.
+        classifiers: classifiers that share one encoder, which reads the scene once for all of them.
         scene: the scene to read.
         wanted: bool (row, col).
         config: the read-out and the size of a batch.
     """
-    encoder = learned[0].encoder
-    assert all(one.encoder is encoder for one in learned)
-    first = learned[0].head
+    encoder = classifiers[0].encoder
+    assert all(one.encoder is encoder for one in classifiers)
+    first = classifiers[0].head
     if isinstance(first, KernelHead):
-        return classify_described(learned, describe_scene(first.describer, encoder, scene, wanted, config))
-    found = np.full((len(learned), *wanted.shape), -1, dtype=np.int64)
+        return classify_features(classifiers, extract_features(first.extractor, encoder, scene, wanted, config))
+    found = np.full((len(classifiers), *wanted.shape), -1, dtype=np.int64)
     for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
         with torch.no_grad():
-            for number, one in enumerate(learned):
+            for number, one in enumerate(classifiers):
                 found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).numpy()
     return found
 
 
-def fit_described(
+def fit_kernel_classifier(
     encoder: MultimodalEncoder,
-    describer: Describer,
-    described: Described,
+    extractor: FeatureExtractor,
+    features: SceneFeatures,
     support: Support,
-    text: TextSide,
+    text: ClassTextEncoder,
     config: FewshotConfig,
-) -> Learned:
+) -> FittedClassifier:
     """Fits a kernel head to the support, in closed form.
 
     Args:
         encoder: the one that the descriptions come from; stays as it is.
-        describer: learned without a label.
-        described: the scene's pixels, the support among them.
+        extractor: learned without a label.
+        features: the scene's pixels, the support among them.
         support: at least one pixel.
         text: the class texts; learns nothing.
         config: what is learned of the classes from unlabelled pixels.
     """
     with torch.no_grad():
         text_CE = text().clone()
-        support_SQK = described.at(support.rows, support.cols)
+        support_SQK = features.at(support.rows, support.cols)
         targets_Q = torch.from_numpy(support.targets)
-        head = KernelHead.fitted(describer, described.pixels, support_SQK, targets_Q, text_CE)
+        head = KernelHead.fit(extractor, features.pixels, support_SQK, targets_Q, text_CE)
         head = head.adapted(
-            described.pixels, torch.isin(torch.arange(len(text_CE)), targets_Q), text_CE,
-            shares=config.class_shares == "estimated", discriminant=config.discriminant,
+            features.pixels, torch.isin(torch.arange(len(text_CE)), targets_Q), text_CE,
+            class_priors=config.class_priors == "estimated", class_means=config.discriminant,
         )  # fmt: skip
-        if config.spreading:
-            head = spread_scores(head, described, support.rows, support.cols, text_CE)
-    return Learned(encoder, head, text_CE)
+    return FittedClassifier(encoder, head, text_CE)
 
 
-def classify_described(learned: list[Learned], described: Described) -> npt.NDArray[np.int64]:
+def classify_features(classifiers: list[FittedClassifier], features: SceneFeatures) -> npt.NDArray[np.int64]:
     """Class index (classifier, row, col) of the described pixels, -1 elsewhere.
 
     Args:
-        learned: classifiers with kernel heads that share one describer.
-        described: by that describer.
+        classifiers: classifiers with kernel heads that share one extractor.
+        features: by that extractor.
     """
-    known_HW = described.known_HW
-    found = np.full((len(learned), *known_HW.shape), -1, dtype=np.int64)
-    for number, one in enumerate(learned):
+    valid_HW = features.valid_HW
+    found = np.full((len(classifiers), *valid_HW.shape), -1, dtype=np.int64)
+    for number, one in enumerate(classifiers):
         with torch.no_grad():
             classes = [
                 one.head(part_SPK, one.text_CE).argmax(dim=1)
-                for part_SPK in torch.split(described.pixels, PIXEL_BATCH, dim=1)
+                for part_SPK in torch.split(features.pixels, PIXEL_BATCH, dim=1)
             ]
-        found[number, known_HW.numpy()] = torch.cat(classes).numpy()
+        found[number, valid_HW.numpy()] = torch.cat(classes).numpy()
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffclip_dist.features.extractor import AXES, ways_of_describing
+from diffclip_dist.features.extractor import AXES, feature_set_count
 from diffclip_dist.features.reading import affordable_windows
 from diffclip_dist.features.scene_view import view_scene
 from diffclip_dist.fewshot.classifier import Classifier
@@ -21,7 +21,7 @@ STRIP_BYTES = 256 * 2**20
 ClassMap = npt.NDArray[np.unsignedinteger[Any]]
 
 
-def predict_scene(
+def predict_map(
     classifier: Classifier,
     archive: Archive,
     name: str,
@@ -53,13 +53,13 @@ def predict_scene(
     ids = np.array([0, *(known.class_id for known in classifier.config.classes)])
     class_map = np.zeros((record.height, record.width), dtype=map_dtype(int(ids.max())))
     config = classifier.config.fewshot
-    window = classifier.learned.encoder.config.window
+    window = classifier.fitted.encoder.config.window
     stride = min(config.stride, window)
     # Strips and their margins are whole strides, so that every strip has the scene's own grid of windows
     margin = -(-(window // 2 + stride // 2 + config.smoothing_reach) // stride) * stride
     bands = sum(modality.bands for modality in record.modalities if modality.name in used)
-    described = AXES * (3 + ways_of_describing(config)) if config.head == "kernel" else 0
-    row_bytes = 4 * record.width * (bands + described)
+    feature_width = AXES * (3 + feature_set_count(config)) if config.head == "kernel" else 0
+    row_bytes = 4 * record.width * (bands + feature_width)
     strip_rows = max((strip_bytes // row_bytes - 2 * margin) // stride, 1) * stride
     last = record.height if rows is None else min(rows, record.height)
     for start in range(0, last, strip_rows):
@@ -69,12 +69,12 @@ def predict_scene(
         view = view_scene(
             read_rows(archive, record, top, bottom, used),
             classifier.config.modalities,
-            classifier.learned.encoder,
+            classifier.fitted.encoder,
             config,
         )
         wanted = np.zeros(view.present.shape, dtype=np.bool_)
         wanted[start - top : stop - top] = True
-        found = classify([classifier.learned], view, wanted, config)[0]
+        found = classify([classifier.fitted], view, wanted, config)[0]
         class_map[start:stop] = ids[found[start - top : stop - top] + 1]
     report(last)
     return class_map
@@ -82,7 +82,7 @@ def predict_scene(
 
 def quick_rows(classifier: Classifier, record: SceneRecord) -> int:
     """Rows of a scene that are mapped within some seconds on two cores."""
-    encoder = classifier.learned.encoder
+    encoder = classifier.fitted.encoder
     windows = affordable_windows(encoder)
     stride = min(classifier.config.fewshot.stride, encoder.config.window)
     rows = windows * stride // -(-record.width // stride)

@@ -1,6 +1,6 @@
 """Shots by seeds: one classifier for each, tested on its own query pixels; the first seed's maps the scene."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from diffclip_dist.features.extractor import Describer, describe_scene
+from diffclip_dist.features.extractor import FeatureExtractor, extract_features
 from diffclip_dist.features.scene_view import SceneView, view_scene
-from diffclip_dist.fewshot.class_text import ClassText, TextSide, build_text
+from diffclip_dist.fewshot.class_text import ClassText, ClassTextEncoder, build_text
 from diffclip_dist.fewshot.episodes import Episode, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitting import (
-    Learned,
+    FittedClassifier,
     Support,
     classify,
-    classify_described,
+    classify_features,
     feature_statistics,
-    fit_described,
-    learn,
+    fit_cosine_classifier,
+    fit_kernel_classifier,
 )
 from diffclip_dist.fewshot.metrics import Scores, score
 from diffclip_dist.model.encoder import MultimodalEncoder
@@ -57,10 +57,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """One classifier: its episode, what it learned, and how it did."""
+    """One classifier: its episode, what was fitted, and its scores."""
 
     episode: Episode
-    learned: Learned
+    fitted: FittedClassifier
     scores: Scores
 
 
@@ -85,15 +85,6 @@ class Outcome:
     def of_shots(self, shots: int) -> tuple[Run, ...]:
         """The runs of that many shots, by seed."""
         return tuple(run for run in self.runs if run.episode.shots == shots)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What one classifier learns from: an episode, its support by class index, and the class texts."""
-
-    episode: Episode
-    support: Support
-    text: TextSide
 
 
 def run_task(
@@ -130,22 +121,18 @@ def run_task(
     episodes = [
         draw_episode(seen, shots, seed, task.protocol, footprint) for shots in task.shots for seed in range(task.seeds)
     ]
-    learns = any(True for _ in text.parameters())  # such a text begins anew for each classifier
-    lessons = [
-        Lesson(
-            episode,
-            Support(episode.support.rows, episode.support.cols, np.searchsorted(class_ids, episode.support.class_ids)),
-            build_text(task.text, names, torch.Generator().manual_seed(episode.seed)) if learns else text,
-        )
+    learns = any(True for _ in text.parameters())  # such an encoder starts anew for each classifier
+    texts = [
+        build_text(task.text, names, torch.Generator().manual_seed(episode.seed)) if learns else text
         for episode in episodes
     ]
     wanted = pixels_to_read(view, seen, limit)
-    teach = _in_closed_form if config.head == "kernel" else _by_steps
-    learned, found = teach(encoder, view, lessons, wanted, config, report)
+    fit = _fit_in_closed_form if config.head == "kernel" else _fit_by_steps
+    classifiers, found = fit(encoder, view, episodes, texts, class_ids, wanted, config, report)
     runs: list[Run] = []
     maps: dict[int, Classes] = {}
     ids = np.array((0, *class_ids))
-    for episode, one, indices in zip(episodes, learned, found, strict=True):
+    for episode, one, indices in zip(episodes, classifiers, found, strict=True):
         query = episode.query
         predicted = indices[query.rows, query.cols]
         tested = predicted >= 0
@@ -159,60 +146,66 @@ def run_task(
     return Outcome(class_ids, tuple(runs), maps, text.label, entries)
 
 
-def _in_closed_form(
+def _fit_in_closed_form(
     encoder: MultimodalEncoder,
     view: SceneView,
-    lessons: list[Lesson],
+    episodes: Sequence[Episode],
+    texts: Sequence[ClassTextEncoder],
+    class_ids: Sequence[int],
     wanted: npt.NDArray[np.bool_],
     config: FewshotConfig,
     report: Callable[[str, int, int], None],
-) -> tuple[list[Learned], Iterable[Classes]]:
-    """Kernel heads: the scene is described once, for all of them."""
+) -> tuple[list[FittedClassifier], Iterable[Classes]]:
+    """Kernel heads: the scene's features are extracted once, for all of them."""
     report("reading", 0, 1)
-    describer = Describer.learned(encoder, view, config)
+    extractor = FeatureExtractor.fit(encoder, view, config)
     read = wanted.copy()
-    for lesson in lessons:
-        read[lesson.support.rows, lesson.support.cols] = True
-    described = describe_scene(describer, encoder, view, read, config)
+    for episode in episodes:
+        read[episode.support.rows, episode.support.cols] = True
+    features = extract_features(extractor, encoder, view, read, config)
     report("reading", 1, 1)
-    learned = [
-        fit_described(encoder, describer, described, lesson.support, lesson.text, config)
-        for lesson in _reported(lessons, report)
+    classifiers = [
+        fit_kernel_classifier(encoder, extractor, features, Support.of(episode.support, class_ids), text, config)
+        for episode, text in _reported(episodes, texts, report)
     ]
-    return learned, classify_described(learned, described)
+    return classifiers, classify_features(classifiers, features)
 
 
-def _by_steps(
+def _fit_by_steps(
     encoder: MultimodalEncoder,
     view: SceneView,
-    lessons: list[Lesson],
+    episodes: Sequence[Episode],
+    texts: Sequence[ClassTextEncoder],
+    class_ids: Sequence[int],
     wanted: npt.NDArray[np.bool_],
     config: FewshotConfig,
     report: Callable[[str, int, int], None],
-) -> tuple[list[Learned], Iterable[Classes]]:
+) -> tuple[list[FittedClassifier], Iterable[Classes]]:
     """Cosine heads, and their encoders where those are tuned."""
     report("features", 0, 1)
     statistics = feature_statistics(encoder, view, config)
     report("features", 1, 1)
-    learned = []
-    for lesson in _reported(lessons, report):
+    classifiers = []
+    for episode, text in _reported(episodes, texts, report):
+        support = Support.of(episode.support, class_ids)
         with _one_thread():
-            seed = lesson.episode.seed
-            learned.append(learn(encoder, view, lesson.support, lesson.text, statistics, config, seed))
-    return learned, _classified(learned, [lesson.episode for lesson in lessons], view, wanted, config, report)
+            classifiers.append(fit_cosine_classifier(encoder, view, support, text, statistics, config, episode.seed))
+    return classifiers, _classified(classifiers, episodes, view, wanted, config, report)
 
 
-def _reported(lessons: list[Lesson], report: Callable[[str, int, int], None]) -> Iterator[Lesson]:
-    """The lessons one by one, with word of how many are learned."""
-    for number, lesson in enumerate(lessons):
-        report("learning", number, len(lessons))
-        yield lesson
-    report("learning", len(lessons), len(lessons))
+def _reported(
+    episodes: Sequence[Episode], texts: Sequence[ClassTextEncoder], report: Callable[[str, int, int], None]
+) -> Iterator[tuple[Episode, ClassTextEncoder]]:
+    """Episodes and their texts one by one; reports how many classifiers are fitted."""
+    for number, (episode, text) in enumerate(zip(episodes, texts, strict=True)):
+        report("fitting", number, len(episodes))
+        yield episode, text
+    report("fitting", len(episodes), len(episodes))
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Learning takes many small steps, in which several threads would mostly wait for each other."""
+    """Fitting takes many small steps, in which several threads would mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -254,8 +247,8 @@ def pixels_to_read(view: SceneView, reference: Reference, limit: int | None) -> 
 
 
 def _classified(
-    learned: list[Learned],
-    episodes: list[Episode],
+    classifiers: list[FittedClassifier],
+    episodes: Sequence[Episode],
     view: SceneView,
     wanted: npt.NDArray[np.bool_],
     config: FewshotConfig,
@@ -268,11 +261,11 @@ def _classified(
     """
     if not config.tune_encoder:
         report("reading", 0, 1)
-        found = classify(learned, view, wanted, config)
+        found = classify(classifiers, view, wanted, config)
         report("reading", 1, 1)
         yield from found
         return
-    for number, (one, episode) in enumerate(zip(learned, episodes, strict=True)):
+    for number, (one, episode) in enumerate(zip(classifiers, episodes, strict=True)):
         report("reading", number, len(episodes))
         asked = wanted
         if episode.seed != MAPPED_SEED:

@@ -35,7 +35,7 @@ def choose_scene(archive: Archive, name: str | None) -> SceneRecord:
     return labelled[0]
 
 
-def conduct(
+def run_study(
     archive: Archive,
     scene_name: str | None,
     encoder_spec: str,

@@ -102,4 +102,4 @@ class Study:
             modalities=tuple(modality for modality in self.scene.record.modalities if modality.name in known),
             fewshot=self.config,
         )
-        return Classifier(config, run.learned)
+        return Classifier(config, run.fitted)

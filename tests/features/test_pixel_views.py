@@ -8,7 +8,7 @@ from small_study import HEIGHT, MODEL, WIDTH
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.features.reading import read_pixels, read_view_in_batches
 from diffclip_dist.features.scene_view import SceneView, view_scene
-from diffclip_dist.features.views import Grid, learning_view, plain_view, square_symmetries
+from diffclip_dist.features.views import Grid, plain_view, square_symmetries, training_view
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import new_encoder
@@ -50,7 +50,7 @@ def test_a_view_holds_its_pixel_at_its_token_in_every_modality(scene: SceneView,
     if number == 0:
         view = plain_view(scene.windows, scene.grid, ROWS, COLS)
     else:
-        view = learning_view(scene.windows, scene.grid, ROWS, COLS, (0, number), dropout=0.0)
+        view = training_view(scene.windows, scene.grid, ROWS, COLS, (0, number), dropout=0.0)
     places = torch.arange(len(ROWS))
     for name in ("hsi", "lidar"):
         assert torch.equal(view.windows[name][places, view.tokens_P], own_values(scene, name))
@@ -59,15 +59,15 @@ def test_a_view_holds_its_pixel_at_its_token_in_every_modality(scene: SceneView,
 
 
 def test_views_depend_on_the_pixel_and_not_on_its_company(scene: SceneView) -> None:
-    together = learning_view(scene.windows, scene.grid, ROWS, COLS, (3, 1), dropout=0.5)
-    alone = learning_view(scene.windows, scene.grid, ROWS[9:10], COLS[9:10], (3, 1), dropout=0.5)
+    together = training_view(scene.windows, scene.grid, ROWS, COLS, (3, 1), dropout=0.5)
+    alone = training_view(scene.windows, scene.grid, ROWS[9:10], COLS[9:10], (3, 1), dropout=0.5)
     assert torch.equal(together.windows["hsi"][9], alone.windows["hsi"][0])
     assert together.tokens_P[9] == alone.tokens_P[0]
 
 
 def test_dropout_hides_one_modality_and_never_all(scene: SceneView) -> None:
-    plain = learning_view(scene.windows, scene.grid, ROWS, COLS, (0, 1), dropout=0.0)
-    view = learning_view(scene.windows, scene.grid, ROWS, COLS, (0, 1), dropout=0.9)
+    plain = training_view(scene.windows, scene.grid, ROWS, COLS, (0, 1), dropout=0.0)
+    view = training_view(scene.windows, scene.grid, ROWS, COLS, (0, 1), dropout=0.9)
     hidden = {name: ~view.valid[name].any(dim=1) & plain.valid[name].any(dim=1) for name in view.valid}
     assert hidden["hsi"].any()
     assert hidden["lidar"].any()

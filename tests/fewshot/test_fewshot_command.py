@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from safetensors.torch import load_file, save_file
 from small_study import CLASSES, HEIGHT, WIDTH, Study, build, command, write_encoder
 
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, load_classifier
+from diffclip_dist.mapping.predict import predict_map
 from diffclip_dist.model.saved_encoder import load_encoder
 from shards.archive.archive import Archive
 from shards.errors import BadInput
@@ -157,7 +159,7 @@ def test_random_weights_of_an_encoders_configuration_are_a_control(
     out = tmp_path / "control"
     arguments = ("--archive", archive.location, "--encoder", f"none:{encoder}", "--shots", "1", "--seeds", 1)
     assert command("fewshot.py", *arguments, "--out", out).status == 0
-    control = load_classifier(out / "model-1shot").learned.encoder
+    control = load_classifier(out / "model-1shot").fitted.encoder
     pretrained = load_encoder(encoder)
     assert control.config == pretrained.config
     weight = "transformer.blocks.0.mlp.0.weight"
@@ -178,6 +180,7 @@ def test_random_weights_of_an_encoders_configuration_are_a_control(
         (["--shots", "1", "--encoder", "absent"], "absent: expected an encoder's"),
         (["--shots", "1", "--encoder", "none:absent"], "absent: expected an encoder's"),
         (["--shots", "1", "--archive", "absent"], "absent"),
+        (["--shots", "1", "--class-shares", "equal"], "--class-shares: is now called --class-priors"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_leaves_nothing(
@@ -225,6 +228,32 @@ def test_a_damaged_classifier_is_refused_by_name(study: Study, tmp_path: Path) -
     shutil.rmtree(copied() / "encoder")
     with pytest.raises(BadInput, match="encoder"):
         load_classifier(broken)
+
+
+def as_version_4(folder: Path) -> Path:
+    """Gives a classifier's folder the names that version 4 of the format had."""
+    older = {"bilateral_bandwidth_S": "unlike_S", "variance_S": "spread_S", "dual_coef_GQE": "answers_GQE"}
+    weights = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        owner, dot, own = name.rpartition(".")
+        weights[owner.replace("extractor", "describer") + dot + older.get(own, own)] = tensor
+    save_file(weights, folder / "model.safetensors")
+    content = json.loads((folder / "config.json").read_text())
+    content["format_version"] = 4
+    content["fewshot"]["class_shares"] = content["fewshot"].pop("class_priors")
+    content["fewshot"]["spreading"] = False
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_classifier_of_the_older_format_still_maps(study: Study, archive: Archive, tmp_path: Path) -> None:
+    older = as_version_4(shutil.copytree(study.folder / "model-4shot", tmp_path / "older"))
+    with rasterio.open(study.folder / "maps" / "4shot.tif") as read:
+        assert np.array_equal(predict_map(load_classifier(older), archive, "town"), read.read(1))
+    config = older / "config.json"
+    config.write_text(config.read_text().replace('"spreading": false', '"spreading": true'))
+    with pytest.raises(BadInput, match=r"config\.json: fewshot\.spreading: expected false"):
+        load_classifier(older)
 
 
 def test_the_published_second_stage_is_one_switch(archive: Archive, encoder: Path, tmp_path: Path) -> None:

@@ -13,16 +13,14 @@ from scipy.ndimage import gaussian_filter
 from small_study import WIDTH, Study, build, command, write_small_scene
 from torch import Tensor
 
-from diffclip_dist.features.band_metric import BandMetric, learn_band_metric
-from diffclip_dist.features.extractor import Described, Describer, describe_scene
+from diffclip_dist.features.band_metric import BandMetric, fit_band_metric
+from diffclip_dist.features.extractor import FeatureExtractor, extract_features
 from diffclip_dist.features.pixel_features import FeatureStatistics
 from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
-from diffclip_dist.features.views import Positions
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.kernel_head import KernelHead
-from diffclip_dist.fewshot.spreading import spread_scores
-from diffclip_dist.mapping.predict import predict_scene
+from diffclip_dist.mapping.predict import predict_map
 from diffclip_dist.model.saved_encoder import load_encoder
 from diffclip_dist.study.experiment import Task, run_task
 from shards.archive.archive import Archive
@@ -32,16 +30,10 @@ KERNEL = FewshotConfig(head="kernel", statistics_windows=20)
 TASK = Task((1, 3), 2, "random", "scratch")
 
 
-def no_describer() -> Describer:
+def no_extractor() -> FeatureExtractor:
     """For heads over descriptions that are given."""
     nothing = torch.zeros(1, 1)
-    return Describer(FeatureStatistics(nothing, nothing), BandMetric(nothing, nothing), *[nothing] * 3)
-
-
-def fitted_to(described: Described, rows: Positions, cols: Positions, text_CE: Tensor) -> KernelHead:
-    """Of two labelled pixels, one of each of the first two classes."""
-    support_SQK = described.at(rows, cols)
-    return KernelHead.fitted(no_describer(), described.pixels, support_SQK, torch.tensor([0, 1]), text_CE)
+    return FeatureExtractor(FeatureStatistics(nothing, nothing), BandMetric(nothing, nothing), *[nothing] * 3)
 
 
 def test_classes_that_are_apart_are_told_apart_the_same_on_every_run(archive: Archive, encoder: Path) -> None:
@@ -73,20 +65,17 @@ def test_components_come_with_most_signal_first(archive: Archive, encoder: Path)
     model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
     view = view_scene(scene, scene.record.modalities, model, KERNEL)
     rows, cols = np.nonzero(view.present[:, :-1])
-    metric = learn_band_metric(view.windows, view.present)
+    metric = fit_band_metric(view.windows, view.present)
     own_PK, beside_PK = (metric.components(view.windows.bands_at(rows, cols + step)) for step in (0, 1))
     signal_K, noise_K = own_PK.var(dim=0), (own_PK - beside_PK).var(dim=0)
     assert bool((signal_K[:-1] >= signal_K[1:] - 1e-4).all())
     assert (signal_K / noise_K)[0] > (signal_K / noise_K)[-1]
 
 
-@pytest.mark.parametrize("spreading", ["--no-spreading", "--spreading"])
-def test_a_map_of_the_kept_classifier_is_the_studys_own_map(
-    archive: Archive, encoder: Path, tmp_path: Path, spreading: str
-) -> None:
+def test_a_map_of_the_kept_classifier_is_the_studys_own_map(archive: Archive, encoder: Path, tmp_path: Path) -> None:
     study, out = tmp_path / "study", tmp_path / "town.tif"
     scene = ("--archive", archive.location, "--scene", "town")
-    asked = ("--encoder", encoder, "--shots", 2, "--seeds", 1, "--head", "kernel", spreading, "--out", study)
+    asked = ("--encoder", encoder, "--shots", 2, "--seeds", 1, "--head", "kernel", "--out", study)
     ended = command("fewshot.py", *scene, *asked)
     assert ended.status == 0, ended.errors
     ended = command("predict.py", *scene, "--model", study / "model-2shot", "--out", out)
@@ -94,7 +83,7 @@ def test_a_map_of_the_kept_classifier_is_the_studys_own_map(
     with rasterio.open(out) as mine, rasterio.open(study / "maps" / "2shot.tif") as theirs:
         mapped = mine.read(1)
         assert np.array_equal(mapped, theirs.read(1))
-    in_strips = predict_scene(load_classifier(study / "model-2shot"), archive, "town", strip_bytes=1)
+    in_strips = predict_map(load_classifier(study / "model-2shot"), archive, "town", strip_bytes=1)
     assert np.array_equal(in_strips, mapped)
 
 
@@ -103,7 +92,7 @@ def test_a_scene_without_one_of_the_modalities_is_mapped_all_the_same(study: Stu
     content = yaml.safe_load((scene / "scene.yaml").read_text())
     del content["modalities"]["lidar"]
     (scene / "scene.yaml").write_text(yaml.safe_dump(content))
-    class_map = predict_scene(
+    class_map = predict_map(
         load_classifier(study.folder / "model-4shot"), build([str(scene)], tmp_path / "built"), "bare"
     )
     truth = np.array([2, 5, 7])[np.arange(WIDTH) // 5 % 3]
@@ -133,12 +122,12 @@ def test_smoothing_takes_noise_off_and_leaves_edges(archive: Archive, encoder: P
     scene = archive.read_scene("town")
     model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
     view = view_scene(scene, scene.record.modalities, model, KERNEL)
-    describer = Describer.learned(model, view, KERNEL)
+    extractor = FeatureExtractor.fit(model, view, KERNEL)
     cover = np.arange(view.present.shape[1]) // 5 % 3  # stripes of three covers, five pixels wide
     scatter, apart = {}, {}
     for rounds in (0, 3):
         config = replace(KERNEL, smoothing=rounds)
-        values = describe_scene(describer, model, view, view.present, config).values_SHWK[0, :28].numpy()
+        values = extract_features(extractor, model, view, view.present, config).values_SHWK[0, :28].numpy()
         means = np.stack([values[:, cover == one].mean(axis=(0, 1)) for one in range(3)])
         scatter[rounds] = np.mean(np.square(values - means[cover]).sum(axis=2))
         apart[rounds] = np.square(means[0] - means[1]).sum()
@@ -158,8 +147,8 @@ def test_noise_is_what_does_not_grow_with_distance(archive: Archive, encoder: Pa
             drawn = gaussian_filter(drawn, (2.0, 2.0, 0.0))
         values[name] = (5.0 + drawn / drawn.std()).astype(np.float32)
     made = replace(scene, values=values)
-    describer = Describer.learned(model, view_scene(made, made.record.modalities, model, KERNEL), KERNEL)
-    noise, within_one_thing, noise_of_bands = describer.unlike_S.tolist()
+    extractor = FeatureExtractor.fit(model, view_scene(made, made.record.modalities, model, KERNEL), KERNEL)
+    noise, within_one_thing, noise_of_bands = extractor.bilateral_bandwidth_S.tolist()
     assert (noise > 0.0) == (noise_of_bands > 0.0) == (varied == "from pixel to pixel")
     assert within_one_thing > noise
 
@@ -175,7 +164,7 @@ def test_the_shots_tell_which_description_serves() -> None:
     weights = {}
     for shots in (1, 10):
         support = slice(0, 2 * shots)
-        head = KernelHead.fitted(no_describer(), scene_SPK, scene_SPK[:, support], truth_P[support], text_CE)
+        head = KernelHead.fit(no_extractor(), scene_SPK, scene_SPK[:, support], truth_P[support], text_CE)
         weights[shots] = head.weight_G.view(2, -1).sum(dim=1).tolist()
         if shots == 10:
             right = head(scene_SPK, text_CE).argmax(dim=1) == truth_P
@@ -192,7 +181,7 @@ def test_the_shots_tell_how_far_a_class_reaches() -> None:
     narrow = []
     for truth_P, labelled in ((board_P, 400), (sides_P, 40)):
         support_SQK = places_P2[None, :labelled]
-        head = KernelHead.fitted(no_describer(), places_P2[None], support_SQK, truth_P[:labelled], torch.eye(2, 4))
+        head = KernelHead.fit(no_extractor(), places_P2[None], support_SQK, truth_P[:labelled], torch.eye(2, 4))
         narrow.append(float(head.weight_G[0]))
     assert narrow[0] > 0.95
     assert narrow[1] < 0.3
@@ -208,28 +197,28 @@ def test_many_shots_are_solved_for_on_several_threads() -> None:
         truth_P = torch.arange(400) % 4
         scene_SPK = 0.1 * torch.randn(3, 400, 4, generator=random) + torch.eye(4)[truth_P]
         text_CE = torch.eye(4, 5)
-        head = KernelHead.fitted(no_describer(), scene_SPK, scene_SPK, truth_P, text_CE)
+        head = KernelHead.fit(no_extractor(), scene_SPK, scene_SPK, truth_P, text_CE)
     finally:
         torch.set_num_threads(threads)
     assert bool((head(scene_SPK, text_CE).argmax(dim=1) == truth_P).all())
 
 
-def test_class_shares_are_found_without_labels() -> None:
+def test_class_priors_are_estimated_without_labels() -> None:
     random = torch.Generator().manual_seed(0)
     many, few, support_QK = torch.randn(950, 2, generator=random), torch.randn(50, 2, generator=random), torch.eye(2)
     scene_PK = torch.cat([0.5 * many + support_QK[0], 0.5 * few + support_QK[1]])
     text_CE = torch.eye(2, 4)
     scene_SPK = scene_PK[None]
-    equal = KernelHead.fitted(no_describer(), scene_SPK, support_QK[None], torch.tensor([0, 1]), text_CE)
+    equal = KernelHead.fit(no_extractor(), scene_SPK, support_QK[None], torch.tensor([0, 1]), text_CE)
     seen_C = torch.tensor([True, True])
-    estimated = equal.adapted(scene_SPK, seen_C, text_CE, shares=True, discriminant=False)
+    estimated = equal.adapted(scene_SPK, seen_C, text_CE, class_priors=True, class_means=False)
     truth = torch.arange(1000) >= 950
     right = [int((head(scene_SPK, text_CE).argmax(dim=1) == truth).sum()) for head in (equal, estimated)]
     assert right[1] > right[0]
 
 
-def test_the_middles_of_classes_are_found_without_labels() -> None:
-    # two clouds side by side, whose labelled pixels lie aside of their middles
+def test_class_means_are_estimated_without_labels() -> None:
+    # two clouds side by side, whose labelled pixels lie aside of their means
     random = torch.Generator().manual_seed(0)
     truth_P = torch.arange(1000) % 2
     scene_PK = torch.randn(1000, 2, generator=random) * torch.tensor([0.5, 1.0])
@@ -237,50 +226,20 @@ def test_the_middles_of_classes_are_found_without_labels() -> None:
     support_QK = torch.tensor([[0.0, 1.0], [2.0, -1.0]])
     text_CE = torch.eye(3, 4)  # the third class has no shots
     scene_SPK = scene_PK[None] + 5.0  # wherever the origin lies
-    head = KernelHead.fitted(no_describer(), scene_SPK, support_QK[None] + 5.0, torch.tensor([0, 1]), text_CE)
+    head = KernelHead.fit(no_extractor(), scene_SPK, support_QK[None] + 5.0, torch.tensor([0, 1]), text_CE)
     seen_C = torch.tensor([True, True, False])
-    adapted = head.adapted(scene_SPK, seen_C, text_CE, shares=False, discriminant=True)
+    adapted = head.adapted(scene_SPK, seen_C, text_CE, class_priors=False, class_means=True)
     found = [one(scene_SPK, text_CE).argmax(dim=1) for one in (head, adapted)]
     right = [int((classes_P == truth_P).sum()) for classes_P in found]
     assert right[0] < 900 < right[1]
     assert not any((classes_P == 2).any() for classes_P in found)
 
 
-def test_pixels_that_are_all_alike_have_no_middles_to_tell_apart() -> None:
+def test_pixels_that_are_all_alike_have_no_class_means_to_tell_apart() -> None:
     alike_SPK, text_CE = torch.ones(1, 4, 2), torch.eye(2, 4)
-    head = KernelHead.fitted(no_describer(), alike_SPK, alike_SPK[:, :2], torch.tensor([0, 1]), text_CE)
-    adapted = head.adapted(alike_SPK, torch.tensor([True, True]), text_CE, shares=False, discriminant=True)
+    head = KernelHead.fit(no_extractor(), alike_SPK, alike_SPK[:, :2], torch.tensor([0, 1]), text_CE)
+    adapted = head.adapted(alike_SPK, torch.tensor([True, True]), text_CE, class_priors=False, class_means=True)
     torch.testing.assert_close(adapted.scores(alike_SPK, text_CE), head.scores(alike_SPK, text_CE))
-
-
-def test_scores_follow_what_is_connected() -> None:
-    # two covers side by side, whose labelled pixels are such that halfway between them lies within the first cover
-    random = torch.Generator().manual_seed(0)
-    covers = [0.5 * torch.randn(20, 20, 2, generator=random) + torch.tensor([place, 0.0]) for place in (0.0, 3.0)]
-    values_HWK = torch.cat(covers, dim=1)
-    values_HWK[0, 0], values_HWK[19, 39] = torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 0.0])
-    described = Described(values_HWK[None], torch.ones(20, 40, dtype=torch.bool))
-    rows, cols = np.array([0, 19]), np.array([0, 39])
-    text_CE = torch.eye(3, 4)  # the third class has no shots
-    head = fitted_to(described, rows, cols, text_CE)
-    spread = spread_scores(head, described, rows, cols, text_CE)
-    truth_HW = (torch.arange(40) >= 20).expand(20, 40)
-    found = [one(described.pixels, text_CE).argmax(dim=1).view(20, 40) for one in (head, spread)]
-    right = [int((classes_HW == truth_HW).sum()) for classes_HW in found]
-    assert right[1] > right[0]
-    assert not any((classes_HW == 2).any() for classes_HW in found)
-    far_SPK = torch.full((1, 1, 2), 100.0)
-    assert spread.scores(far_SPK, text_CE).argmin() == 2
-
-
-def test_a_scene_of_labelled_pixels_alone_spreads_nothing() -> None:
-    values_HWK = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
-    described = Described(values_HWK[None], torch.ones(1, 2, dtype=torch.bool))
-    rows, cols = np.array([0, 0]), np.array([0, 1])
-    text_CE = torch.eye(2, 4)
-    head = fitted_to(described, rows, cols, text_CE)
-    spread = spread_scores(head, described, rows, cols, text_CE)
-    torch.testing.assert_close(spread(described.pixels, text_CE), head(described.pixels, text_CE), rtol=0.02, atol=0.02)
 
 
 def test_blocks_keep_the_pixels_that_smoothing_looks_at_apart(archive: Archive, encoder: Path) -> None:

@@ -12,9 +12,9 @@ from diffclip_dist.features.feature_config import Readout
 from diffclip_dist.features.pixel_features import FeatureStatistics, PixelFeatures
 from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.class_text import ClassText, build_text
-from diffclip_dist.fewshot.cosine_head import Head
+from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fitting import Learned, Support, classify, feature_statistics, learn
+from diffclip_dist.fewshot.fitting import FittedClassifier, Support, classify, feature_statistics, fit_cosine_classifier
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import load_encoder, new_encoder
 from diffclip_dist.study.experiment import Outcome, Task, run_task
@@ -48,7 +48,7 @@ def test_classes_that_are_apart_are_told_apart(scene: Scene, model: MultimodalEn
 def test_the_same_seed_gives_the_same_result(scene: Scene, model: MultimodalEncoder) -> None:
     one, other = run(scene, model), run(scene, model)
     for first, second in zip(one.runs, other.runs, strict=True):
-        assert torch.equal(first.learned.head.projection_MFE, second.learned.head.projection_MFE)
+        assert torch.equal(first.fitted.head.projection_MFE, second.fitted.head.projection_MFE)
         assert np.array_equal(first.scores.confusion, second.scores.confusion)
     assert np.array_equal(one.maps[3], other.maps[3])
 
@@ -56,7 +56,7 @@ def test_the_same_seed_gives_the_same_result(scene: Scene, model: MultimodalEnco
 def test_other_shots_and_seeds_change_no_run(scene: Scene, model: MultimodalEncoder) -> None:
     among_others = run(scene, model).of_shots(3)[1]
     fewer = run_task(scene, model, Task((3,), 2, "random", "scratch"), QUICKLY).of_shots(3)[1]
-    assert torch.equal(among_others.learned.text_CE, fewer.learned.text_CE)
+    assert torch.equal(among_others.fitted.text_CE, fewer.fitted.text_CE)
 
 
 def test_figures_are_read_off_the_map(scene: Scene, model: MultimodalEncoder) -> None:
@@ -70,13 +70,13 @@ def test_figures_are_read_off_the_map(scene: Scene, model: MultimodalEncoder) ->
 
 def test_the_given_encoder_stays_as_it_is_and_a_tuned_one_learns(scene: Scene, model: MultimodalEncoder) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    frozen = run(scene, model).runs[0].learned.encoder
+    frozen = run(scene, model).runs[0].fitted.encoder
     assert frozen is model
     tuned = run(
         scene, model, FewshotConfig(head="cosine", steps=6, views=2, statistics_windows=20, tune_encoder=True), seeds=1
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    moved = tuned.runs[0].learned.encoder
+    moved = tuned.runs[0].fitted.encoder
     still = [name for name, p in moved.named_parameters() if torch.equal(before[name], p)]
     assert not [name for name in still if "class_token" not in name and "timestep" not in name]
 
@@ -86,10 +86,10 @@ def test_one_pixel_is_enough_to_learn_from(scene: Scene, model: MultimodalEncode
     text = build_text("scratch", [ClassText("roof")], torch.Generator().manual_seed(0))
     support = Support(np.array([4]), np.array([4]), np.array([0]))
     statistics = feature_statistics(model, view, QUICKLY)
-    learned = learn(model, view, support, text, statistics, QUICKLY, seed=0)
+    fitted = fit_cosine_classifier(model, view, support, text, statistics, QUICKLY, seed=0)
     wanted = np.zeros(view.present.shape, bool)
     wanted[7, 9] = True
-    found = classify([learned], view, wanted, QUICKLY)[0]
+    found = classify([fitted], view, wanted, QUICKLY)[0]
     assert found[7, 9] == 0
     assert np.count_nonzero(found >= 0) == 1
 
@@ -99,19 +99,19 @@ def test_the_order_of_the_classes_does_not_matter(scene: Scene, model: Multimoda
     statistics = feature_statistics(model, view, QUICKLY)
     rows, cols, targets = np.array([4, 5, 7, 8]), np.array([1, 6, 7, 12]), np.array([0, 1, 1, 2])
 
-    def learned(order: list[int]) -> Learned:
+    def fitted(order: list[int]) -> FittedClassifier:
         names = [("roof", "tree", "water")[place] for place in order]
         text = build_text("scratch", [ClassText(name) for name in names], torch.Generator().manual_seed(0))
         support = Support(rows, cols, np.argsort(order)[targets])
-        return learn(model, view, support, text, statistics, QUICKLY, seed=0)
+        return fit_cosine_classifier(model, view, support, text, statistics, QUICKLY, seed=0)
 
     order = [2, 0, 1]
-    assert torch.allclose(learned(order).text_CE, learned([0, 1, 2]).text_CE[order], atol=1e-3)
+    assert torch.allclose(fitted(order).text_CE, fitted([0, 1, 2]).text_CE[order], atol=1e-3)
 
 
-def head_of(modalities: int = 2) -> Head:
+def head_of(modalities: int = 2) -> CosineHead:
     statistics = FeatureStatistics(torch.zeros(modalities, 8), torch.ones(modalities, 8))
-    head = Head(statistics, 4)
+    head = CosineHead(statistics, 4)
     torch.nn.init.normal_(head.projection_MFE, generator=torch.Generator().manual_seed(0))
     return head
 
@@ -121,7 +121,7 @@ def test_learning_starts_from_the_nearest_class_mean() -> None:
     support = PixelFeatures(torch.randn(9, 2, 8, generator=draw), torch.ones(9, 2, dtype=torch.bool))
     targets_P = torch.tensor([0, 0, 0, 1, 1, 3, 3, 3, 3])  # no pixel of class 2
     queries = PixelFeatures(torch.randn(200, 2, 8, generator=draw), torch.ones(200, 2, dtype=torch.bool))
-    head = Head(FeatureStatistics(torch.zeros(2, 8), torch.ones(2, 8)), 12)
+    head = CosineHead(FeatureStatistics(torch.zeros(2, 8), torch.ones(2, 8)), 12)
     text_CE = torch.nn.functional.normalize(1 + torch.randn(4, 12, generator=draw), dim=1)
     head.start_from(support, targets_P, text_CE)
     unit = torch.nn.functional.normalize

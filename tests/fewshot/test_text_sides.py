@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from diffclip_dist.fewshot.class_text import ClassText, ScratchText, build_text
+from diffclip_dist.fewshot.class_text import ClassText, ScratchTextEncoder, build_text
 from shards.errors import BadInput
 
 CLASSES = [ClassText("roof"), ClassText("low vegetation"), ClassText("water", "a lake")]
@@ -39,12 +39,12 @@ def test_scratch_gives_unit_vectors_that_differ_and_every_weight_learns() -> Non
 
 def test_scratch_does_not_depend_on_the_order_of_the_classes_or_on_global_state() -> None:
     before = torch.random.get_rng_state()
-    forward_CE = ScratchText(CLASSES, generator())()
+    forward_CE = ScratchTextEncoder(CLASSES, generator())()
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
-    backward_CE = ScratchText(CLASSES[::-1], generator())()
+    backward_CE = ScratchTextEncoder(CLASSES[::-1], generator())()
     assert torch.allclose(forward_CE, backward_CE.flip(0), atol=1e-6)
-    assert not torch.equal(ScratchText(CLASSES, generator(1))(), forward_CE)
+    assert not torch.equal(ScratchTextEncoder(CLASSES, generator(1))(), forward_CE)
 
 
 def test_a_description_expands_the_name_in_the_prompt() -> None:

@@ -9,9 +9,9 @@ from small_study import CLASSES, MODEL, build, write_small_scene
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.features.pixel_features import FeatureStatistics
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, Classifier, ClassifierConfig, MappedClass, save_classifier
-from diffclip_dist.fewshot.cosine_head import Head
+from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fitting import Learned
+from diffclip_dist.fewshot.fitting import FittedClassifier
 from diffclip_dist.model.saved_encoder import Training, new_encoder
 from shards.archive.archive import Archive
 from shards.preview.class_colours import class_colours
@@ -30,7 +30,7 @@ def classifier(archive: Archive) -> Classifier:
     modalities = archive.scene("town").modalities
     encoder = new_encoder(MODEL, [ModalitySchema.of(modality) for modality in modalities], seed=2)
     statistics = FeatureStatistics(torch.zeros(2, MODEL.width), torch.ones(2, MODEL.width))
-    head = Head(statistics, 8)
+    head = CosineHead(statistics, 8)
     torch.nn.init.normal_(head.projection_MFE, generator=torch.Generator().manual_seed(0))
     text_CE = torch.nn.functional.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(1)), dim=1)
     colours = class_colours(CLASSES)
@@ -47,7 +47,7 @@ def classifier(archive: Archive) -> Classifier:
         modalities=modalities,
         fewshot=FewshotConfig(head="cosine", window_batch=16),
     )
-    return Classifier(config, Learned(encoder, head, text_CE))
+    return Classifier(config, FittedClassifier(encoder, head, text_CE))
 
 
 @pytest.fixture(scope="session")
