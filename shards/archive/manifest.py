@@ -56,6 +56,22 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class ScalingRecord:
+    """Scale and offset that were applied on reading: stored value = scale * file value + offset.
+
+    Attributes:
+        files: how many files of the modality carry these.
+        scale: one a band.
+        offset: one a band.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    files: Size
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ModalityRecord:
     """One modality of a scene.
 
@@ -71,6 +87,8 @@ class ModalityRecord:
         constant_bands: bands (from 1) that hold one value in every valid pixel: dead channels, nothing to learn from.
         valid_pixels: pixels valid in this modality.
         missing_value: what a missing pixel holds in every band; NaN for floats.
+        band_names: name of each band, where files were stacked as bands.
+        scalings: scales and offsets that were applied on reading; empty where values are stored as the files hold them.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -85,6 +103,8 @@ class ModalityRecord:
     constant_bands: tuple[int, ...]
     valid_pixels: Size
     missing_value: MissingValue
+    band_names: tuple[str, ...] | None = None
+    scalings: tuple[ScalingRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,9 @@ class SceneRecord:
     """A scene: grid, modalities, classes, tiles, and the settings it was built with.
 
     See `shards.scene.source` and `shards.archive.tiling.ArchiveSettings` for the meaning of what it repeats.
+
+    Attributes:
+        class_id_shift: stored class id minus the user's; 1 where 0 is a class, since 0 stands for unlabelled here.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -138,6 +161,7 @@ class SceneRecord:
     samples_per_shard: Size
     kept_bits: Annotated[int, Field(ge=1)] | None
     tiles: tuple[TileRecord, ...]
+    class_id_shift: Annotated[int, Field(ge=0, le=1)] = 0
 
     def modality(self, name: str) -> ModalityRecord:
         """The modality of that name; KeyError where there is none."""
@@ -218,8 +242,19 @@ def _no_constant(text: str) -> float:
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as JSON values. Fields that came after the first release are left out where they say nothing."""
     plain: dict[str, Any] = json.loads(_ADAPTER.dump_json(manifest))
+    for scene in plain["scenes"]:
+        _leave_out(scene, "class_id_shift", 0)
+        for modality in scene["modalities"]:
+            _leave_out(modality, "band_names", None)
+            _leave_out(modality, "scalings", [])
     return plain
+
+
+def _leave_out(record: dict[str, Any], key: str, default: object) -> None:
+    if record[key] == default:
+        del record[key]
 
 
 def _fingerprint(plain: dict[str, Any]) -> str:
@@ -237,7 +272,9 @@ def _contradiction(manifest: Manifest) -> str | None:
     for scene in manifest.scenes:
         for modality in scene.modalities:
             lengths = {len(modality.mean), len(modality.std), modality.bands}
-            lengths |= {len(known) for known in (modality.wavelengths_nm, modality.fwhm_nm) if known is not None}
+            per_band = [modality.wavelengths_nm, modality.fwhm_nm, modality.band_names]
+            per_band += [values for applied in modality.scalings for values in (applied.scale, applied.offset)]
+            lengths |= {len(known) for known in per_band if known is not None}
             if len(lengths) > 1:
                 return f"{scene.name}: {modality.name}: as many values a band as it has bands are expected"
             if not all(std > 0 for std in modality.std):
