@@ -26,7 +26,7 @@ from scipy import stats
 from diffclip_dist.cli.commandline import EXIT_DONE, run_command
 from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, FewshotConfig
 from diffclip_dist.fewshot.metrics import summarise
-from diffclip_dist.model.diffusion import DiffusionConfig, Target
+from diffclip_dist.model.diffusion_config import DiffusionConfig, Target
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PUBLISHED
 from shards.archive.tiling import ArchiveSettings

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from diffclip_dist.train.backend.deepspeed_engine import BUCKET
+from diffclip_dist.train.backend.deepspeed_import import deepspeed
 
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter"]
 
@@ -65,16 +66,12 @@ def traffic_of_step(
 
 def start_counting() -> None:
     """Has DeepSpeed log the collectives of this process from here on."""
-    import deepspeed.comm  # after the settings that diffclip_dist.train makes for it
-
     deepspeed.comm.configure(enabled=True, prof_all=True, verbose=False)
     deepspeed.comm.reset_log()
 
 
 def counted(workers: int) -> tuple[Traffic, ...]:
     """What has been logged since `start_counting`, which ends here."""
-    import deepspeed.comm
-
     deepspeed.comm.configure(enabled=False, prof_all=False)
     log = deepspeed.comm.comm.comms_logger.get_raw_data()
     found = []

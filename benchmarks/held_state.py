@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.memory import StateBytes
 
 _Storages = dict[int, int]  # address to bytes: views of one storage count once

@@ -6,13 +6,17 @@ calls. The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, section 
 Shapes: B samples, n numbers a sample.
 """
 
+from __future__ import annotations
+
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+# imported where tensors are drawn: the settings of the order need none, and torch takes seconds to import
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _GAMMA: Final = 0x9E3779B97F4A7C15
 _MIX_1: Final = 0xBF58476D1CE4E5B9
@@ -78,6 +82,8 @@ def keys(positions_B: Tensor, *position: int) -> Tensor:
 
 
 def _words(keys_B: Tensor, count: int) -> Tensor:
+    import torch
+
     counters_n = torch.arange(1, count + 1, dtype=torch.int64, device=keys_B.device) * _signed(_GAMMA)
     return _mix_tensor(keys_B[:, None] + counters_n)
 
@@ -89,13 +95,15 @@ def integers(keys_B: Tensor, high: int) -> Tensor:
 
 def uniform(keys_B: Tensor, count: int) -> Tensor:
     """float32 (B, n), uniform on [0, 1) in steps of 2**-24."""
-    return _shift(_words(keys_B, count), 40).to(torch.float32) * 2.0**-24
+    return _shift(_words(keys_B, count), 40).float() * 2.0**-24
 
 
 def normal(keys_B: Tensor, count: int) -> Tensor:
     """float32 (B, n), standard normal by Box and Muller, two numbers a word; magnitudes stay below 6.7."""
+    import torch
+
     words = _words(keys_B, (count + 1) // 2)
-    radius = (_shift(words, 32).to(torch.float32) + 0.5) * 2.0**-32
-    angle = (words & 0xFFFFFFFF).to(torch.float32) * (2.0 * math.pi * 2.0**-32)
+    radius = (_shift(words, 32).float() + 0.5) * 2.0**-32
+    angle = (words & 0xFFFFFFFF).float() * (2.0 * math.pi * 2.0**-32)
     radius = torch.sqrt(-2.0 * torch.log(radius.clamp_max(1.0 - 2.0**-24)))
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :count]

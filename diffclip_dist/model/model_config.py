@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from diffclip_dist.model.diffusion import DiffusionConfig
+from diffclip_dist.model.diffusion_config import DiffusionConfig
 from shards.errors import BadInput
 
 Fusion = Literal["separate", "joint"]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffclip_dist.data.batches import WindowBatch
-from diffclip_dist.model.diffusion import DiffusionConfig
+from diffclip_dist.model.diffusion_config import DiffusionConfig
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks
 from diffclip_dist.model.masking import TokenMask
 

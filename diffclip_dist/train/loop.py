@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 import torch
 import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
 from diffclip_dist.data.order import GlobalOrder
@@ -21,6 +20,7 @@ from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.sensors import all_modalities, group_scenes
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION, EncoderConfig, Training, save_encoder
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_process_group
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.backend.sharded_state import trained_weights
 from diffclip_dist.train.monitor.reconstruction import Reconstruction
 from diffclip_dist.train.monitor.run_log import RunLog, StepMetrics

@@ -11,7 +11,6 @@ import yaml
 from diffclip_dist.data.order import OrderConfig
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PRESETS
-from shards.archive.verify import Check
 from shards.build.default_archive import GENERATED_ARCHIVE
 from shards.errors import BadInput
 
@@ -43,7 +42,7 @@ class StreamConfig:
     shuffle_buffer: int = 4
     pixel_share: float = 1.0
     loader_processes: int = 0
-    verify: Check = "size"
+    verify: Literal["size", "hash"] = "size"
 
     def __post_init__(self) -> None:
         _at_least("stream.loader_processes", self.loader_processes, 0)

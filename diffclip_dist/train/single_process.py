@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import deepspeed.comm
 import torch
 import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.train.backend.deepspeed_engine import start_engine
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine, deepspeed
 from diffclip_dist.train.loop import STOPPED_FILE, TrainContext, run_rank
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
 from shards.errors import FailedRun

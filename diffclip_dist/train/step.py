@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.model.mask_diffusion import draw_noise_and_masks, loss_terms, token_counts, weighted_loss
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.schedule import learning_rate
 

@@ -1,14 +1,17 @@
-"""The embedded default: an archive of the generated scene, for a first run with nothing at hand."""
+"""The default archive: one of the generated scene, for a first run with nothing at hand.
+
+What builds and opens archives takes seconds to import, so each function imports it: a command's --help names the
+archive and needs neither.
+"""
+
+from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from shards.archive.archive import Archive
-from shards.archive.manifest import Manifest
-from shards.archive.tiling import ArchiveSettings
-from shards.build.build_archive import build_archive
-from shards.scene.source import SceneSource
+if TYPE_CHECKING:
+    from shards.archive.manifest import Manifest
 
 GENERATED_SCENE: Final = "synthetic"
 GENERATED_ARCHIVE: Final = "runs/synthetic-archive"
@@ -22,22 +25,26 @@ def known_manifest(location: str) -> Manifest:
     """
     if location == GENERATED_ARCHIVE and not Path(location).exists():
         return _generated_manifest()
+    from shards.archive.archive import Archive
+
     return Archive.open(location).manifest
 
 
 @cache
 def _generated_manifest() -> Manifest:
-    return build_archive([_generated_scene()], "memory://generated-scene", ArchiveSettings())
+    return _build("memory://generated-scene")
 
 
 def ensure_generated_archive(location: str) -> None:
     """Builds the generated scene's archive at its default place, where it is asked for and absent."""
     folder = Path(location)
     if location == GENERATED_ARCHIVE and not folder.exists():
-        build_archive([_generated_scene()], folder, ArchiveSettings())
+        _build(folder)
 
 
-def _generated_scene() -> SceneSource:
-    from shards.open_scene import open_scene  # its readers take seconds to import, and a run on an archive does without
+def _build(location: str | Path) -> Manifest:
+    from shards.archive.tiling import ArchiveSettings
+    from shards.build.build_archive import build_archive
+    from shards.open_scene import open_scene
 
-    return open_scene(GENERATED_SCENE)
+    return build_archive([open_scene(GENERATED_SCENE)], location, ArchiveSettings())

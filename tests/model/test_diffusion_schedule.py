@@ -7,7 +7,8 @@ import torch
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.model.diffusion import DiffusionConfig, ForwardDiffusion, Target, cumulative_signal
+from diffclip_dist.model.diffusion import ForwardDiffusion, cumulative_signal
+from diffclip_dist.model.diffusion_config import DiffusionConfig, Target
 from diffclip_dist.model.mask_diffusion import draw_noise_and_masks
 from diffclip_dist.model.model_config import ModelConfig
 from shards.errors import BadInput

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.decoder import restore_places
-from diffclip_dist.model.diffusion import DiffusionConfig, cumulative_signal
+from diffclip_dist.model.diffusion import cumulative_signal
+from diffclip_dist.model.diffusion_config import DiffusionConfig
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import (
     MaskDiffusion,

@@ -11,7 +11,7 @@ import pytest
 from small_runs import SMALL_MODEL, Pretrain
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffclip_dist.model.diffusion import DiffusionConfig
+from diffclip_dist.model.diffusion_config import DiffusionConfig
 from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.single_process import pretrain_single_process

@@ -4,15 +4,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-import deepspeed
 import torch
-from deepspeed import DeepSpeedEngine
 from torch import nn
 from torch.nn import functional
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.transformer import compile_blocks, recompute_blocks
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine, deepspeed
 from diffclip_dist.train.backend.offload import offload_settings
 from diffclip_dist.train.backend.weight_average import keep_average
 from diffclip_dist.train.pretrain_config import OptimiserConfig, PretrainConfig

@@ -3,8 +3,8 @@
 from typing import Any, Final
 
 import torch
-from deepspeed.ops.op_builder import AsyncIOBuilder
 
+from diffclip_dist.train.backend.deepspeed_import import AsyncIOBuilder
 from diffclip_dist.train.pretrain_config import OffloadConfig, Place
 
 _DEVICES: Final[dict[Place, str]] = {"none": "none", "host": "cpu", "disk": "nvme"}

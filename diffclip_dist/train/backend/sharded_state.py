@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import deepspeed
 import safetensors
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 from torch import Tensor, nn
 
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine, deepspeed
 from diffclip_dist.train.backend.weight_average import AVERAGE, keeps_average
 
 WEIGHTS: Final = "fp32"

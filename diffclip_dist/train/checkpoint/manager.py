@@ -6,10 +6,10 @@ from importlib import metadata
 from typing import Final
 
 import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.train.backend.deepspeed_engine import start_engine
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.backend.sharded_state import read_state
 from diffclip_dist.train.checkpoint.stored_checkpoint import (
     RunState,

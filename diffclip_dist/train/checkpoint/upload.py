@@ -12,8 +12,8 @@ from typing import Final
 
 import ray.train
 import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.backend.sharded_state import write_state
 from diffclip_dist.train.checkpoint.snapshot_folder import SnapshotFolder, remove_abandoned
 from diffclip_dist.train.checkpoint.stored_checkpoint import (

@@ -12,14 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from deepspeed import DeepSpeedEngine
-
 from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks, draw_noise_and_masks
 from diffclip_dist.model.reconstruction_error import ModalityErrors, reconstruction_errors
 from diffclip_dist.model.sampling import reverse_chain
 from diffclip_dist.train.backend.deepspeed_engine import build_model
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.backend.sharded_state import trained_weights
 from diffclip_dist.train.monitor.reconstruction_picture import DrawnChain, draw_reconstruction, save_picture
 from diffclip_dist.train.monitor.run_log import RunLog

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import weighted_loss
+from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.monitor.matrix_rate import matrix_rate
 from diffclip_dist.train.monitor.run_log import StepMetrics
 from diffclip_dist.train.pretrain_config import PretrainConfig
