@@ -1,9 +1,10 @@
-"""Ways to get windows out of a scene: the tile archive, one window a sample, one Zarr read a window, memory itself.
+"""Ways to get windows out of a scene: the tile archive by offset and in sequence, one window a sample, Zarr, memory.
 
 All give standardised float32 windows of every band, as training takes them, in batches of one size, from a warm cache,
 in one process.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from torch import Tensor
 from diffclip_dist.data.batches import RankShare, WindowStream
 from diffclip_dist.data.order import GlobalOrder, OrderConfig
 from diffclip_dist.data.sensors import group_scenes
-from diffclip_dist.data.windows import SceneWindows, standardise
+from diffclip_dist.data.windows import SceneWindows, cut_windows, standardise, window_offsets
 from shards.archive.archive import Archive
+from shards.archive.tile_tars import read_samples
+from shards.archive.tiles import decode_members
 from shards.archive.tiling import ArchiveSettings
 from shards.archive.zarr_scenes import array_of, open_zarr_scene
 from shards.build.build_archive import build_archive
@@ -61,6 +64,10 @@ def reading_rows(scratch: Path, effort: Effort) -> list[Row]:
     bytes_a_window = WINDOW**2 * sum(modality.bands for modality in scene.modalities) * 4
     ways: dict[str, tuple[Callable[[], Iterator[Batch]], int]] = {
         "tile archive": (lambda: from_tiles(archive), effort.batches * BATCH),
+        "tile archive in sequence, webdataset": (
+            lambda: from_tiles_in_sequence(archive, scene.name),
+            effort.batches * BATCH,
+        ),
         "scene in memory": (lambda: from_memory(archive, scene.name), effort.batches * BATCH),
         "webdataset, one window a sample": (lambda: from_window_samples(tars), effort.window_samples),
         "zarr, one read a window": (lambda: from_zarr(archive, scene.name), effort.zarr_reads),
@@ -101,6 +108,28 @@ def from_tiles(archive: Archive) -> Iterator[Batch]:
     stream = WindowStream(archive.location, groups, order, RankShare(0, 1), WINDOW, 0, torch.device("cpu"))
     for batch in stream.batches(0, 1 << 30):
         yield batch.windows
+
+
+def from_tiles_in_sequence(archive: Archive, name: str) -> Iterator[Batch]:
+    """Tars read from beginning to end; a batch of random windows from each tile, so that no batch mixes tiles."""
+    record = archive.scene(name)
+    rng = np.random.default_rng(0)
+    while True:
+        for path, tiles in itertools.groupby(record.tiles, key=lambda tile: tile.path):
+            with archive.store.open(path) as file:
+                for place, sample in zip(tiles, read_samples(file, path), strict=True):
+                    tile = decode_members(sample, place, record)
+                    row_length = place.width + 2 * record.halo
+                    rows, cols = (rng.integers(0, side, BATCH) + record.halo for side in (place.height, place.width))
+                    centres_B, offsets_N = (
+                        torch.from_numpy(rows * row_length + cols),
+                        window_offsets(WINDOW, row_length),
+                    )
+                    tables = {m: standardise(tile.values[m], tile.valid[m], record.modality(m)) for m in tile.values}
+                    yield {
+                        m: cut_windows(torch.from_numpy(table).flatten(0, 1), centres_B, offsets_N)
+                        for m, table in tables.items()
+                    }
 
 
 def from_memory(archive: Archive, name: str) -> Iterator[Batch]:

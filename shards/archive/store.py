@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import fsspec
 import zarr.storage
@@ -35,6 +35,9 @@ class Store(Protocol):
 
     def read_range(self, path: str, offset: int, count: int) -> bytes:
         """At most `count` bytes of a file from `offset`; FileNotFoundError where there is none."""
+
+    def open(self, path: str) -> BinaryIO:
+        """A file to be read from its beginning; FileNotFoundError where there is none."""
 
     def sha256(self, path: str) -> str:
         """Hash of a file's content."""
@@ -110,6 +113,9 @@ class LocalStore:
         with (self.folder / path).open("rb", buffering=0) as file:
             return os.pread(file.fileno(), count, offset)
 
+    def open(self, path: str) -> BinaryIO:
+        return (self.folder / path).open("rb")
+
     def sha256(self, path: str) -> str:
         with (self.folder / path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -183,9 +189,13 @@ class RemoteStore:
     def read_range(self, path: str, offset: int, count: int) -> bytes:
         return bytes(self.filesystem.cat_file(self._full(path), start=offset, end=offset + count))
 
+    def open(self, path: str) -> BinaryIO:
+        file: BinaryIO = self.filesystem.open(self._full(path), "rb", block_size=READ_BLOCK)
+        return file
+
     def sha256(self, path: str) -> str:
         digest = hashlib.sha256()
-        with self.filesystem.open(self._full(path), "rb", block_size=READ_BLOCK) as file:
+        with self.open(path) as file:
             while block := file.read(READ_BLOCK):
                 digest.update(block)
         return digest.hexdigest()

@@ -1,9 +1,14 @@
-"""Tiles as WebDataset samples: KEY.json and KEY.MODALITY.npy in a plain tar, written and read without any pickle."""
+"""Tiles, and one sample of a tar read by its offset.
+
+A sample is KEY.json and KEY.MODALITY.npy, as WebDataset has it. Training reads tiles in a shuffled global order, so it
+fetches single samples by the offset and size that the manifest lists. webdataset reads a tar from its beginning only,
+so this way of reading is our own. `shards.archive.tile_tars` writes tars, and reads them in sequence, with webdataset.
+"""
 
 import functools
 import io
-import json
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +18,8 @@ from shards.archive.missing import valid_mask
 from shards.scene.source import Mask, Values
 
 BLOCK = tarfile.BLOCKSIZE
-END_OF_TAR = bytes(2 * BLOCK)
+
+Content = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -36,21 +42,13 @@ def tile_key(scene: str, row: int, col: int) -> str:
     return f"{scene}_{row:07d}_{col:07d}"
 
 
-def encode_sample(key: str, description: dict[str, object], values: dict[str, Values]) -> bytes:
-    """A sample as it stands in the tar: one member a file, USTAR headers, no time and no owner."""
-    members = [(f"{key}.json", json.dumps(description, sort_keys=True).encode())]
-    for modality, array in values.items():
-        members.append((f"{key}.{modality}.npy", _npy_header(array.shape, array.dtype) + array.tobytes()))
-    parts: list[bytes] = []
-    for name, content in members:
-        header = tarfile.TarInfo(name)
-        header.size, header.mode = len(content), 0o644
-        parts += [header.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % BLOCK)]
-    return b"".join(parts)
+def member_suffixes(scene: SceneRecord) -> tuple[str, ...]:
+    """What follows the key in the names of a sample's members, in their order in the tar."""
+    return ("json", *(f"{modality.name}.npy" for modality in scene.modalities))
 
 
 def decode_sample(sample: bytes, record: TileRecord, scene: SceneRecord) -> Tile:
-    """Reads a sample back; nothing in it is trusted, nothing is allocated by its own word.
+    """Reads one sample. It trusts nothing in the bytes and allocates no memory that they ask for.
 
     Args:
         sample: `record.bytes` bytes of the tar from `record.offset`.
@@ -58,26 +56,36 @@ def decode_sample(sample: bytes, record: TileRecord, scene: SceneRecord) -> Tile
         scene: its scene, from the manifest.
 
     Raises:
-        ValueError: the bytes are not the members, shapes and dtypes that the manifest promises.
+        ValueError: the bytes are not the members, shapes and dtypes that the manifest lists.
     """
     if len(sample) != record.bytes:
         raise ValueError(f"{len(sample)} bytes, expected {record.bytes}")
-    view = memoryview(sample)
-    rows, cols = record.height + 2 * scene.halo, record.width + 2 * scene.halo
-    _, position = _member(view, 0, f"{record.key}.json")
-    values: dict[str, Values] = {}
-    valid: dict[str, Mask] = {}
-    for modality in scene.modalities:
-        content, position = _member(view, position, f"{record.key}.{modality.name}.npy")
-        values[modality.name] = _decode_array(content, (rows, cols, modality.bands), modality)
-        valid[modality.name] = valid_mask(values[modality.name], modality.missing_value)
+    view, position = memoryview(sample), 0
+    members: dict[str, Content] = {}
+    for suffix in member_suffixes(scene):
+        members[suffix], position = _member(view, position, f"{record.key}.{suffix}")
     if position != len(sample):
         raise ValueError(f"{len(sample) - position} bytes more than the members expected")
+    return decode_members(members, record, scene)
+
+
+def decode_members(members: Mapping[str, Content], record: TileRecord, scene: SceneRecord) -> Tile:
+    """A tile from the contents of its members, by suffix.
+
+    Raises:
+        ValueError: a shape or a dtype is not the one that the manifest lists.
+    """
+    rows, cols = record.height + 2 * scene.halo, record.width + 2 * scene.halo
+    values = {
+        modality.name: _decode_array(members[f"{modality.name}.npy"], (rows, cols, modality.bands), modality)
+        for modality in scene.modalities
+    }
+    valid = {modality.name: valid_mask(values[modality.name], modality.missing_value) for modality in scene.modalities}
     return Tile(record, values, valid)
 
 
 def _member(view: memoryview, position: int, name: str) -> tuple[memoryview, int]:
-    """Content of the member that begins at a position, which must bear this name, and where the next begins."""
+    """Content of the member of this name at a position, and the position of the next member."""
     try:
         header = tarfile.TarInfo.frombuf(view[position : position + BLOCK].tobytes(), "utf-8", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError) as error:
@@ -91,12 +99,12 @@ def _member(view: memoryview, position: int, name: str) -> tuple[memoryview, int
     return view[start : start + header.size], end
 
 
-def _decode_array(content: memoryview, shape: tuple[int, ...], modality: ModalityRecord) -> Values:
+def _decode_array(content: Content, shape: tuple[int, ...], modality: ModalityRecord) -> Values:
     dtype = np.dtype(modality.dtype)
     header = _npy_header(shape, dtype)
     if bytes(content[: len(header)]) != header:
         raise ValueError(f"{modality.name}: not a .npy file of {dtype} values in shape {shape}")
-    data = content[len(header) :]
+    data = memoryview(content)[len(header) :]
     if len(data) != int(np.prod(shape)) * dtype.itemsize:
         raise ValueError(f"{modality.name}: {len(data)} bytes of values, expected those of shape {shape}")
     return np.frombuffer(data, dtype=dtype).reshape(shape)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from shards.archive.manifest import MANIFEST_NAME, Manifest
 from shards.archive.store import Store
-from shards.archive.tiles import END_OF_TAR, decode_sample
+from shards.archive.tile_tars import tar_faults
 
 Check = Literal["size", "hash"]
 
@@ -44,21 +44,9 @@ def _size_faults(store: Store, manifest: Manifest) -> Iterator[str]:
 
 
 def _tile_faults(store: Store, manifest: Manifest, wrong: set[str]) -> Iterator[str]:
-    """Faults of tars that were made by another hand than ours: hashes fit, but members are not the tiles listed."""
-    sizes = {record.path: record.bytes for record in manifest.files}
+    """Faults of tars whose hashes fit but whose members are not the tiles listed: another program made them."""
     for scene in manifest.scenes:
         in_order = sorted(scene.tiles, key=lambda tile: (tile.path, tile.offset))
         for path, tiles in groupby(in_order, key=lambda tile: tile.path):
-            if path in wrong:
-                continue
-            end = 0
-            for tile in tiles:
-                if tile.offset != end:
-                    yield f"{path}: tile {tile.key} begins at byte {tile.offset}, expected {end}"
-                end = tile.offset + tile.bytes
-                try:
-                    decode_sample(store.read_range(path, tile.offset, tile.bytes), tile, scene)
-                except ValueError as error:
-                    yield f"{path}: tile {tile.key}: {error}"
-            if store.read_range(path, end, len(END_OF_TAR) + 1) != END_OF_TAR or end + len(END_OF_TAR) != sizes[path]:
-                yield f"{path}: something follows the last tile"
+            if path not in wrong:
+                yield from tar_faults(store, path, tiles, scene)

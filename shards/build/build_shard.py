@@ -10,7 +10,8 @@ import zarr
 from shards.archive.codecs import round_bits
 from shards.archive.manifest import SCENES_FOLDER, TILES_FOLDER, FileRecord, TileRecord
 from shards.archive.missing import holds_missing_value, valid_mask
-from shards.archive.tiles import END_OF_TAR, encode_sample, tile_key
+from shards.archive.tile_tars import Sample, write_tile_tar
+from shards.archive.tiles import tile_key
 from shards.archive.tiling import Box, ShardPlan
 from shards.archive.zarr_scenes import (
     LABELS,
@@ -125,38 +126,43 @@ def _write_tar(
     folder: Path, layout: SceneLayout, plan: ShardPlan, blocks: dict[str, Values], covered: Mask
 ) -> tuple[TileRecord, ...]:
     """Writes the tiles that hold a valid pixel; no tar where there is none."""
-    halo, box = layout.settings.halo, plan.box
     path = f"{TILES_FOLDER}/{layout.name}-{plan.index:06d}.tar"
+    valid_pixels = {tile: _valid_pixels(tile, plan.box, covered) for tile in plan.tiles}
+    kept = [tile for tile in plan.tiles if valid_pixels[tile]]
+    if not kept:
+        return ()
     (folder / TILES_FOLDER).mkdir()
-    records: list[TileRecord] = []
-    with (folder / path).open("wb") as tar:
-        for tile in plan.tiles:
-            row, col = tile.row - box.row, tile.col - box.col
-            valid_pixels = int(np.count_nonzero(covered[row : row + tile.height, col : col + tile.width]))
-            if not valid_pixels:
-                continue
-            cut = np.s_[row : row + tile.height + 2 * halo, col : col + tile.width + 2 * halo]
-            place = {"row": tile.row, "col": tile.col, "height": tile.height, "width": tile.width, "halo": halo}
-            description = {"scene": layout.name, "generated": layout.generated, **place}
-            key = tile_key(layout.name, tile.row, tile.col)
-            sample = encode_sample(key, description, {name: block[cut] for name, block in blocks.items()})
-            offset = tar.tell()
-            tar.write(sample)
-            records.append(
-                TileRecord(
-                    layout.name,
-                    key,
-                    path,
-                    offset,
-                    len(sample),
-                    tile.row,
-                    tile.col,
-                    tile.height,
-                    tile.width,
-                    valid_pixels,
-                )
-            )
-        tar.write(END_OF_TAR)
-    if not records:
-        (folder / path).unlink()
-    return tuple(records)
+    extents = write_tile_tar(folder / path, (_sample(tile, layout, plan.box, blocks) for tile in kept))
+    return tuple(
+        TileRecord(
+            layout.name,
+            tile_key(layout.name, tile.row, tile.col),
+            path,
+            extent.offset,
+            extent.bytes,
+            tile.row,
+            tile.col,
+            tile.height,
+            tile.width,
+            valid_pixels[tile],
+        )
+        for tile, extent in zip(kept, extents, strict=True)
+    )
+
+
+def _valid_pixels(tile: Box, shard: Box, covered: Mask) -> int:
+    """Core pixels of a tile that are valid in some modality."""
+    row, col = tile.row - shard.row, tile.col - shard.col
+    return int(np.count_nonzero(covered[row : row + tile.height, col : col + tile.width]))
+
+
+def _sample(tile: Box, layout: SceneLayout, shard: Box, blocks: dict[str, Values]) -> Sample:
+    """A tile with its halo, cut out of the shard's blocks."""
+    halo, row, col = layout.settings.halo, tile.row - shard.row, tile.col - shard.col
+    cut = np.s_[row : row + tile.height + 2 * halo, col : col + tile.width + 2 * halo]
+    place = {"row": tile.row, "col": tile.col, "height": tile.height, "width": tile.width, "halo": halo}
+    return Sample(
+        tile_key(layout.name, tile.row, tile.col),
+        {"scene": layout.name, "generated": layout.generated, **place},
+        {name: block[cut] for name, block in blocks.items()},
+    )

@@ -1,5 +1,6 @@
 """Damage to an archive, by accident or on purpose: refused by name, nothing executed, nothing trusted."""
 
+import gzip
 import io
 import json
 import pickle
@@ -239,10 +240,38 @@ def test_a_forged_tar_is_refused_even_where_its_hash_fits(
     with pytest.raises(DamagedArchive, match=words) as refused:
         opened.read_tile(first)
     assert TAR in str(refused.value)
-    with pytest.raises(DamagedArchive, match=words):
+    # read in sequence, as webdataset does, the tar is no better
+    with pytest.raises(
+        DamagedArchive, match=r"place-000000\.tar: tile place_0000000_0000000|cannot be read in sequence"
+    ):
         Archive.open(archive, verify="hash")
     assert shard_command("--verify", archive).status == 1
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["compressed", "one tile more", "something after the end", "offsets exchanged"])
+def test_a_tar_that_webdataset_would_read_differently_is_refused(kind: str, archive: Path) -> None:
+    manifest = Archive.open(archive).manifest
+    (scene,) = manifest.scenes
+    content = (archive / TAR).read_bytes()
+    first, second = (tile for tile in scene.tiles[:2])
+    tiles = scene.tiles
+    if kind == "compressed":
+        content = gzip.compress(content) + bytes(len(content))
+    elif kind == "one tile more":
+        header = tarfile.TarInfo("place_0000000_0000099.json").tobuf(tarfile.USTAR_FORMAT)
+        content = content[:-1024] + header + bytes(1024)
+    elif kind == "something after the end":
+        content = content[:-1] + b"!"
+    else:
+        assert first.bytes == second.bytes
+        exchanged = (replace(first, offset=second.offset), replace(second, offset=first.offset))
+        tiles = (*exchanged, *scene.tiles[2:])
+    (archive / TAR).write_bytes(content)
+    files = tuple(file_record(archive, record.path, record.samples) for record in manifest.files)
+    save(archive, new_manifest((replace(scene, tiles=tiles),), files))
+    with pytest.raises(DamagedArchive, match=r"place-000000\.tar"):
+        Archive.open(archive, verify="hash")
 
 
 def test_an_unchanged_tar_passes_the_same_way(archive: Path, tmp_path: Path) -> None:
