@@ -19,6 +19,7 @@ import torch
 from report import Row, benchmark_parser, check_destination, median_row, print_table, write_json
 
 from diffclip_dist.cli.commandline import EXIT_DONE, run_command
+from diffclip_dist.features.bands_only import window_side
 from diffclip_dist.features.encoder_source import CONTROL
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
@@ -41,17 +42,17 @@ class Effort:
         side: of the generated scene in pixels; a second scene is as wide and twice as tall.
         strides: that are compared; the first is what the others are held against.
         repeats: of each, after one that warms up.
-        strip_bytes: bound on the values held at once, small enough that the scene takes several strips.
+        block_bytes: bound on the values held at once, small enough that the scene takes several blocks.
     """
 
     side: int
     strides: tuple[int, ...]
     repeats: int
-    strip_bytes: int
+    block_bytes: int
 
 
-QUICK: Final = Effort(side=48, strides=(1, 3), repeats=1, strip_bytes=2 << 20)
-FULL: Final = Effort(side=128, strides=(1, 3, 5), repeats=3, strip_bytes=16 << 20)
+QUICK: Final = Effort(side=48, strides=(1, 3), repeats=1, block_bytes=2 << 20)
+FULL: Final = Effort(side=128, strides=(1, 3, 5), repeats=3, block_bytes=16 << 20)
 
 
 def main() -> int:
@@ -69,7 +70,7 @@ def main() -> int:
     ):
         print_table(title, [{key: row[key] for key in row if key != "part"} for row in rows if row["part"] == part])
     if arguments.json is not None:
-        window = classifier.fitted.encoder.config.window
+        window = window_side(classifier.fitted.encoder)
         config = {
             "scenes": "generated",
             "window_pixels": window,
@@ -109,11 +110,11 @@ def stride_rows(classifier: Classifier, archive: Archive, effort: Effort) -> lis
     rows: list[Row] = []
     for stride in effort.strides:
         reader = with_stride(classifier, stride)
-        predict_map(reader, archive, "square", effort.strip_bytes)
+        predict_map(reader, archive["square"], effort.block_bytes)
         seconds = []
         for _ in range(effort.repeats):
             start = time.perf_counter()
-            found = predict_map(reader, archive, "square", effort.strip_bytes)
+            found = predict_map(reader, archive["square"], effort.block_bytes)
             seconds.append(time.perf_counter() - start)
         maps.append(found)
         windows = (-(-effort.side // stride)) ** 2
@@ -131,18 +132,18 @@ def stride_rows(classifier: Classifier, archive: Archive, effort: Effort) -> lis
 
 
 def height_rows(classifier: Classifier, archive: Archive, effort: Effort) -> list[Row]:
-    """One row a scene: strips bound what mapping holds, however tall the scene."""
+    """One row a scene: blocks bound what mapping holds, however tall the scene."""
     rows: list[Row] = []
     for name in ("square", "tall"):
         forget_peak()
-        predict_map(classifier, archive, name, effort.strip_bytes)
+        predict_map(classifier, archive[name], effort.block_bytes)
         record = archive.scene(name)
         rows.append(
             {
                 "part": "heights",
                 "height_pixels": record.height,
                 "width_pixels": record.width,
-                "strip_mib": effort.strip_bytes / 2**20,
+                "block_mib": effort.block_bytes / 2**20,
                 "peak_memory_mib": peak_mib(),
             }
         )

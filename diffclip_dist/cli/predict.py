@@ -36,11 +36,11 @@ def main() -> int:
     archive = Archive.open(arguments.archive)
     record = archive.scene(arguments.scene)
     rows = quick_rows(classifier, record) if arguments.quick else record.height
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pixels"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        bar = bars.add_task("mapping", total=rows)
+        bar = bars.add_task("mapping", total=rows * record.width)
         class_map = predict_map(
-            classifier, archive, record.name, rows=rows, report=lambda done: bars.update(bar, completed=done)
+            classifier, archive[record.name], rows=rows, report=lambda done: bars.update(bar, completed=done)
         )
     config = classifier.config
     picture = publish_map(

@@ -48,12 +48,12 @@ def fit_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> Band
     rows, cols = np.nonzero(present)
     kept = np.linspace(0, len(rows) - 1, min(len(rows), MOST_PIXELS)).astype(np.int64)
     rows, cols = rows[kept], cols[kept]
-    bands_PC = scene.bands_at(rows, cols).double()
+    bands_PC = scene.bands_at(rows, cols).cpu().double()
     differences = [torch.zeros(1, bands_PC.shape[1], dtype=torch.float64)]
     for down, right in ((1, 0), (0, 1)):
         inside = (rows + down < present.shape[0]) & (cols + right < present.shape[1])
         inside[inside] = present[rows[inside] + down, cols[inside] + right]
-        beside_PC = scene.bands_at(rows[inside] + down, cols[inside] + right).double()
+        beside_PC = scene.bands_at(rows[inside] + down, cols[inside] + right).cpu().double()
         differences.append(bands_PC[torch.from_numpy(inside)] - beside_PC)
     mean_C = bands_PC.mean(dim=0)
     return BandMetric(mean_C.float(), _signal_to_noise(bands_PC - mean_C, torch.cat(differences)).float())

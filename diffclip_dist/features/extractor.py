@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from diffclip_dist.features.band_metric import BandMetric, fit_band_metric
+from diffclip_dist.features.bands_only import FeatureEncoder, device_of
 from diffclip_dist.features.feature_config import SMOOTHING_RADIUS, FeatureConfig
 from diffclip_dist.features.pixel_features import FeatureStatistics, PixelFeatures
 from diffclip_dist.features.reading import read_pixels
 from diffclip_dist.features.scene_view import SceneView, read_sample
-from diffclip_dist.model.encoder import MultimodalEncoder
 
 Mask = npt.NDArray[np.bool_]
 
@@ -81,7 +81,7 @@ class FeatureExtractor(nn.Module):
         self.register_buffer("bilateral_bandwidth_S", bilateral_bandwidth_S)
 
     @classmethod
-    def fit(cls, encoder: MultimodalEncoder, scene: SceneView, config: FeatureConfig) -> "FeatureExtractor":
+    def fit(cls, encoder: FeatureEncoder, scene: SceneView, config: FeatureConfig) -> "FeatureExtractor":
         """Learns from pixels evenly spread over a scene.
 
         Args:
@@ -90,9 +90,10 @@ class FeatureExtractor(nn.Module):
             config: the read-out, and how many windows are read.
         """
         read = read_sample(encoder, scene, config)
-        statistics = FeatureStatistics.of(read.features)
+        features = read.features.cpu()  # principal axes are few and double precision is slow elsewhere
+        statistics = FeatureStatistics.of(features)
         metric = fit_band_metric(scene.windows, scene.present)
-        parts = _parts(statistics, metric, read.features, scene.windows.bands_at(read.rows, read.cols))
+        parts = _parts(statistics, metric, features, scene.windows.bands_at(read.rows, read.cols).cpu())
         joined_PJ = torch.cat(parts, dim=1).double()
         centre_J = joined_PJ.mean(dim=0)
         centred_PJ = joined_PJ - centre_J
@@ -107,7 +108,8 @@ class FeatureExtractor(nn.Module):
             for found_PK in centred_PJ @ axes_AJK
         )
         bilateral_bandwidth_S = torch.stack([every.noise, every.within_a_thing, bands.noise])
-        return cls(statistics, metric, centre_J.float(), axes_AJK.float().contiguous(), bilateral_bandwidth_S)
+        fitted = cls(statistics, metric, centre_J.float(), axes_AJK.float().contiguous(), bilateral_bandwidth_S)
+        return fitted.to(device_of(encoder))
 
     def forward(self, features: PixelFeatures, bands_PC: Tensor) -> Tensor:
         """Descriptions (A, P, K) of pixels by themselves."""
@@ -141,7 +143,7 @@ class SceneFeatures:
 
 
 def extract_features(
-    extractor: FeatureExtractor, encoder: MultimodalEncoder, scene: SceneView, wanted: Mask, config: FeatureConfig
+    extractor: FeatureExtractor, encoder: FeatureEncoder, scene: SceneView, wanted: Mask, config: FeatureConfig
 ) -> SceneFeatures:
     """Describes the wanted pixels of a scene, and averages over neighbours as often as the configuration says.
 
@@ -162,8 +164,9 @@ def extract_features(
         rows.append(part.rows)
         cols.append(part.cols)
     if not rows:
-        nothing_SHWK = torch.zeros(feature_set_count(config), *wanted.shape, extractor.axes_AJK.shape[2])
-        return SceneFeatures(nothing_SHWK, torch.zeros(wanted.shape, dtype=torch.bool))
+        device = extractor.axes_AJK.device
+        nothing_SHWK = torch.zeros(feature_set_count(config), *wanted.shape, extractor.axes_AJK.shape[2], device=device)
+        return SceneFeatures(nothing_SHWK, torch.zeros(wanted.shape, dtype=torch.bool, device=device))
     places = np.concatenate(rows), np.concatenate(cols)
     grids = [_on_grid(wanted.shape, *places, values_PK) for values_PK in torch.cat(values_APK, dim=1)]
     valid_HW = grids[0][1]
@@ -171,7 +174,7 @@ def extract_features(
     if config.smoothing:
         ways = zip(_AXES_OF_WAY, extractor.bilateral_bandwidth_S.tolist(), strict=True)
         values_AHWK = [_smoothed(values_AHWK[axes], valid_HW, unlike, config.smoothing) for axes, unlike in ways]
-    return SceneFeatures(torch.stack(values_AHWK), valid_HW & torch.from_numpy(wanted))
+    return SceneFeatures(torch.stack(values_AHWK), valid_HW & torch.from_numpy(wanted).to(valid_HW.device))
 
 
 def feature_set_count(config: FeatureConfig) -> int:
@@ -191,8 +194,8 @@ def _parts(
 def _on_grid(
     shape: tuple[int, ...], rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], values_PK: Tensor
 ) -> tuple[Tensor, Tensor]:
-    values_HWK = torch.zeros(*shape, values_PK.shape[1])
-    valid_HW = torch.zeros(*shape, dtype=torch.bool)
+    values_HWK = torch.zeros(*shape, values_PK.shape[1], device=values_PK.device)
+    valid_HW = torch.zeros(*shape, dtype=torch.bool, device=values_PK.device)
     values_HWK[rows, cols] = values_PK
     valid_HW[rows, cols] = True
     return values_HWK, valid_HW
@@ -250,7 +253,7 @@ def _smoothed(values_HWK: Tensor, valid_HW: Tensor, unlike: float, rounds: int) 
         distance_HW = (values_HWK[here] - values_HWK[there]).square().sum(dim=-1)
         alike_HW = torch.exp(-SHARPNESS * distance_HW / unlike)
         weights.append(alike_HW * (valid_HW[here] & valid_HW[there]))
-    total_HW = torch.zeros(valid_HW.shape)
+    total_HW = torch.zeros(valid_HW.shape, device=valid_HW.device)
     for (here, _), weight_HW in zip(pairs, weights, strict=True):
         total_HW[here] += weight_HW
     total_HW.clamp_min_(1.0)  # a known pixel counts itself with 1, an unknown one stays 0

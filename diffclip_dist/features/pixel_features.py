@@ -28,6 +28,10 @@ class PixelFeatures:
     values_PMF: Tensor
     present_PM: Tensor
 
+    def cpu(self) -> "PixelFeatures":
+        """The same in the host's memory."""
+        return PixelFeatures(self.values_PMF.cpu(), self.present_PM.cpu())
+
     @classmethod
     def joined(cls, parts: Sequence["PixelFeatures"]) -> "PixelFeatures":
         """The pixels of all parts, in their order."""

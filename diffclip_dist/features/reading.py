@@ -11,17 +11,21 @@ import numpy.typing as npt
 import torch
 
 from diffclip_dist.data.windows import SceneWindows
+from diffclip_dist.features.bands_only import BandsOnly, FeatureEncoder, device_of
 from diffclip_dist.features.feature_config import FeatureConfig
 from diffclip_dist.features.pixel_features import PixelFeatures, read_out
 from diffclip_dist.features.views import Grid, Positions, View
-from diffclip_dist.model.encoder import MultimodalEncoder
 
 # What a quick run spends on reading windows: some seconds on two cores
 QUICK_FLOPS = 2.5e11
+# The same where there is no encoder
+QUICK_PIXELS = 50_000
 
 
-def affordable_windows(encoder: MultimodalEncoder) -> int:
+def affordable_windows(encoder: FeatureEncoder) -> int:
     """Windows that a quick run may read, at least 1: a count, not a time, so that it reads the same every time."""
+    if isinstance(encoder, BandsOnly):
+        return QUICK_PIXELS
     parameters = sum(parameter.numel() for parameter in encoder.transformer.parameters())
     return max(int(QUICK_FLOPS / (2.0 * parameters * encoder.config.tokens * len(encoder.modalities))), 1)
 
@@ -44,13 +48,13 @@ class ReadPixels:
         )
 
 
-def read_view(encoder: MultimodalEncoder, view: View, config: FeatureConfig) -> PixelFeatures:
+def read_view(encoder: FeatureEncoder, view: View, config: FeatureConfig) -> PixelFeatures:
     """Features of pixels that have a window each; differentiable."""
     features = encoder(view.windows, view.valid)
     return read_out(features, torch.arange(len(view.tokens_P)), view.tokens_P, config.readout)
 
 
-def read_view_in_batches(encoder: MultimodalEncoder, view: View, config: FeatureConfig) -> PixelFeatures:
+def read_view_in_batches(encoder: FeatureEncoder, view: View, config: FeatureConfig) -> PixelFeatures:
     """The same without a graph, a bounded number of windows at a time."""
     parts = []
     with torch.no_grad():
@@ -66,7 +70,7 @@ def read_view_in_batches(encoder: MultimodalEncoder, view: View, config: Feature
 
 
 def read_pixels(
-    encoder: MultimodalEncoder, scene: SceneWindows, grid: Grid, wanted: npt.NDArray[np.bool_], config: FeatureConfig
+    encoder: FeatureEncoder, scene: SceneWindows, grid: Grid, wanted: npt.NDArray[np.bool_], config: FeatureConfig
 ) -> Iterator[ReadPixels]:
     """Features of the wanted pixels, batch of windows by batch of windows, each pixel once.
 
@@ -74,12 +78,13 @@ def read_pixels(
     whole is.
 
     Args:
-        encoder: any encoder that knows the scene's modalities.
+        encoder: any encoder that knows the scene's modalities, or none; the features lie on its device.
         scene: where windows are cut.
         grid: the windows to read from.
         wanted: (row, col) of the scene.
         config: the read-out and the size of a batch.
     """
+    device = device_of(encoder)
     rows, cols = np.nonzero(wanted)
     centre_rows, centre_cols = grid.centres(rows, cols)
     centres, window_of = np.unique(centre_rows * grid.width + centre_cols, return_inverse=True)
@@ -94,8 +99,8 @@ def read_pixels(
             features = encoder(windows, valid)
             read = read_out(
                 features,
-                torch.from_numpy(window_of[pixels] - start),
-                torch.from_numpy(tokens[pixels]),
+                torch.from_numpy(window_of[pixels] - start).to(device),
+                torch.from_numpy(tokens[pixels]).to(device),
                 config.readout,
             )
         yield ReadPixels(rows[pixels], cols[pixels], read)

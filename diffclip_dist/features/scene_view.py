@@ -12,6 +12,7 @@ import torch
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.windows import SceneWindows
+from diffclip_dist.features.bands_only import FeatureEncoder, device_of, window_side
 from diffclip_dist.features.feature_config import FeatureConfig
 from diffclip_dist.features.reading import ReadPixels, read_pixels
 from diffclip_dist.features.views import Grid
@@ -36,7 +37,7 @@ class SceneView:
     present: npt.NDArray[np.bool_]
 
 
-def read_sample(encoder: MultimodalEncoder, scene: SceneView, config: FeatureConfig) -> ReadPixels:
+def read_sample(encoder: FeatureEncoder, scene: SceneView, config: FeatureConfig) -> ReadPixels:
     """Features of the pixels of a limited number of windows, evenly spread over a scene."""
     rows, cols = np.nonzero(scene.present)
     centre_rows, centre_cols = scene.grid.centres(rows, cols)
@@ -91,23 +92,24 @@ def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: s
 
 
 def view_scene(
-    scene: Scene, modalities: Sequence[ModalityRecord], encoder: MultimodalEncoder, config: FeatureConfig
+    scene: Scene, modalities: Sequence[ModalityRecord], encoder: FeatureEncoder, config: FeatureConfig
 ) -> SceneView:
     """Standardises a scene for an encoder.
 
     Args:
-        scene: values of the scene, or of some of its rows.
+        scene: values of the scene, or of a block of it.
         modalities: statistics to standardise with; those of the scene that are not among them are left out, and those
             that the scene lacks are missing.
         encoder: sets the window.
         config: sets the stride.
     """
     known = {schema.name for schema in encoder.modalities}
-    used = [record for record in modalities if record.name in known]
-    window = encoder.config.window
+    used = [modality for modality in modalities if modality.name in known]
+    window = window_side(encoder)
     height, width = next(iter(scene.valid.values())).shape
-    windows = SceneWindows(scene, replace(scene.record, modalities=tuple(used)), window)
+    record = replace(scene.record, height=height, width=width, modalities=tuple(used))
+    windows = SceneWindows(scene, record, window, device_of(encoder))
     present = np.zeros((height, width), dtype=np.bool_)
-    for record in used:
-        present |= scene.valid.get(record.name, False)
+    for modality in used:
+        present |= scene.valid.get(modality.name, False)
     return SceneView(windows, Grid(height, width, window, min(config.stride, window)), present)

@@ -1,6 +1,6 @@
 """A trained classifier on disk, all that is needed to map a scene: no pickle, no trace of the text model.
 
-FOLDER/config.json and model.safetensors hold the head and the class vectors, FOLDER/encoder/ the encoder.
+FOLDER/config.json and model.safetensors hold the head and the class vectors, FOLDER/encoder/ the encoder, if any.
 """
 
 import json
@@ -15,13 +15,16 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.features.band_metric import BandMetric
+from diffclip_dist.features.bands_only import BandsOnly, FeatureEncoder
 from diffclip_dist.features.extractor import FeatureExtractor, feature_set_count
 from diffclip_dist.features.pixel_features import FeatureStatistics
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitting import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
+from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
 from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, save_encoder
 from shards.archive.manifest import ModalityRecord
@@ -36,6 +39,7 @@ OLDER_TENSOR_NAMES: Final = MappingProxyType(
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FOLDER: Final = "encoder"
+BANDS_ONLY: Final = "bands only"
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class ClassifierConfig:
         shots: labelled pixels a class.
         seed: of the shots and of the head.
         protocol: how the shots were drawn.
-        encoder: what the encoder's weights are, as results show it.
+        encoder: what the encoder's weights are, as results show it; `BANDS_ONLY` where there is none.
         text: what the class vectors are made from, as results show it.
         classes: in the order of the class vectors.
         modalities: bands and statistics that the scene was standardised with.
@@ -97,10 +101,10 @@ def save_classifier(folder: Path, classifier: Classifier, encoder_training: Trai
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     fitted = classifier.fitted
-    encoder_config = EncoderConfig(
-        ENCODER_FORMAT_VERSION, fitted.encoder.config, fitted.encoder.modalities, encoder_training
-    )
-    save_encoder(folder / ENCODER_FOLDER, fitted.encoder.state_dict(), encoder_config)
+    encoder = fitted.encoder
+    if isinstance(encoder, MultimodalEncoder):
+        encoder_config = EncoderConfig(ENCODER_FORMAT_VERSION, encoder.config, encoder.modalities, encoder_training)
+        save_encoder(folder / ENCODER_FOLDER, encoder.state_dict(), encoder_config)
     weights = {name: tensor.detach().contiguous() for name, tensor in fitted.head.state_dict().items()}
     safetensors.torch.save_file({**weights, "text_CE": fitted.text_CE.contiguous()}, folder / WEIGHTS_FILE)
     partial = folder / f".{CONFIG_FILE}.partial"
@@ -133,7 +137,11 @@ def load_classifier(folder: Path) -> Classifier:
         raise BadInput(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
     if config.format_version != FORMAT_VERSION:
         raise BadInput(f"{file}: format_version: expected {FORMAT_VERSION}, found {config.format_version}")
-    encoder = load_encoder(folder / ENCODER_FOLDER)
+    encoder: FeatureEncoder = (
+        BandsOnly([ModalitySchema.of(modality) for modality in config.modalities])
+        if config.encoder == BANDS_ONLY
+        else load_encoder(folder / ENCODER_FOLDER)
+    )
     try:
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         if older:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from diffclip_dist.features.bands_only import FeatureEncoder
 from diffclip_dist.features.extractor import FeatureExtractor, SceneFeatures, extract_features
 from diffclip_dist.features.pixel_features import FeatureStatistics
 from diffclip_dist.features.reading import read_pixels, read_view, read_view_in_batches
@@ -24,7 +25,6 @@ from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
-from diffclip_dist.model.encoder import MultimodalEncoder
 
 # Pixels whose classes are worked out at once
 PIXEL_BATCH: Final = 2**14
@@ -48,18 +48,24 @@ class Support:
 class FittedClassifier:
     """An encoder (the given one, unless it was tuned), a head fitted to the shots, and unit class vectors (C, E)."""
 
-    encoder: MultimodalEncoder
+    encoder: FeatureEncoder
     head: CosineHead | KernelHead
     text_CE: Tensor
 
+    def to(self, device: torch.device | str) -> "FittedClassifier":
+        """The same on another device, where it then reads and classifies scenes; this one stays where it is."""
+        return FittedClassifier(
+            copy.deepcopy(self.encoder).to(device), copy.deepcopy(self.head).to(device), self.text_CE.to(device)
+        )
 
-def feature_statistics(encoder: MultimodalEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:
+
+def feature_statistics(encoder: FeatureEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:
     """Mean and deviation of the features over pixels of the scene; no label is needed."""
     return FeatureStatistics.of(read_sample(encoder, scene, config).features)
 
 
 def fit_cosine_classifier(
-    encoder: MultimodalEncoder,
+    encoder: FeatureEncoder,
     scene: SceneView,
     support: Support,
     text: ClassTextEncoder,
@@ -134,12 +140,43 @@ def classify(
     for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
         with torch.no_grad():
             for number, one in enumerate(classifiers):
-                found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).numpy()
+                found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).cpu().numpy()
+    return found
+
+
+def class_probabilities(
+    fitted: FittedClassifier, scene: SceneView, wanted: npt.NDArray[np.bool_], config: FewshotConfig
+) -> npt.NDArray[np.float32]:
+    """Probability of each class (row, col, class) at the wanted pixels, NaN elsewhere and where no modality has data.
+
+    With ``kernel`` the softmax of the scores at temperature 1 / `SCORE_SHARPNESS`, the one that class priors are
+    estimated at; with ``cosine`` the softmax of the scaled cosines. Neither is calibrated: one shot a class leaves
+    nothing to calibrate on. They rank pixels by how sure the classifier is; they are no frequencies of being right.
+
+    Args:
+        fitted: the classifier.
+        scene: the scene to read.
+        wanted: bool (row, col).
+        config: the read-out and the size of a batch.
+    """
+    found = np.full((*wanted.shape, len(fitted.text_CE)), np.nan, dtype=np.float32)
+    with torch.no_grad():
+        if isinstance(fitted.head, KernelHead):
+            features = extract_features(fitted.head.extractor, fitted.encoder, scene, wanted, config)
+            rows, cols = np.nonzero(features.valid_HW.cpu().numpy())
+            for start in range(0, len(rows), PIXEL_BATCH):
+                piece = slice(start, start + PIXEL_BATCH)
+                logits_PC = fitted.head.logits(features.pixels[:, piece], fitted.text_CE)
+                found[rows[piece], cols[piece]] = torch.softmax(logits_PC, dim=1).cpu().numpy()
+        else:
+            for part in read_pixels(fitted.encoder, scene.windows, scene.grid, wanted & scene.present, config):
+                logits_PC = fitted.head(part.features, fitted.text_CE)
+                found[part.rows, part.cols] = torch.softmax(logits_PC, dim=1).cpu().numpy()
     return found
 
 
 def fit_kernel_classifier(
-    encoder: MultimodalEncoder,
+    encoder: FeatureEncoder,
     extractor: FeatureExtractor,
     features: SceneFeatures,
     support: Support,
@@ -175,7 +212,7 @@ def classify_features(classifiers: list[FittedClassifier], features: SceneFeatur
         classifiers: classifiers with kernel heads that share one extractor.
         features: by that extractor.
     """
-    valid_HW = features.valid_HW
+    valid_HW = features.valid_HW.cpu().numpy()
     found = np.full((len(classifiers), *valid_HW.shape), -1, dtype=np.int64)
     for number, one in enumerate(classifiers):
         with torch.no_grad():
@@ -183,5 +220,5 @@ def classify_features(classifiers: list[FittedClassifier], features: SceneFeatur
                 one.head(part_SPK, one.text_CE).argmax(dim=1)
                 for part_SPK in torch.split(features.pixels, PIXEL_BATCH, dim=1)
             ]
-        found[number, valid_HW.numpy()] = torch.cat(classes).numpy()
+        found[number, valid_HW] = torch.cat(classes).cpu().numpy()
     return found

@@ -146,6 +146,10 @@ class KernelHead(nn.Module):
         scores_PC: Tensor = self._projected(features_SPK) @ text_CE.T
         return scores_PC
 
+    def logits(self, features_SPK: Tensor, text_CE: Tensor) -> Tensor:
+        """Log-likelihoods of the classes (P, C), up to a constant a pixel: class priors are estimated by the same."""
+        return SCORE_SHARPNESS * self.scores(features_SPK, text_CE)
+
     def _projected(self, features_SPK: Tensor) -> Tensor:
         projected_PE = features_SPK[0] @ self.direction_KE + self.offset_E
         for number, kernel_PQ in _kernels(features_SPK, self.support_SQK, self.variance_S, self.weight_G):

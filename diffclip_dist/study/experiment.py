@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from diffclip_dist.features.bands_only import FeatureEncoder
 from diffclip_dist.features.extractor import FeatureExtractor, extract_features
 from diffclip_dist.features.scene_view import SceneView, view_scene
 from diffclip_dist.fewshot.class_text import ClassText, ClassTextEncoder, build_text
@@ -23,7 +24,6 @@ from diffclip_dist.fewshot.fitting import (
     fit_kernel_classifier,
 )
 from diffclip_dist.fewshot.metrics import Scores, score
-from diffclip_dist.model.encoder import MultimodalEncoder
 from shards.archive.archive import Scene
 from shards.errors import BadInput
 
@@ -89,7 +89,7 @@ class Outcome:
 
 def run_task(
     scene: Scene,
-    encoder: MultimodalEncoder,
+    encoder: FeatureEncoder,
     task: Task,
     config: FewshotConfig,
     limit: int | None = None,
@@ -147,7 +147,7 @@ def run_task(
 
 
 def _fit_in_closed_form(
-    encoder: MultimodalEncoder,
+    encoder: FeatureEncoder,
     view: SceneView,
     episodes: Sequence[Episode],
     texts: Sequence[ClassTextEncoder],
@@ -172,7 +172,7 @@ def _fit_in_closed_form(
 
 
 def _fit_by_steps(
-    encoder: MultimodalEncoder,
+    encoder: FeatureEncoder,
     view: SceneView,
     episodes: Sequence[Episode],
     texts: Sequence[ClassTextEncoder],

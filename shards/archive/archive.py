@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -37,6 +38,45 @@ class Scene:
     valid: dict[str, Mask]
     labels: Labels | None
     split: tuple[Labels, Labels] | None
+
+    def read(self, modalities: tuple[str, ...] | None = None, rows: slice = WHOLE, cols: slice = WHOLE) -> "Scene":
+        """Some of its modalities, rows and columns, as views of the same arrays; counted from its own first pixel."""
+        chosen = tuple(self.values) if modalities is None else modalities
+        part = rows, cols
+        return Scene(
+            self.record,
+            {name: self.values[name][part] for name in chosen},
+            {name: self.valid[name][part] for name in chosen},
+            None if self.labels is None else self.labels[part],
+            None if self.split is None else (self.split[0][part], self.split[1][part]),
+        )
+
+
+class ReadableScene(Protocol):
+    """A scene that can be read part by part, wherever it lies."""
+
+    @property
+    def record(self) -> SceneRecord: ...
+
+    def read(self, modalities: tuple[str, ...] | None = None, rows: slice = WHOLE, cols: slice = WHOLE) -> Scene:
+        """Some of its modalities, rows and columns, with labels; None takes all modalities."""
+
+
+@dataclass(frozen=True)
+class StoredScene:
+    """A scene of an archive, read when it is asked for.
+
+    Attributes:
+        archive: where it lies.
+        record: what the manifest says of it.
+    """
+
+    archive: "Archive"
+    record: SceneRecord
+
+    def read(self, modalities: tuple[str, ...] | None = None, rows: slice = WHOLE, cols: slice = WHOLE) -> Scene:
+        """Reads some of its modalities, rows and columns, see `Archive.read_scene`."""
+        return self.archive.read_scene(self.record.name, modalities, rows, cols)
 
 
 @dataclass(frozen=True)
@@ -86,6 +126,14 @@ class Archive:
     def fingerprint(self) -> str:
         """Hash over all content; training is tied to it."""
         return self.manifest.fingerprint
+
+    def __getitem__(self, name: str) -> StoredScene:
+        """The scene of that name, to be read part by part.
+
+        Raises:
+            BadInput: the archive holds no such scene.
+        """
+        return StoredScene(self, self.scene(name))
 
     def scene(self, name: str) -> SceneRecord:
         """The scene of that name.

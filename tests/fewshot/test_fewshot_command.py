@@ -249,7 +249,7 @@ def as_version_4(folder: Path) -> Path:
 def test_a_classifier_of_the_older_format_still_maps(study: Study, archive: Archive, tmp_path: Path) -> None:
     older = as_version_4(shutil.copytree(study.folder / "model-4shot", tmp_path / "older"))
     with rasterio.open(study.folder / "maps" / "4shot.tif") as read:
-        assert np.array_equal(predict_map(load_classifier(older), archive, "town"), read.read(1))
+        assert np.array_equal(predict_map(load_classifier(older), archive["town"]), read.read(1))
     config = older / "config.json"
     config.write_text(config.read_text().replace('"spreading": false', '"spreading": true'))
     with pytest.raises(BadInput, match=r"config\.json: fewshot\.spreading: expected false"):

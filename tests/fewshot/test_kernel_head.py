@@ -83,8 +83,8 @@ def test_a_map_of_the_kept_classifier_is_the_studys_own_map(archive: Archive, en
     with rasterio.open(out) as mine, rasterio.open(study / "maps" / "2shot.tif") as theirs:
         mapped = mine.read(1)
         assert np.array_equal(mapped, theirs.read(1))
-    in_strips = predict_map(load_classifier(study / "model-2shot"), archive, "town", strip_bytes=1)
-    assert np.array_equal(in_strips, mapped)
+    in_blocks = predict_map(load_classifier(study / "model-2shot"), archive["town"], block_bytes=6_000_000)
+    assert np.array_equal(in_blocks, mapped)
 
 
 def test_a_scene_without_one_of_the_modalities_is_mapped_all_the_same(study: Study, tmp_path: Path) -> None:
@@ -92,9 +92,8 @@ def test_a_scene_without_one_of_the_modalities_is_mapped_all_the_same(study: Stu
     content = yaml.safe_load((scene / "scene.yaml").read_text())
     del content["modalities"]["lidar"]
     (scene / "scene.yaml").write_text(yaml.safe_dump(content))
-    class_map = predict_map(
-        load_classifier(study.folder / "model-4shot"), build([str(scene)], tmp_path / "built"), "bare"
-    )
+    bare = build([str(scene)], tmp_path / "built")["bare"]
+    class_map = predict_map(load_classifier(study.folder / "model-4shot"), bare)
     truth = np.array([2, 5, 7])[np.arange(WIDTH) // 5 % 3]
     assert (class_map == truth).mean() > 0.7
 

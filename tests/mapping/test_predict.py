@@ -1,4 +1,4 @@
-"""A whole scene to a map: the same in any strips, whole with a modality missing, refused where nothing fits."""
+"""A whole scene to a map: the same in any blocks, whole with a modality missing, refused where nothing fits."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,9 @@ import yaml
 from rasterio.transform import from_origin
 from small_study import CLASSES, HEIGHT, WIDTH, build, command, write_small_scene
 
+from diffclip_dist.features.blocks import view_blocks
 from diffclip_dist.fewshot.classifier import Classifier
-from diffclip_dist.mapping.predict import predict_map, read_rows
+from diffclip_dist.mapping.predict import predict_map
 from shards.archive.archive import Archive
 from shards.errors import BadInput
 
@@ -21,23 +22,31 @@ def with_stride(classifier: Classifier, stride: int) -> Classifier:
     return replace(classifier, config=replace(classifier.config, fewshot=fewshot))
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, 5])
-def test_strips_of_any_height_give_the_same_map(archive: Archive, classifier: Classifier, stride: int) -> None:
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_blocks_of_any_size_give_the_same_map(archive: Archive, classifier: Classifier, stride: int) -> None:
     striding = with_stride(classifier, stride)
-    whole = predict_map(striding, archive, "town")
-    for strip_bytes in (1, 30_000, 60_000):
-        assert np.array_equal(predict_map(striding, archive, "town", strip_bytes), whole)
+    scene = archive.read_scene("town")
+    whole = predict_map(striding, scene)
+    for block_bytes in (6_000, 12_000, 25_000):
+        assert np.array_equal(predict_map(striding, archive["town"], block_bytes), whole)
     assert whole.dtype == np.uint8
     assert set(np.unique(whole).tolist()) <= {*CLASSES}
 
 
-def test_rows_put_together_from_tiles_are_the_scenes_rows(archive: Archive) -> None:
+def test_a_wide_scene_is_read_in_blocks_that_are_about_square(archive: Archive, classifier: Classifier) -> None:
     scene = archive.read_scene("town")
-    for top, bottom in ((0, HEIGHT), (3, 4), (10, 37), (15, 17)):
-        rows = read_rows(archive, archive.scene("town"), top, bottom, ("hsi", "lidar"))
-        for name in ("hsi", "lidar"):
-            assert np.array_equal(rows.values[name], scene.values[name][top:bottom], equal_nan=True)
-            assert np.array_equal(rows.valid[name], scene.valid[name][top:bottom])
+    modalities, config = classifier.config.modalities, classifier.config.fewshot
+    seen = np.zeros((HEIGHT, WIDTH), int)
+    for block in view_blocks(scene, modalities, classifier.fitted.encoder, config, 7, 4 * 7 * 20**2):
+        height, width = block.view.present.shape
+        assert height * width <= 20**2
+        assert max(height, width) < 30
+        assert np.array_equal(
+            block.view.present[block.core],
+            np.any([one[block.rows, block.cols] for one in scene.valid.values()], axis=0),
+        )
+        seen[block.rows, block.cols] += 1
+    assert (seen == 1).all()
 
 
 def other_scene(folder: Path, name: str, **change: object) -> Archive:
@@ -51,7 +60,7 @@ def other_scene(folder: Path, name: str, **change: object) -> Archive:
 
 
 def test_a_scene_without_one_of_the_modalities_is_mapped(tmp_path: Path, classifier: Classifier) -> None:
-    class_map = predict_map(classifier, other_scene(tmp_path, "bare", lidar=None), "bare")
+    class_map = predict_map(classifier, other_scene(tmp_path, "bare", lidar=None)["bare"])
     assert np.count_nonzero(class_map) == HEIGHT * WIDTH
 
 
@@ -65,8 +74,8 @@ def test_a_modality_in_another_place_counts_as_the_same(
     (tmp_path / "turned" / "scene.yaml").write_text(yaml.safe_dump(content))
     turned = build([str(tmp_path / "turned")], tmp_path / "again")
     assert [modality.name for modality in turned.scene("turned").modalities] == ["extra", "hsi", "lidar"]
-    expected = predict_map(classifier, archive, "town")
-    assert np.array_equal(predict_map(classifier, turned, "turned"), expected)
+    expected = predict_map(classifier, archive["town"])
+    assert np.array_equal(predict_map(classifier, turned["turned"]), expected)
 
 
 def test_pixels_without_any_data_get_no_class(tmp_path: Path, classifier: Classifier) -> None:
@@ -74,7 +83,7 @@ def test_pixels_without_any_data_get_no_class(tmp_path: Path, classifier: Classi
     hsi = np.load(holed / "hsi.npy")
     hsi[32:39, 6:15] = np.nan
     np.save(holed / "hsi.npy", hsi)
-    class_map = predict_map(classifier, build([str(holed)], tmp_path / "built"), "holed")
+    class_map = predict_map(classifier, build([str(holed)], tmp_path / "built")["holed"])
     assert not class_map[32:39, 6:15].any()
     assert np.count_nonzero(class_map) == HEIGHT * WIDTH - 7 * 9
 
@@ -82,10 +91,10 @@ def test_pixels_without_any_data_get_no_class(tmp_path: Path, classifier: Classi
 def test_scenes_that_do_not_fit_are_refused(tmp_path: Path, classifier: Classifier) -> None:
     foreign = other_scene(tmp_path, "foreign", hsi=None, lidar=None, sar={"files": "lidar.npy"})
     with pytest.raises(BadInput, match=r"scene foreign: has the modalities sar.*none is shared"):
-        predict_map(classifier, foreign, "foreign")
+        predict_map(classifier, foreign["foreign"])
     fewer = other_scene(tmp_path, "fewer", hsi={"files": "hsi.npy", "bands": "1-4"})
     with pytest.raises(BadInput, match="modality hsi: has 4 bands, and the classifier expects 6"):
-        predict_map(classifier, fewer, "fewer")
+        predict_map(classifier, fewer["fewer"])
 
 
 @pytest.fixture
@@ -121,8 +130,8 @@ def test_the_command_writes_a_placed_map_with_names_and_colours(placed: Archive,
 
 
 def test_a_quick_map_is_a_part_of_the_map(archive: Archive, classifier: Classifier) -> None:
-    whole = predict_map(classifier, archive, "town")
-    part = predict_map(classifier, archive, "town", rows=10)
+    whole = predict_map(classifier, archive["town"])
+    part = predict_map(classifier, archive["town"], rows=10)
     assert np.array_equal(part[:10], whole[:10])
     assert not part[10:].any()
 
