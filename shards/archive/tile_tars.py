@@ -1,14 +1,20 @@
 """Tars of tiles, written and read in sequence with the webdataset package.
 
-webdataset imports torch wherever torch is installed, and no part of it can be imported without the rest. So the
-functions here import it when they are called: `shards` needs no torch, and a machine without torch can build archives.
+Importing webdataset imports torch wherever torch is installed: seconds, and some 500 MB for each process that builds.
+Its writer needs nothing of torch, so the module of the writer is imported alone. Its reader does not come without the
+rest, so webdataset is imported only when a tar is read in sequence. `shards` itself needs no torch.
 """
 
+import functools
+import importlib
+import importlib.util
+import sys
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO, Final
 
 from shards.archive.manifest import SceneRecord, TileRecord
@@ -17,6 +23,8 @@ from shards.archive.tiles import BLOCK, decode_members, member_suffixes
 from shards.scene.source import Values
 
 END_OF_TAR: Final = bytes(2 * BLOCK)
+# the package's files under a name of our own, so that whoever imports webdataset itself gets the whole of it
+_WRITER_PACKAGE: Final = "_webdataset_writer"
 
 
 @dataclass(frozen=True)
@@ -54,11 +62,9 @@ def write_tile_tar(path: Path, samples: Iterable[Sample]) -> list[Extent]:
     Returns:
         Where each sample lies.
     """
-    from webdataset import TarWriter
-
     extents = []
     with path.open("wb") as file:
-        with TarWriter(file, user="", group="", mode=0o644, mtime=0) as tar:
+        with _webdataset_writer().TarWriter(file, user="", group="", mode=0o644, mtime=0) as tar:
             for sample in samples:
                 start = tar.tarstream.offset
                 # TarWriter sorts the members of one call by name; a call for each member keeps the scene's order
@@ -70,6 +76,18 @@ def write_tile_tar(path: Path, samples: Iterable[Sample]) -> list[Extent]:
         # tarfile fills the last 10 KiB record with zeros, which no reader needs
         file.truncate(end + len(END_OF_TAR))
     return extents
+
+
+@functools.cache
+def _webdataset_writer() -> ModuleType:
+    """The module `webdataset.writer`, without running the package's own `__init__`."""
+    spec = importlib.util.find_spec("webdataset")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError("webdataset is not installed", name="webdataset")
+    package = ModuleType(_WRITER_PACKAGE)
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules[_WRITER_PACKAGE] = package
+    return importlib.import_module(f"{_WRITER_PACKAGE}.writer")
 
 
 def read_samples(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:

@@ -296,3 +296,17 @@ def test_bit_rounding_is_a_choice_that_the_manifest_records(tmp_path: Path, shar
         return sum(file.bytes for file in archive.manifest.files if "/hsi/c/" in file.path)
 
     assert chunk_bytes(rounded) < 0.7 * chunk_bytes(whole)
+
+
+def test_building_brings_in_no_torch(tmp_path: Path) -> None:
+    """torch takes seconds and hundreds of megabytes in each process that builds."""
+    code = (
+        "import sys; from shards.archive.tiling import ArchiveSettings; from shards.open_scene import open_scene;"
+        "from shards.build.build_archive import build_archive;"
+        "build_archive([open_scene('synthetic')], sys.argv[1], ArchiveSettings());"
+        "print('torch' in sys.modules);"
+        "import webdataset; print(webdataset.WebDataset.__name__)"  # the whole package is still there for others
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "archive")]
+    done = subprocess.run(command, cwd=COMMAND.parents[1], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "WebDataset"]
