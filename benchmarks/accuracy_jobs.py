@@ -25,8 +25,8 @@ from sklearn.svm import SVC
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.windows import standardise
-from diffclip_dist.features.reading import read_pixels
-from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
+from diffclip_dist.feature_extraction.reading import read_pixels
+from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.episodes import Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import Scores, score

@@ -19,8 +19,8 @@ import torch
 from report import Row, benchmark_parser, check_destination, median_row, print_table, write_json
 
 from diffclip_dist.cli.commandline import EXIT_DONE, run_command
-from diffclip_dist.features.bands_only import window_side
-from diffclip_dist.features.encoder_source import CONTROL
+from diffclip_dist.feature_extraction.bands_only import window_side
+from diffclip_dist.feature_extraction.encoder_source import CONTROL
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.mapping.predict import ClassMap, predict_map

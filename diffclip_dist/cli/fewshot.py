@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 from diffclip_dist.cli.commandline import EXIT_DONE
-from diffclip_dist.features.encoder_source import CONTROL
-from diffclip_dist.features.feature_config import Readout
+from diffclip_dist.feature_extraction.encoder_source import CONTROL
+from diffclip_dist.feature_extraction.feature_config import Readout
 from diffclip_dist.fewshot.episodes import Protocol
 from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, ClassPriors, FewshotConfig, HeadKind
 from diffclip_dist.study.experiment import Task

@@ -16,10 +16,10 @@ import safetensors.torch
 from torch import Tensor
 
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.features.band_metric import BandMetric
-from diffclip_dist.features.bands_only import BandsOnly, FeatureEncoder
-from diffclip_dist.features.extractor import FeatureExtractor, feature_set_count
-from diffclip_dist.features.pixel_features import FeatureStatistics
+from diffclip_dist.feature_extraction.band_metric import BandMetric
+from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor, feature_set_count
+from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitting import FittedClassifier

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from diffclip_dist.features.pixel_features import FeatureStatistics, PixelFeatures
+from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics, PixelFeatures
 
 # CLIP's temperature at the start of training, 14.3 as a factor
 INITIAL_LOG_SCALE = math.log(1 / 0.07)

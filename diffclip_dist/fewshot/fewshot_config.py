@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-from diffclip_dist.features.feature_config import FeatureConfig
+from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from shards.errors import BadInput
 
 HeadKind = Literal["cosine", "kernel"]

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffclip_dist.features.bands_only import FeatureEncoder
-from diffclip_dist.features.extractor import FeatureExtractor, SceneFeatures, extract_features
-from diffclip_dist.features.pixel_features import FeatureStatistics
-from diffclip_dist.features.reading import read_pixels, read_view, read_view_in_batches
-from diffclip_dist.features.scene_view import SceneView, read_sample
-from diffclip_dist.features.views import Positions, View, plain_view, training_view
+from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor, SceneFeatures, extract_features
+from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
+from diffclip_dist.feature_extraction.reading import read_pixels, read_view, read_view_in_batches
+from diffclip_dist.feature_extraction.scene_view import SceneView, read_sample
+from diffclip_dist.feature_extraction.views import Positions, View, plain_view, training_view
 from diffclip_dist.fewshot.class_text import ClassTextEncoder
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.episodes import Pixels

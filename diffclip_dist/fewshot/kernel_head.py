@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from diffclip_dist.features.extractor import FeatureExtractor
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor
 from diffclip_dist.fewshot.class_priors import SCORE_SHARPNESS, class_discriminant, prior_scores
 
 # All chosen on generated scenes, at 1 to 20 shots.

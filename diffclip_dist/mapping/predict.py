@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffclip_dist.features.bands_only import window_side
-from diffclip_dist.features.blocks import BLOCK_BYTES, SceneBlock, view_blocks
-from diffclip_dist.features.extractor import AXES, feature_set_count
-from diffclip_dist.features.reading import affordable_windows
+from diffclip_dist.feature_extraction.bands_only import window_side
+from diffclip_dist.feature_extraction.blocks import BLOCK_BYTES, SceneBlock, view_blocks
+from diffclip_dist.feature_extraction.extractor import AXES, feature_set_count
+from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.fewshot.fitting import class_probabilities, classify
 from shards.archive.archive import ReadableScene

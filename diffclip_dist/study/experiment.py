@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from diffclip_dist.features.bands_only import FeatureEncoder
-from diffclip_dist.features.extractor import FeatureExtractor, extract_features
-from diffclip_dist.features.scene_view import SceneView, view_scene
+from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor, extract_features
+from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
 from diffclip_dist.fewshot.class_text import ClassText, ClassTextEncoder, build_text
 from diffclip_dist.fewshot.episodes import Episode, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig

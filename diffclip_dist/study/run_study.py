@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from diffclip_dist.features.encoder_source import open_encoder
-from diffclip_dist.features.reading import affordable_windows
+from diffclip_dist.feature_extraction.encoder_source import open_encoder
+from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.class_text import check_text_kind
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.study.experiment import Task, run_task

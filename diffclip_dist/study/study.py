@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffclip_dist.features.encoder_source import NamedEncoder
+from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, Classifier, ClassifierConfig, MappedClass
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import Summary, summarise

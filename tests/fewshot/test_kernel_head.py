@@ -13,10 +13,10 @@ from scipy.ndimage import gaussian_filter
 from small_study import WIDTH, Study, build, command, write_small_scene
 from torch import Tensor
 
-from diffclip_dist.features.band_metric import BandMetric, fit_band_metric
-from diffclip_dist.features.extractor import FeatureExtractor, extract_features
-from diffclip_dist.features.pixel_features import FeatureStatistics
-from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
+from diffclip_dist.feature_extraction.band_metric import BandMetric, fit_band_metric
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor, extract_features
+from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
+from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.kernel_head import KernelHead

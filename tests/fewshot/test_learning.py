@@ -8,9 +8,9 @@ import torch
 from small_study import MODEL
 
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.features.feature_config import Readout
-from diffclip_dist.features.pixel_features import FeatureStatistics, PixelFeatures
-from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
+from diffclip_dist.feature_extraction.feature_config import Readout
+from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics, PixelFeatures
+from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.class_text import ClassText, build_text
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig

@@ -7,7 +7,7 @@ import torch
 from small_study import CLASSES, MODEL, build, write_small_scene
 
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.features.pixel_features import FeatureStatistics
+from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, Classifier, ClassifierConfig, MappedClass, save_classifier
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig

@@ -10,7 +10,7 @@ import yaml
 from rasterio.transform import from_origin
 from small_study import CLASSES, HEIGHT, WIDTH, build, command, write_small_scene
 
-from diffclip_dist.features.blocks import view_blocks
+from diffclip_dist.feature_extraction.blocks import view_blocks
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.mapping.predict import predict_map
 from shards.archive.archive import Archive

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from small_runs import SMALL_MODEL
 
-from diffclip_dist.features.reading import read_pixels
-from diffclip_dist.features.scene_view import encoder_for_scene, view_scene
+from diffclip_dist.feature_extraction.reading import read_pixels
+from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.model.saved_encoder import load_encoder
 from diffclip_dist.train.pretrain_config import resolve_config

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.features.scene_view import encoder_for_scene
+from diffclip_dist.feature_extraction.scene_view import encoder_for_scene
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.saved_encoder import Training, load_encoder, new_encoder, read_config

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 
 from diffclip_dist.data.windows import SceneWindows
-from diffclip_dist.features.bands_only import BandsOnly, FeatureEncoder, device_of
-from diffclip_dist.features.feature_config import FeatureConfig
-from diffclip_dist.features.pixel_features import PixelFeatures, read_out
-from diffclip_dist.features.views import Grid, Positions, View
+from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder, device_of
+from diffclip_dist.feature_extraction.feature_config import FeatureConfig
+from diffclip_dist.feature_extraction.pixel_features import PixelFeatures, read_out
+from diffclip_dist.feature_extraction.views import Grid, Positions, View
 
 # What a quick run spends on reading windows: some seconds on two cores
 QUICK_FLOPS = 2.5e11

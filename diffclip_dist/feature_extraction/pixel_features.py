@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffclip_dist.features.feature_config import Readout
+from diffclip_dist.feature_extraction.feature_config import Readout
 from diffclip_dist.model.encoder import WindowFeatures
 
 # Standard deviations of features are kept above this, so that a feature that never varies stays near 0

@@ -8,11 +8,11 @@ import torch
 from small_study import HEIGHT, MODEL, WIDTH
 
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.features.bands_only import BandsOnly, FeatureEncoder
-from diffclip_dist.features.blocks import view_blocks
-from diffclip_dist.features.extractor import FeatureExtractor, extract_features
-from diffclip_dist.features.feature_config import FeatureConfig
-from diffclip_dist.features.scene_view import view_scene
+from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder
+from diffclip_dist.feature_extraction.blocks import view_blocks
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor, extract_features
+from diffclip_dist.feature_extraction.feature_config import FeatureConfig
+from diffclip_dist.feature_extraction.scene_view import view_scene
 from diffclip_dist.model.saved_encoder import new_encoder
 from shards.archive.archive import Archive
 

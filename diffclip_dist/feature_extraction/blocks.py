@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from diffclip_dist.features.bands_only import FeatureEncoder, window_side
-from diffclip_dist.features.feature_config import FeatureConfig
-from diffclip_dist.features.scene_view import SceneView, view_scene
+from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, window_side
+from diffclip_dist.feature_extraction.feature_config import FeatureConfig
+from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
 from shards.archive.archive import ReadableScene
 from shards.archive.manifest import ModalityRecord
 

@@ -6,9 +6,9 @@ import torch
 from small_study import HEIGHT, MODEL, WIDTH
 
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.features.reading import read_pixels, read_view_in_batches
-from diffclip_dist.features.scene_view import SceneView, view_scene
-from diffclip_dist.features.views import Grid, plain_view, square_symmetries, training_view
+from diffclip_dist.feature_extraction.reading import read_pixels, read_view_in_batches
+from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
+from diffclip_dist.feature_extraction.views import Grid, plain_view, square_symmetries, training_view
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import new_encoder

@@ -26,12 +26,12 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from diffclip_dist.features.band_metric import BandMetric, fit_band_metric
-from diffclip_dist.features.bands_only import FeatureEncoder, device_of
-from diffclip_dist.features.feature_config import SMOOTHING_RADIUS, FeatureConfig
-from diffclip_dist.features.pixel_features import FeatureStatistics, PixelFeatures
-from diffclip_dist.features.reading import read_pixels
-from diffclip_dist.features.scene_view import SceneView, read_sample
+from diffclip_dist.feature_extraction.band_metric import BandMetric, fit_band_metric
+from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, device_of
+from diffclip_dist.feature_extraction.feature_config import SMOOTHING_RADIUS, FeatureConfig
+from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics, PixelFeatures
+from diffclip_dist.feature_extraction.reading import read_pixels
+from diffclip_dist.feature_extraction.scene_view import SceneView, read_sample
 
 Mask = npt.NDArray[np.bool_]
 

@@ -12,10 +12,10 @@ import torch
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.windows import SceneWindows
-from diffclip_dist.features.bands_only import FeatureEncoder, device_of, window_side
-from diffclip_dist.features.feature_config import FeatureConfig
-from diffclip_dist.features.reading import ReadPixels, read_pixels
-from diffclip_dist.features.views import Grid
+from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, device_of, window_side
+from diffclip_dist.feature_extraction.feature_config import FeatureConfig
+from diffclip_dist.feature_extraction.reading import ReadPixels, read_pixels
+from diffclip_dist.feature_extraction.views import Grid
 from diffclip_dist.model.encoder import MultimodalEncoder
 from shards.archive.archive import Scene
 from shards.archive.manifest import ModalityRecord, SceneRecord
