@@ -3,7 +3,6 @@
 Starts a Ray head of its own on loopback, with token authentication, and stops only that one. Everything lies in demo/.
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from diffclip_dist.cli.command_parser import CommandParser
 from diffclip_dist.cli.commandline import run_command
 from diffclip_dist.train.cluster.local_ray import local_ray_head, ray_command
 from shards.errors import FailedRun
@@ -34,7 +34,7 @@ def step(title: str, *command: object, environment: Mapping[str, str] | None = N
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    CommandParser("demo.py", __doc__).parse_args()
     shutil.rmtree(DEMO, ignore_errors=True)
     archive, run, fewshot = DEMO / "archive", DEMO / "run", DEMO / "fewshot"
     step("a generated scene into an archive", "python", "launch/shard.py", "synthetic", "--out", archive)

@@ -2,8 +2,7 @@
 
 import sys
 
-from diffclip_dist.cli.commandline import run_command
-from diffclip_dist.cli.fewshot import main
+from diffclip_dist.cli.main import script_main
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(script_main("fewshot"))

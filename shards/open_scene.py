@@ -10,6 +10,7 @@ from shards.simulate.coarse_scene import CoarseScene, CoarseSceneSpec
 from shards.simulate.generated_scene import PRESETS, generated_scene
 
 SCENE_FILE = "scene.yaml"
+SCENE_SUFFIXES = (".yaml", ".yml")
 COARSE = CoarseSceneSpec()
 
 
@@ -24,6 +25,9 @@ def open_scene(spec: str) -> SceneSource:
     if path.is_dir():
         return open_scene_file(path / SCENE_FILE)
     if path.is_file():
+        if path.suffix.lower() not in SCENE_SUFFIXES:
+            example = f"{{name: {path.stem}, modalities: {{image: {{files: {path.name}}}}}}}"
+            raise BadInput(f"{spec}: expected a scene.yaml; write one beside this file that says {example}")
         return open_scene_file(path)
     if spec in PRESETS:
         return generated_scene(spec)

@@ -15,6 +15,8 @@ LIBRARIES = ("shards", "diffclip_dist")
 # a package may import those before it in this list and itself
 ORDER = (
     "shards.errors",
+    "shards.extras",
+    "shards.nearest",
     "shards.scene",
     "shards.simulate",
     "shards.open_scene",

@@ -1,11 +1,14 @@
 """What every command shares: exit statuses, one-line errors and a clean end on SIGINT and SIGTERM."""
 
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from shards.errors import BadInput, DamagedArchive, FailedRun
+from shards.extras import missing_extra
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -20,6 +23,24 @@ class _Terminated(BaseException):
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise _Terminated
+
+
+@contextmanager
+def end_at_once() -> Iterator[None]:
+    """While libraries are imported, SIGINT ends the process at once: nothing has begun, so nothing is to be undone.
+
+    An exception raised in the middle of an import would reach the user as another one, with a traceback.
+    """
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(EXIT_INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_command(main: Callable[[], int]) -> int:
@@ -37,6 +58,12 @@ def run_command(main: Callable[[], int]) -> int:
         return main()
     except (BadInput, DamagedArchive) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except ImportError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        print(f"error: {missing}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except FailedRun as error:
         print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """A whole scene to a land-cover map: MAP.tif with CRS, transform, colour table and class names, and MAP.png."""
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,24 +12,8 @@ from diffclip_dist.mapping.predict import predict_map, quick_rows
 from shards.archive.archive import Archive
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a classifier, as fewshot.py leaves it"
-    )
-    parser.add_argument("--archive", required=True, help="archive with the scene")
-    parser.add_argument("--scene", required=True, metavar="NAME", help="scene of the archive; needs no labels")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="MAP.tif", help="the map; its picture goes beside it"
-    )
-    parser.add_argument("--quick", action="store_true", help="map only as many rows as take some seconds; no whole map")
-    return parser.parse_args()
-
-
-def main() -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Maps the scene."""
-    arguments = parse_arguments()
     check_map_file(arguments.out)
     classifier = load_classifier(arguments.model)
     archive = Archive.open(arguments.archive)

@@ -26,47 +26,8 @@ from shards.open_scene import open_scene
 from shards.preview.preview import write_previews
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="shard.py",
-        description="Turns scenes into an archive: a Zarr v3 scene each, WebDataset tiles with a halo, and a manifest.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    defaults = ArchiveSettings()
-    parser.add_argument(
-        "scenes",
-        metavar="SCENE",
-        nargs="*",
-        help="a scene.yaml, a folder with one, `synthetic`, or the name of a public set such as houston2013",
-    )
-    parser.add_argument(
-        "--out", metavar="ARCHIVE", help="the archive to be made: a folder, or a URL such as s3://bucket/name"
-    )
-    parser.add_argument("--tile-size", type=int, default=defaults.tile_size, metavar="PIXELS", help="side of a tile")
-    parser.add_argument(
-        "--halo", type=int, default=defaults.halo, metavar="PIXELS", help="around each tile; windows up to 2*halo+1 fit"
-    )
-    parser.add_argument(
-        "--samples-per-shard", type=int, default=defaults.samples_per_shard, metavar="N", help="most tiles in one tar"
-    )
-    parser.add_argument(
-        "--memory-mb", type=int, default=defaults.memory_mb, metavar="MB", help="pixels held by a worker"
-    )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="shards built at once; more than 1 use Ray")
-    parser.add_argument("--add", action="store_true", help="add the scenes to the archive that is there")
-    parser.add_argument(
-        "--keep-bits", type=int, metavar="BITS", help="round floats to so many bits of mantissa; lossless without"
-    )
-    other = parser.add_mutually_exclusive_group()
-    other.add_argument("--verify", metavar="ARCHIVE", help="check every byte of an archive instead")
-    other.add_argument("--preview", metavar="ARCHIVE", help="draw each scene of an archive into --out as PNG instead")
-    return parser.parse_args()
-
-
-def main() -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Builds or verifies, as the command line says."""
-    arguments = parse_arguments()
     if arguments.verify is not None:
         if arguments.scenes or arguments.out is not None:
             raise BadInput("--verify: takes an archive alone, no scenes and no --out")

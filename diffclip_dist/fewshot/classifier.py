@@ -26,7 +26,7 @@ from diffclip_dist.fewshot.fitting import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
-from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, save_encoder
+from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, read_config, save_encoder
 from shards.archive.manifest import ModalityRecord
 from shards.errors import BadInput
 
@@ -133,6 +133,11 @@ def load_classifier(folder: Path) -> Classifier:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInput(f"{file}: not JSON: {error}") from None
     except pydantic.ValidationError as error:
+        if _is_encoder(folder):
+            raise BadInput(
+                f"{folder}: an encoder, expected a classifier; fewshot.py --encoder {folder} --out OUT makes one in "
+                "OUT/model-5shot"
+            ) from None
         first = error.errors()[0]
         raise BadInput(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
     if config.format_version != FORMAT_VERSION:
@@ -173,6 +178,14 @@ def _upgraded_tensor_name(name: str) -> str:
     """The name of a tensor of the older format, as this one has it."""
     owner, dot, own = name.rpartition(".")
     return owner.replace("describer", "extractor") + dot + OLDER_TENSOR_NAMES.get(own, own)
+
+
+def _is_encoder(folder: Path) -> bool:
+    try:
+        read_config(folder)
+    except BadInput:
+        return False
+    return True
 
 
 def _cosine_head(weights: Mapping[str, Tensor], text_width: int) -> CosineHead:

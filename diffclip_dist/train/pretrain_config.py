@@ -13,6 +13,7 @@ from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PRESETS
 from shards.build.default_archive import GENERATED_ARCHIVE
 from shards.errors import BadInput
+from shards.nearest import did_you_mean, nearest
 
 Place = Literal["none", "host", "disk"]
 
@@ -262,6 +263,9 @@ def resolve_config(file: Path | None, options: Mapping[str, object], settings: S
         if old in _section(tree, section, str(file)):
             source = "--set" if any(key == f"{section}.{old}" for key, _ in given) else str(file)
             raise BadInput(f"{source}: {section}.{old}: this setting is now called {section}.{new}")
+    for key, _ in given:
+        if key not in _sections_and_settings():
+            raise BadInput(f"--set {key}: no such setting{did_you_mean(key, _sections_and_settings())}")
     return _validated(tree, str(file) if file is not None else "configuration")
 
 
@@ -294,6 +298,8 @@ def _validated(tree: Mapping[str, Any], source: str) -> PretrainConfig:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "value_error":  # our own message names the field
             raise BadInput(f"{source}: {first['ctx']['error']}") from None
+        if first["type"] == "unexpected_keyword_argument":
+            raise BadInput(f"{source}: {where}: no such setting{did_you_mean(where, _flat_defaults())}") from None
         raise BadInput(f"{source}: {where}: {first['msg']}, found {first['input']!r}") from None
 
 
@@ -336,11 +342,27 @@ def _section(tree: Mapping[str, Any], name: str, source: str) -> Mapping[str, ob
 def _parse_setting(setting: str) -> tuple[str, object]:
     key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise BadInput(f"--set {setting}: expected key=value")
+        raise BadInput(f"--set {setting}: expected key=value, such as model.depth=6")
+    if not text:
+        like = nearest(key, _flat_defaults()) or key
+        example = f", such as {like}={_flat_defaults().get(like)}" if like in _flat_defaults() else ""
+        raise BadInput(f"--set {setting}: expected a value after the equals sign{example}")
     try:
         return key, yaml.safe_load(text)
     except yaml.YAMLError:
         raise BadInput(f"--set {setting}: the value is not YAML") from None
+
+
+def _flat_defaults() -> dict[str, Any]:
+    """Every setting's full name, such as ``model.depth``, with its default."""
+    return _flat(asdict(PretrainConfig()))
+
+
+def _sections_and_settings() -> tuple[str, ...]:
+    """What ``--set`` may name; a section takes a mapping."""
+    names = tuple(_flat_defaults())
+    sections = {name.rpartition(".")[0] for name in names} - {""}
+    return (*names, *sorted(sections), "preset")
 
 
 def _apply_setting(tree: dict[str, Any], key: str, value: object) -> None:

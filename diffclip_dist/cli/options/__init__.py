@@ -1,0 +1,1 @@
+"""What each command takes. Nothing here imports what a command works with."""

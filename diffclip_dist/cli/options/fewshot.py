@@ -1,0 +1,77 @@
+"""Few labelled pixels a class to figures, classifiers, maps and a report.
+
+Draws supports from a scene's labels, aligns the pretrained encoder's features with the class names' text, tests on the
+remaining labelled pixels, and does so for several seeds.
+"""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from diffclip_dist.feature_extraction.feature_config import Readout
+from diffclip_dist.fewshot.episodes import Protocol
+from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, ClassPriors, HeadKind
+from diffclip_dist.train.pretrain_config import PretrainConfig
+from shards.build.default_archive import GENERATED_ARCHIVE
+
+DEFAULT_ENCODER = Path(PretrainConfig.run_dir) / "encoder"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes; an option of the classifier that is left out is None: the preset decides."""
+    parser.add_argument(
+        "--archive", default=GENERATED_ARCHIVE,
+        help=f"archive with the labelled scene ({GENERATED_ARCHIVE}: a generated scene, built if absent)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--encoder", metavar="DIR|none|none:DIR",
+        help="pretrained encoder; none: random weights of the default configuration; none:DIR: random weights of DIR's "
+        f"configuration ({DEFAULT_ENCODER} where it exists, else none)",
+    )  # fmt: skip
+    parser.add_argument("--scene", metavar="NAME", help="scene of the archive (the only one with labels)")
+    parser.add_argument("--shots", default="1,2,5", metavar="K[,K..]", help="labelled pixels a class (1,2,5)")
+    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="draws of each, seeds 0 to N-1 (10)")
+    parser.add_argument(
+        "--protocol", choices=get_args(Protocol), default="random",
+        help="test on every other labelled pixel, on the official test map, or on pixels whose windows share no pixel "
+        "with a training window (random)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--text", default="scratch", metavar="KIND",
+        help="scratch: a small text transformer that learns with the shots; bank:FILE.npy: stored embeddings with a "
+        "JSON list of names beside them; open_clip:MODEL[:PRETRAINED]: a frozen CLIP text tower (scratch)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preset", choices=tuple(FEWSHOT_PRESETS), default="default",
+        help="default: what measures best here; published: the paper's second stage, for the encoder that "
+        "pretrain.py --set preset=published leaves; slow. The five options below change either (default)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--readout",
+        choices=get_args(Readout),
+        help="what describes a pixel: its window's class token, its own, or both",
+    )
+    parser.add_argument(
+        "--head", choices=get_args(HeadKind),
+        help="cosine learns by steps; kernel is solved in closed form, uses the unlabelled scene's own metric of "
+        "spectra, and averages over neighbours that look alike, as far as held-out shots say that it helps",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tune-encoder", action=argparse.BooleanOptionalAction,
+        help="whether the encoder learns from the shots too, with --head cosine; slow",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class-priors", choices=get_args(ClassPriors),
+        help="with --head kernel: estimated from the scene's unlabelled pixels, for OA; or equal, for AA",
+    )  # fmt: skip
+    parser.add_argument(
+        "--discriminant", action=argparse.BooleanOptionalAction,
+        help="with --head kernel: estimate the class means from the scene's unlabelled pixels",
+    )  # fmt: skip
+    parser.add_argument("--class-shares", dest="old_class_priors", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/fewshot"), metavar="DIR", help="folder to write (%(default)s)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a little of everything in under 60 s; its figures measure nothing (off)"
+    )

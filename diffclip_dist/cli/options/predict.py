@@ -1,0 +1,23 @@
+"""Maps a whole scene: MAP.tif with CRS, transform, colour table and class names, and MAP.png."""
+
+import argparse
+from pathlib import Path
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a classifier's folder, as the command fewshot writes it",
+    )
+    parser.add_argument("--archive", required=True, help="archive with the scene: a folder or a URL")
+    parser.add_argument("--scene", required=True, metavar="NAME", help="scene of the archive; it needs no labels")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="MAP.tif", help="the map to write; its picture goes beside it"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="map only as many rows as take some seconds, not the whole scene (off)"
+    )

@@ -1,0 +1,156 @@
+"""What a user sees of the commands before they work: help, misspelt words, missing libraries and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffclip_dist.cli.benchmark import BENCHMARKS
+from diffclip_dist.cli.commandline import run_command
+from diffclip_dist.cli.main import COMMANDS, main, script_main
+from shards.nearest import nearest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# each takes from a third of a second to several seconds to import
+HEAVY = ("torch", "ray", "deepspeed", "rasterio", "xarray", "zarr", "matplotlib", "scipy", "sklearn", "open_clip")
+DIFFCLIP = "import sys; sys.argv[0] = 'diffclip'; from diffclip_dist.cli.main import main; sys.exit(main())"
+
+
+def diffclip(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The command in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["diffclip", *words])
+    try:
+        return main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+def imported_for_help(*words: str) -> tuple[str, set[str]]:
+    """What ``python WORDS --help`` prints, and the heavy libraries that it imports."""
+    command = [sys.executable, "-X", "importtime", *words, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    return done.stdout, modules & {*HEAVY}
+
+
+SCRIPTS = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for folder in ("launch",)
+    for path in (REPOSITORY / folder).glob("*.py")
+    if 'if __name__ == "__main__"' in path.read_text()
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_help_of_a_script_imports_nothing_heavy(script: str) -> None:
+    shown, heavy = imported_for_help(str(REPOSITORY / script))
+    assert shown.startswith(f"usage: {Path(script).name}")
+    assert not heavy
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in (*COMMANDS, "benchmark"))], ids=" ".join)
+def test_the_help_of_a_subcommand_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    shown, heavy = imported_for_help("-c", DIFFCLIP, *words)
+    assert shown.startswith(" ".join(["usage: diffclip", *words]))
+    assert not heavy
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_script_takes_what_its_subcommand_takes(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diffclip(monkeypatch, name, "--help") == 0
+    subcommand = capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit):
+        script_main(name)
+    script = capsys.readouterr().out
+    plain = [text.replace(f"diffclip {name}", f"{name}.py").split() for text in (script, subcommand)]
+    assert plain[0] == plain[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("shrad",), "shrad: no such command; did you mean shard?"),
+        (("xyzzy",), "xyzzy: no such command (see diffclip --help)"),
+        (("benchmark", "acuracy"), "acuracy: no such benchmark; did you mean accuracy?"),
+        (("shard", "--tile-sise", "64"), "--tile-sise: no such option; did you mean --tile-size?"),
+        (("shard", "--tile-sise=64"), "--tile-sise: no such option; did you mean --tile-size?"),
+        (("pretrain", "--global"), "--global: no such option; did you mean --global-batch?"),
+        (("predict", "--modle", "x"), "--modle: no such option; did you mean --model?"),
+        (("fewshot", "--protocol", "rndom"), "argument --protocol: invalid choice: 'rndom'"),
+        (("predict", "--model", "x"), "required: --archive, --scene, --out"),
+    ],
+)
+def test_a_misspelt_word_is_answered_in_one_line(
+    words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diffclip(monkeypatch, *words) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert not captured.out
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("lr", "optimiser.learning_rate"), ("learning_rate", "optimiser.learning_rate"), ("model.dept", "model.depth"),
+        ("wieght_decay", "optimiser.weight_decay"), ("steps", "steps"), ("qqqq", None),
+    ],
+)  # fmt: skip
+def test_the_nearest_setting_is_found_by_its_last_part_or_initials(name: str, found: str | None) -> None:
+    known = ("steps", "optimiser.learning_rate", "optimiser.weight_decay", "model.depth", "model.width")
+    assert nearest(name, known) == found
+
+
+def test_a_missing_library_is_answered_with_the_extra_that_installs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def needs(library: str) -> int:
+        raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+
+    assert run_command(lambda: needs("ray.train")) == 2
+    assert capsys.readouterr().err == "error: this needs the library ray: pip install 'diffclip-dist[train]'\n"
+    with pytest.raises(ModuleNotFoundError):
+        run_command(lambda: needs("numpy"))
+
+
+def test_ctrl_c_during_imports_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    command = [
+        sys.executable,
+        "-c",
+        DIFFCLIP,
+        "predict",
+        "--model",
+        "m",
+        "--archive",
+        "a",
+        "--scene",
+        "s",
+        "--out",
+        "o",
+    ]
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    environment = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+def test_a_benchmark_of_the_command_is_the_script(tmp_path: Path) -> None:
+    for name in BENCHMARKS:
+        assert (REPOSITORY / "benchmarks" / f"{name}.py").is_file()
+    command = [sys.executable, "-c", DIFFCLIP, "benchmark", "throughput", "--no-such-option"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--no-such-option" in done.stderr
