@@ -119,7 +119,7 @@ def kill_rows(scratch: Path, side: int, kills: int) -> list[Row]:
             shutil.rmtree(out)
             continue
         killed += 1
-        kept += len(list((out.parent / f".{out.name}.building" / "notes").rglob("*.json")))
+        kept += len(list((out.parent / f".{out.name}.building" / "journal").rglob("*.json")))
         fingerprint = build_archive([source], out, MANY_SHARDS).fingerprint
         same += fingerprint == wanted and folder_sha256(out) == expected
         shutil.rmtree(out)

@@ -11,11 +11,11 @@ from shards.archive.manifest import SCENES_FOLDER, FileRecord, Manifest, SceneRe
 from shards.archive.missing import missing_candidates
 from shards.archive.tiling import ArchiveSettings, ShardPlan, fitting_settings, plan_shards
 from shards.archive.zarr_scenes import SceneLayout, StoredModality, create_zarr_scene
-from shards.build.build_journal import finished_result, note_result
+from shards.build.build_journal import read_entry, write_entry
 from shards.build.build_shard import MissingValueTaken, ShardResult, build_shard, file_record
 from shards.build.parallel import ray_session, run_all
 from shards.build.scene_record import scene_record
-from shards.build.staging import Workplace, open_workplace, publish
+from shards.build.staging import Staging, open_staging, publish
 from shards.errors import BadInput, FailedRun
 from shards.scene.names import checked_scene_name
 from shards.scene.source import Modality, SceneSource
@@ -79,19 +79,19 @@ def build_archive(
     records: list[SceneRecord] = list(older.scenes) if older else []
     files: list[FileRecord] = list(older.files) if older else []
     try:
-        with ray_session(workers) if workers > 1 else nullcontext(), open_workplace(out, names, add) as place:
-            for record, scene_files in _build_scenes(sources, place, settings, workers, report):
+        with ray_session(workers) if workers > 1 else nullcontext(), open_staging(out, names, add) as staging:
+            for record, scene_files in _build_scenes(sources, staging, settings, workers, report):
                 records.append(record)
                 files.extend(scene_files)
             manifest = new_manifest(tuple(records), tuple(files))
-            publish(place, out, manifest, names, add)
+            publish(staging, out, manifest, names, add)
     except OSError as error:
         raise FailedRun(f"{out}: cannot be built: {error}") from error
     return manifest
 
 
 def _build_scenes(
-    sources: Sequence[SceneSource], place: Workplace, settings: ArchiveSettings, workers: int, report: Report
+    sources: Sequence[SceneSource], staging: Staging, settings: ArchiveSettings, workers: int, report: Report
 ) -> list[tuple[SceneRecord, list[FileRecord]]]:
     """Builds all scenes at once, so that many small ones keep the workers as busy as a large one.
 
@@ -101,7 +101,7 @@ def _build_scenes(
     built: dict[int, tuple[SceneRecord, list[FileRecord]]] = {}
     while len(built) < len(sources):
         left = [number for number in range(len(sources)) if number not in built]
-        jobs = {number: _job(sources[number], choices[number].stored, place, settings) for number in left}
+        jobs = {number: _job(sources[number], choices[number].stored, staging, settings) for number in left}
         items = [(number, plan) for number, job in jobs.items() for plan in job.plans]
         shown = {number: Progress(job.layout.name, 0, job.raw_bytes, 0, len(job.plans)) for number, job in jobs.items()}
         results: dict[int, dict[int, ShardResult]] = {number: {} for number in left}
@@ -158,14 +158,14 @@ class _Job:
         source: the scene.
         layout: how it is stored.
         plans: its shards.
-        place: where they go.
+        staging: where they go.
         key: differs wherever source, layout or settings differ.
     """
 
     source: SceneSource
     layout: SceneLayout
     plans: tuple[ShardPlan, ...]
-    place: Workplace
+    staging: Staging
     key: str
 
     @property
@@ -174,7 +174,7 @@ class _Job:
         return self.layout.height * self.layout.width * self.layout.pixel_bytes
 
 
-def _job(source: SceneSource, stored: tuple[StoredModality, ...], place: Workplace, settings: ArchiveSettings) -> _Job:
+def _job(source: SceneSource, stored: tuple[StoredModality, ...], staging: Staging, settings: ArchiveSettings) -> _Job:
     layout = SceneLayout(
         source.name,
         source.height,
@@ -188,17 +188,17 @@ def _job(source: SceneSource, stored: tuple[StoredModality, ...], place: Workpla
     )
     layout = replace(layout, settings=fitting_settings(settings, layout.pixel_bytes, source.name))
     key = hashlib.sha256(f"{layout!r} {source.identity}".encode()).hexdigest()
-    return _Job(source, layout, tuple(plan_shards(layout.height, layout.width, layout.settings)), place, key)
+    return _Job(source, layout, tuple(plan_shards(layout.height, layout.width, layout.settings)), staging, key)
 
 
 def _write_metadata(job: _Job) -> list[FileRecord]:
     """Writes the scene's Zarr metadata and coordinates, which belong to no shard."""
-    with job.place.making() as folder:
+    with job.staging.shard_folder() as folder:
         create_zarr_scene(folder / SCENES_FOLDER / f"{job.layout.name}.zarr", job.layout)
         paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         files = [file_record(folder, path, 0) for path in paths]
         for path in paths:
-            job.place.content.put(folder / path, path)
+            job.staging.content.put(folder / path, path)
     return files
 
 
@@ -207,14 +207,14 @@ def _build_one(jobs: Mapping[int, _Job], item: tuple[int, ShardPlan]) -> tuple[i
     number, plan = item
     job = jobs[number]
     name = f"{job.layout.name}/{plan.index:06d}.json"
-    if (kept := finished_result(job.place, name, job.key)) is not None:
+    if (kept := read_entry(job.staging, name, job.key)) is not None:
         return number, plan, kept
-    with job.place.making() as folder:
+    with job.staging.shard_folder() as folder:
         try:
             result = build_shard(job.source, job.layout, plan, folder)
         except MissingValueTaken as taken:
             return number, plan, taken.modality
         for record in result.files:
-            job.place.content.put(folder / record.path, record.path)
-    note_result(job.place, name, job.key, result)
+            job.staging.content.put(folder / record.path, record.path)
+    write_entry(job.staging, name, job.key, result)
     return number, plan, result

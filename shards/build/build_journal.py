@@ -1,41 +1,41 @@
-"""Notes of finished shards: what lets a build that was killed go on where it was."""
+"""The journal of a build: an entry for each finished shard, so that a build that was killed goes on where it was."""
 
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
 from shards.build.build_shard import ShardResult
-from shards.build.staging import Workplace
+from shards.build.staging import Staging
 
 
 @dataclass(frozen=True)
-class _Note:
+class _Entry:
     """A finished shard, and the key of the input and settings that it was made from."""
 
     key: str
     result: ShardResult
 
 
-_ADAPTER = TypeAdapter(_Note)
+_ADAPTER = TypeAdapter(_Entry)
 
 
-def note_result(place: Workplace, name: str, key: str, result: ShardResult) -> None:
-    """Notes that a shard is finished; called once its files are in place."""
-    place.notes.write(name, _ADAPTER.dump_json(_Note(key, result)))
+def write_entry(staging: Staging, name: str, key: str, result: ShardResult) -> None:
+    """Records that a shard is finished; called once its files are in place."""
+    staging.journal.write(name, _ADAPTER.dump_json(_Entry(key, result)))
 
 
-def finished_result(place: Workplace, name: str, key: str) -> ShardResult | None:
-    """What a finished shard gave; None unless it was made from the same input and its files still have their hashes."""
+def read_entry(staging: Staging, name: str, key: str) -> ShardResult | None:
+    """The result of a finished shard; None unless its input is the same and its files still have their hashes."""
     try:
-        note = _ADAPTER.validate_json(place.notes.read(name))
+        entry = _ADAPTER.validate_json(staging.journal.read(name))
     except (FileNotFoundError, ValidationError):
         return None
-    if note.key != key:
+    if entry.key != key:
         return None
-    for record in note.result.files:
+    for record in entry.result.files:
         try:
-            if place.content.sha256(record.path) != record.sha256:
+            if staging.content.sha256(record.path) != record.sha256:
                 return None
         except FileNotFoundError:
             return None
-    return note.result
+    return entry.result

@@ -1,4 +1,4 @@
-"""Where an archive is made: finished files, a note for each finished shard, and how the whole is published.
+"""Where an archive is built: finished files, a journal of finished shards, and how the whole is published.
 
 A local archive grows in a hidden folder beside its place and is renamed to it. On an object store, which cannot rename,
 its files are put in place at once and the manifest last: without a manifest there is no archive.
@@ -19,21 +19,21 @@ from shards.errors import BadInput, FailedRun
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """A plain value that workers share.
+class Staging:
+    """Where one build keeps its files; a plain value that workers share.
 
     Attributes:
         content: where finished files of the archive go.
-        notes: where each finished shard leaves its note; what a restart goes by.
+        journal: an entry for each finished shard, see `build_journal`.
         scratch: local folder on the content's own disk for files in the making, None for the system's own.
     """
 
     content: Store
-    notes: Store
+    journal: Store
     scratch: Path | None
 
     @contextmanager
-    def making(self) -> Iterator[Path]:
+    def shard_folder(self) -> Iterator[Path]:
         """An empty local folder for one shard's files."""
         if self.scratch is not None:
             self.scratch.mkdir(parents=True, exist_ok=True)
@@ -45,8 +45,8 @@ class Workplace:
 
 
 @contextmanager
-def open_workplace(out: str | Path, scenes: Sequence[str], adding: bool) -> Iterator[Workplace]:
-    """The workplace of the archive at `out`; discarded if the build fails, kept for a restart if it is interrupted.
+def open_staging(out: str | Path, scenes: Sequence[str], adding: bool) -> Iterator[Staging]:
+    """The staging of the archive at `out`; it is discarded if the build fails, kept for a restart if it is interrupted.
 
     Args:
         out: place of the archive.
@@ -62,32 +62,32 @@ def open_workplace(out: str | Path, scenes: Sequence[str], adding: bool) -> Iter
         if target.folder.exists() and not adding:
             raise BadInput(f"{out}: exists already; name a new place, or add to it with --add")
         with _locked(beside, target.location):
-            place = Workplace(LocalStore(beside / "content"), LocalStore(beside / "notes"), beside / "scratch")
+            staging = Staging(LocalStore(beside / "content"), LocalStore(beside / "journal"), beside / "scratch")
             shutil.rmtree(beside / "scratch", ignore_errors=True)
             try:
-                yield place
+                yield staging
             except Exception:
                 shutil.rmtree(beside, ignore_errors=True)
                 raise
         return
-    place = Workplace(target, open_store(f"{target.location}.building"), None)
-    if not adding and target.sizes() and not place.notes.sizes():
+    staging = Staging(target, open_store(f"{target.location}.building"), None)
+    if not adding and target.sizes() and not staging.journal.sizes():
         raise BadInput(f"{out}: is not empty; name a new place, or add to an archive with --add")
     try:
-        yield place
+        yield staging
     except Exception:
         for path in target.sizes():
             if belongs_to(path, scenes):
                 target.delete(path)
-        place.notes.delete_all()
+        staging.journal.delete_all()
         raise
 
 
-def publish(place: Workplace, out: str | Path, manifest: Manifest, scenes: Sequence[str], adding: bool) -> None:
+def publish(staging: Staging, out: str | Path, manifest: Manifest, scenes: Sequence[str], adding: bool) -> None:
     """Makes the finished content the archive at `out`, the manifest last.
 
     Args:
-        place: holds every file of the new scenes.
+        staging: holds every file of the new scenes.
         out: place of the archive.
         manifest: of the whole archive, older scenes included.
         scenes: names of the scenes that were built.
@@ -98,7 +98,7 @@ def publish(place: Workplace, out: str | Path, manifest: Manifest, scenes: Seque
     """
     target = open_store(out)
     listed = {record.path for record in manifest.files}
-    there = place.content.sizes()
+    there = staging.content.sizes()
     for record in manifest.files:
         if belongs_to(record.path, scenes) and there.get(record.path) != record.bytes:
             raise FailedRun(
@@ -108,20 +108,20 @@ def publish(place: Workplace, out: str | Path, manifest: Manifest, scenes: Seque
     for path in there:
         # left by an earlier build of these scenes that was killed, from other input or with other settings
         if belongs_to(path, scenes) and path not in listed:
-            place.content.delete(path)
+            staging.content.delete(path)
     text = write_manifest(manifest)
-    if isinstance(target, LocalStore) and isinstance(place.content, LocalStore):
+    if isinstance(target, LocalStore) and isinstance(staging.content, LocalStore):
         if adding:
-            for path in place.content.sizes():
-                target.put(place.content.folder / path, path)
+            for path in staging.content.sizes():
+                target.put(staging.content.folder / path, path)
             target.write(MANIFEST_NAME, text)
         else:
-            place.content.write(MANIFEST_NAME, text)
-            place.content.folder.rename(target.folder)
-        shutil.rmtree(place.content.folder.parent, ignore_errors=True)
+            staging.content.write(MANIFEST_NAME, text)
+            staging.content.folder.rename(target.folder)
+        shutil.rmtree(staging.content.folder.parent, ignore_errors=True)
     else:
         target.write(MANIFEST_NAME, text)
-        place.notes.delete_all()
+        staging.journal.delete_all()
 
 
 def belongs_to(path: str, scenes: Sequence[str]) -> bool:

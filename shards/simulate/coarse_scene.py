@@ -1,6 +1,6 @@
 """A generated scene from far away: pixels that mix several kinds of land cover, and broad classes.
 
-It is the generated landscape seen from orbit, as `synthetic` is seen from the air: there neighbours of one thing differ
+It is the generated terrain seen from orbit, as `synthetic` is seen from the air: there neighbours of one thing differ
 by noise, here they differ by what they are mixed from. What serves one harms the other, so settings that are to hold
 for both are chosen on both.
 """
@@ -18,7 +18,7 @@ from shards.scene.source import Classes, Labels, Mask, Modality, Values
 from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 from shards.simulate.procedural_noise import Integers, Reals, hashes, uniform
 from shards.simulate.sensor_model import STORED_PER_REFLECTANCE, blurred, normals
-from shards.simulate.terrain import Cover, land
+from shards.simulate.terrain import Cover, terrain
 
 # fine rows made at once, so that memory is bounded by the values that are asked for
 _STRIP: Final = 96
@@ -171,7 +171,7 @@ class CoarseScene:
         spec = self._fine["vnir"].spec
         rows = np.arange(int(y[0]) * cell, (int(y[-1]) + 1) * cell)
         cols = np.arange(int(x[0]) * cell, (int(x[-1]) + 1) * cell)
-        cover = land(spec.seed * 1000, rows, cols, spec.relief_m).cover.reshape(y.size, cell, x.size, cell)
+        cover = terrain(spec.seed * 1000, rows, cols, spec.relief_m).cover.reshape(y.size, cell, x.size, cell)
         counts = [np.isin(cover, list(kinds)).sum(axis=(1, 3)) for kinds in _BROAD.values()]
         return np.stack(counts, axis=2) / cell**2
 

@@ -1,4 +1,4 @@
-"""The generated scene: a made-up landscape seen by a made-up spectrometer and laser scanner.
+"""The generated scene: a made-up terrain seen by a made-up spectrometer and laser scanner.
 
 Every value is a function of the specification and the pixel alone, so a scene of any size can be read block by block.
 Whatever shows such a scene says that it is generated.
@@ -17,7 +17,7 @@ from shards.simulate.land_cover import APPEARANCES, reference_share
 from shards.simulate.procedural_noise import Integers, hashes, nearest_points, uniform
 from shards.simulate.sensor_model import RIM, Spectrometer, scan
 from shards.simulate.spectra import FIRST_NM, LAST_NM
-from shards.simulate.terrain import Landscape, land
+from shards.simulate.terrain import Terrain, terrain
 
 # made at once, so that memory is bounded by the values that are asked for
 BLOCK_ROWS, BLOCK_COLS = 96, 256
@@ -152,9 +152,9 @@ class GeneratedScene:
         for y, x in _blocks(top, bottom, left, right):
             block = np.s_[y[0] - top : y[-1] + 1 - top, x[0] - left : x[-1] + 1 - left]
             y, x = _with_rim(y), _with_rim(x)
-            piece = self._land(y, x)
+            piece = self._terrain(y, x)
             if modality == "hsi":
-                values[block] = self._spectrometer.see(piece, self._seed + 200, y, x)
+                values[block] = self._spectrometer.measure(piece, self._seed + 200, y, x)
             else:
                 values[block], valid[block] = scan(piece, self._seed + 300, y, x)
         return values, valid
@@ -165,7 +165,7 @@ class GeneratedScene:
         labels = np.zeros((bottom - top, right - left), np.uint16)
         share = self.spec.labelled * reference_share(self.spec.rare)
         for y, x in _blocks(top, bottom, left, right):
-            cover = self._land(y, x).cover
+            cover = self._terrain(y, x).cover
             # the reference is drawn patch by patch, class by class
             places = np.meshgrid(y.astype(np.float64), x.astype(np.float64), indexing="ij")
             _, _, patch_row, patch_col = nearest_points(self._seed + 400, *places, spacing=7.0)
@@ -184,8 +184,8 @@ class GeneratedScene:
         # fields of one scene take seeds next to each other; scenes stay far apart
         return self.spec.seed * 1000
 
-    def _land(self, y: Integers, x: Integers) -> Landscape:
-        return land(self._seed, y, x, self.spec.relief_m)
+    def _terrain(self, y: Integers, x: Integers) -> Terrain:
+        return terrain(self._seed, y, x, self.spec.relief_m)
 
 
 def _ends(span: slice, size: int) -> tuple[int, int]:

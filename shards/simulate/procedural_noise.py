@@ -48,7 +48,7 @@ def smoothstep(x: Reals) -> Reals:
 
 
 def value_noise(seed: int, y: Reals, x: Reals, scale: float) -> Reals:
-    """A smooth field in [0, 1] that varies over about `scale` pixels: hashed lattice values, smoothly joined."""
+    """A smooth field in [0, 1] that varies over about `scale` pixels: hashed values on a grid, smoothly joined."""
     y, x = np.broadcast_arrays(y / scale, x / scale)
     row, col = np.floor(y), np.floor(x)
     along_y, along_x = smoothstep(y - row), smoothstep(x - col)

@@ -1,4 +1,4 @@
-"""How a made-up spectrometer and a made-up laser scanner see a landscape.
+"""How a made-up spectrometer and a made-up laser scanner see a terrain.
 
 Both work on a block of pixels with a rim of `RIM` pixels around it, where the block's shadows and blur come from.
 Array names: H rows and W columns of the block, R its rows and Q its columns with the rim, B bands, E materials,
@@ -16,7 +16,7 @@ from shards.scene.source import Mask
 from shards.simulate.land_cover import MATERIAL_NAMES, mixing_table
 from shards.simulate.procedural_noise import Integers, Reals, hashes, uniform, value_noise
 from shards.simulate.spectra import reflectance
-from shards.simulate.terrain import PIXEL_M, Landscape
+from shards.simulate.terrain import PIXEL_M, Terrain
 
 RIM = 6
 STORED_PER_REFLECTANCE = 10_000
@@ -56,7 +56,7 @@ def blurred(plane_RQ: Reals) -> Reals:
     return 0.25 * (rows[:, :-2] + rows[:, 2:]) + 0.5 * rows[:, 1:-1]
 
 
-def _sunlit(piece: Landscape) -> Reals:
+def _sunlit(piece: Terrain) -> Reals:
     """Share of the direct sunlight that each pixel gets, (R - 2, Q - 2) with the optics' blur; right within RIM."""
     top_RQ = piece.ground_m + piece.stands_m
     shadow_RQ = np.zeros(top_RQ.shape)
@@ -94,8 +94,8 @@ class Spectrometer:
         ends = 0.8 * np.exp(-(nm - 400.0) / 60.0) + 0.8 * np.exp((nm - 2500.0) / 120.0)
         self._noise_B = np.round(noise * (1.0 + 2.5 * vapour + ends), 6).astype(np.float32)
 
-    def see(self, piece: Landscape, seed: int, y_R: Integers, x_Q: Integers) -> npt.NDArray[np.int16]:
-        """Stored values (H, W, B) of a block from its landscape with the rim and its pixel coordinates."""
+    def measure(self, piece: Terrain, seed: int, y_R: Integers, x_Q: Integers) -> npt.NDArray[np.int16]:
+        """Stored values (H, W, B) of a block from its terrain with the rim and its pixel coordinates."""
         planes = self._materials(piece, seed, y_R, x_Q)
         y_H, x_W = y_R[RIM:-RIM], x_Q[RIM:-RIM]
         seen_HWB = np.zeros((y_H.size, x_W.size, self._noise_B.size), np.float32)
@@ -110,7 +110,7 @@ class Spectrometer:
         seen_HWB *= STORED_PER_REFLECTANCE
         return np.clip(np.rint(seen_HWB), -1000, 20_000).astype(np.int16)
 
-    def _materials(self, piece: Landscape, seed: int, y_R: Integers, x_Q: Integers) -> list[Reals]:
+    def _materials(self, piece: Terrain, seed: int, y_R: Integers, x_Q: Integers) -> list[Reals]:
         """Share of each material in each pixel (H, W), blurred by the optics."""
         y, x = np.broadcast_arrays(y_R[:, None], x_Q[None])
         own = uniform(hashes(seed + 3, piece.thing))
@@ -132,7 +132,7 @@ class Spectrometer:
         return planes
 
 
-def scan(piece: Landscape, seed: int, y_R: Integers, x_Q: Integers) -> tuple[Singles, Mask]:
+def scan(piece: Terrain, seed: int, y_R: Integers, x_Q: Integers) -> tuple[Singles, Mask]:
     """Surface height (H, W, 1) in metres above the lowest ground, and where a pulse came back (H, W).
 
     Holes are gaps between flight lines and ponds of lost returns, the same for every land cover.

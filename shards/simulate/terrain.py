@@ -56,8 +56,8 @@ class District(enum.IntEnum):
 
 
 @dataclass
-class Landscape:
-    """A piece of land, every field (row, col).
+class Terrain:
+    """The ground of a block and what stands on it, every field (row, col).
 
     Attributes:
         cover: `Cover` of each pixel.
@@ -92,8 +92,8 @@ class _Lot:
 _TURNS = np.array([(math.cos(math.radians(a)), math.sin(math.radians(a))) for a in (-24, -11, 0, 8, 17, 31)])
 
 
-def land(seed: int, rows: Integers, cols: Integers, relief_m: float) -> Landscape:
-    """The landscape of a block of pixels.
+def terrain(seed: int, rows: Integers, cols: Integers, relief_m: float) -> Terrain:
+    """The terrain of a block of pixels.
 
     Args:
         seed: another seed is another place; fields take the hundred seeds from here on.
@@ -109,7 +109,7 @@ def land(seed: int, rows: Integers, cols: Integers, relief_m: float) -> Landscap
     word = hashes(seed + 5, row, col)
 
     shape = y.shape
-    piece = Landscape(
+    piece = Terrain(
         np.full(shape, int(Cover.HEALTHY_GRASS)),
         0.1 + 0.1 * value_noise(seed + 6, y, x, 3.0),
         relief_m * (0.7 * value_noise(seed + 7, y, x, 90.0) + 0.3 * value_noise(seed + 8, y, x, 31.0)),
@@ -142,7 +142,7 @@ def _lot(y: Reals, x: Reals, word: Hashes, length: float, depth: float) -> _Lot:
     return _Lot((along - col) * length, (across - row) * depth, row.astype(np.int64), col.astype(np.int64))
 
 
-def _paint_open_land(piece: Landscape, seed: int, y: Reals, x: Reals, district: Integers, word: Hashes) -> None:
+def _paint_open_land(piece: Terrain, seed: int, y: Reals, x: Reals, district: Integers, word: Hashes) -> None:
     patches = value_noise(seed, y, x, 11.0)
     texture = value_noise(seed + 1, y, x, 2.5)
     half = value_noise(seed + 2, y, x, 40.0) < 0.5
@@ -162,7 +162,7 @@ def _paint_open_land(piece: Landscape, seed: int, y: Reals, x: Reals, district: 
     piece.paint(playing, Cover.SYNTHETIC_TURF, 0.02, hashes(seed + 6, pitch.row, pitch.col))
 
 
-def _paint_buildings(piece: Landscape, seed: int, y: Reals, x: Reals, district: Integers, word: Hashes) -> None:
+def _paint_buildings(piece: Terrain, seed: int, y: Reals, x: Reals, district: Integers, word: Hashes) -> None:
     homes = (district == District.VILLAS) | (district == District.TERRACES)
     lot = _lot(y, x, word, 10.0, 13.0)
     plot = hashes(seed, lot.row, lot.col, word)
@@ -194,7 +194,7 @@ def _paint_buildings(piece: Landscape, seed: int, y: Reals, x: Reals, district: 
     piece.paint(hall & ~metal, Cover.BITUMEN_ROOF, top, hashes(seed + 12, plot))
 
 
-def _paint_trees(piece: Landscape, seed: int, y: Reals, x: Reals, district: Integers) -> None:
+def _paint_trees(piece: Terrain, seed: int, y: Reals, x: Reals, district: Integers) -> None:
     away, _, row, col = nearest_points(seed, y, x, 4.5)
     tree = hashes(seed + 1, row, col)
     chance = np.array([0.28, 0.12, 0.06, 0.03, 0.01, 0.08, 1.0, 1.0, 0.22])[district]
@@ -212,7 +212,7 @@ def _paint_trees(piece: Landscape, seed: int, y: Reals, x: Reals, district: Inte
     piece.paint(clearing, Cover.SHRUBS, 1.0 + 1.6 * value_noise(seed + 7, y, x, 2.5), tree)
 
 
-def _paint_ways(piece: Landscape, seed: int, y: Reals, x: Reals, district: Integers, gap: Reals, word: Hashes) -> None:
+def _paint_ways(piece: Terrain, seed: int, y: Reals, x: Reals, district: Integers, gap: Reals, word: Hashes) -> None:
     town = district <= District.INDUSTRY
     way = np.zeros(y.shape, dtype=np.uint64)
     piece.paint(gap < np.where(town, 4.0, 2.2), Cover.ROAD, 0.0, hashes(seed, way, word % np.uint64(2)))

@@ -20,7 +20,7 @@ from shards.archive.store import LocalStore
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import Progress, build_archive
 from shards.build.parallel import ray_session
-from shards.build.staging import open_workplace
+from shards.build.staging import open_staging
 from shards.errors import BadInput, DamagedArchive, FailedRun
 from shards.open_scene import open_scene
 from shards.scene.array_scene import ArrayScene
@@ -185,7 +185,7 @@ def test_a_restart_with_other_input_or_settings_keeps_nothing_of_it(long_scene: 
 
 def test_two_builds_of_one_archive_at_once_are_refused(long_scene: Path, tmp_path: Path) -> None:
     with (
-        open_workplace(tmp_path / "archive", ["long"], adding=False),
+        open_staging(tmp_path / "archive", ["long"], adding=False),
         pytest.raises(BadInput, match="another build"),
     ):
         build_archive([open_scene(str(long_scene))], tmp_path / "archive", SMALL)
