@@ -12,7 +12,8 @@ from shards.scene.readers.open_layer import find_files, open_layer
 from shards.scene.readers.raster import same_crs
 from shards.scene.readers.resampled import resample
 from shards.scene.readers.spectral_tags import nm_per_unit
-from shards.scene.scene_file import LabelsFile, ModalityFile, SceneFile, WavelengthFile, read_scene_file
+from shards.scene.readers.vectors import VectorSource, are_vectors, classes_of, open_vectors
+from shards.scene.scene_file import LabelMap, ModalityFile, SceneFile, WavelengthFile, read_scene_file
 from shards.scene.source import Classes, Labels, Mask, Modality, Values
 
 # rows read at once when a whole label map is checked
@@ -218,29 +219,48 @@ def _with_labels(
     if spec is None:
         return FileScene(described.name, grid, modalities, layers, None, None, None)
     first_name, (first, _) = next(iter(layers.items()))
+    ignored = frozenset({0, *spec.ignore})
+    maps: dict[str, LabelMap] = {}
+    if spec.files is not None or spec.vectors is not None:
+        maps["labels"] = spec
+    if spec.split is not None:
+        maps |= {"labels.split.train": spec.split.train, "labels.split.test": spec.split.test}
+    vectors = {name: source for name, place in maps.items() if (source := _vector_source(place, path.parent, name))}
+    if not spec.classes and len(vectors) < len(maps):
+        raise BadInput(f"{path}: labels.classes: expected what the ids mean, such as classes: {{1: water, 2: forest}}")
+    classes = spec.classes or classes_of(vectors.values(), ignored)
 
-    def label_layer(files: tuple[str, ...], variable: str | None, field_name: str) -> LabelLayer:
-        layer = open_layer(find_files(path.parent, files, field_name), variable, None, field_name)
+    def label_layer(name: str, place: LabelMap) -> LabelLayer:
+        if name in vectors:
+            layer: Layer = open_vectors(vectors[name], grid, classes, ignored)
+            return LabelLayer(layer, frozenset(classes), ignored)
+        field_name = "labels.files" if name == "labels" else name
+        layer = open_layer(find_files(path.parent, place.files or (), field_name), place.variable, None, field_name)
         if layer.bands != 1:
             raise BadInput(f"{layer.files}: {field_name}: {layer.bands} bands, expected one band of class ids")
         if spec.resample is not None:
             layer = resample(layer, first.grid, spec.resample, field_name)
         check_same_grid(first, layer, field_name, first_name)
-        return LabelLayer(layer, frozenset(spec.classes), frozenset({0, *spec.ignore}))
+        return LabelLayer(layer, frozenset(classes), ignored)
 
-    labels = None if spec.files is None else label_layer(spec.files, spec.variable, "labels.files")
+    opened = {name: label_layer(name, place) for name, place in maps.items()}
     split = None
     if spec.split is not None:
-        train, test = spec.split.train, spec.split.test
-        split = (
-            label_layer(train.files, train.variable, "labels.split.train"),
-            label_layer(test.files, test.variable, "labels.split.test"),
-        )
-    return FileScene(described.name, grid, modalities, layers, _classes(spec), labels, split)
+        split = (opened["labels.split.train"], opened["labels.split.test"])
+    meaning = Classes(dict(sorted(classes.items())), dict(sorted(spec.descriptions.items())), spec.split is not None)
+    return FileScene(described.name, grid, modalities, layers, meaning, opened.get("labels"), split)
 
 
-def _classes(spec: LabelsFile) -> Classes:
-    return Classes(dict(sorted(spec.classes.items())), dict(sorted(spec.descriptions.items())), spec.split is not None)
+def _vector_source(place: LabelMap, folder: Path, field_name: str) -> VectorSource | None:
+    """The features that a label map names; None for a raster or an array."""
+    paths = find_files(folder, place.vectors or place.files or (), field_name)
+    if place.vectors is None and not are_vectors(paths):
+        if place.attribute is not None or place.layer is not None:
+            raise BadInput(
+                f"{paths[0]}: {field_name}: holds no polygons or points that `attribute` and `layer` could choose"
+            )
+        return None
+    return VectorSource(paths, place.attribute, place.layer, place.crs, place.all_touched, field_name)
 
 
 def _check_labels(scene: FileScene, path: Path) -> None:

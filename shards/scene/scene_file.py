@@ -60,15 +60,6 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
-class LayerFile:
-    """Where an array lies: files (paths or globs, relative to the scene.yaml) and, inside .mat, a variable."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    files: Files
-    variable: Text | None = None
-
-
-@dataclass(frozen=True)
 class WavelengthFile:
     """A vector of band centres, one value a band of the modality's file or one a chosen band."""
 
@@ -91,8 +82,28 @@ class ModalityFile:
     resample: Literal["nearest", "bilinear", "cubic", "average"] | None = None
 
 
-def _layer(value: object) -> object:
+def _label_map(value: object) -> object:
     return {"files": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Where labels lie: a raster or array of ids (`files` and, inside .mat, a variable), or polygons and points."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    files: Files | None = None
+    variable: Text | None = None
+    vectors: Files | None = None
+    attribute: Text | None = None
+    layer: Text | None = None
+    crs: Text | None = None
+    all_touched: bool = False
+
+    @model_validator(mode="after")
+    def _check_places(self) -> "LabelMap":
+        if self.files is not None and self.vectors is not None:
+            raise ValueError("vectors: expected either `files` or `vectors`")
+        return self
 
 
 @dataclass(frozen=True)
@@ -100,18 +111,26 @@ class SplitFile:
     """The scene's official training and test pixels, as two label maps."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    train: Annotated[LayerFile, BeforeValidator(_layer)]
-    test: Annotated[LayerFile, BeforeValidator(_layer)]
+    train: Annotated[LabelMap, BeforeValidator(_label_map)]
+    test: Annotated[LabelMap, BeforeValidator(_label_map)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "SplitFile":
+        for name, part in (("train", self.train), ("test", self.test)):
+            if part.files is None and part.vectors is None:
+                raise ValueError(f"{name}: expected `files` or `vectors`")
+        return self
 
 
 @dataclass(frozen=True)
-class LabelsFile:
-    """The label map and what its ids mean. Without files of its own it is the union of the official split."""
+class LabelsFile(LabelMap):
+    """The label map and what its ids mean. Without files of its own it is the union of the official split.
+
+    Polygons and points name their classes themselves; every other label map needs `classes`.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    classes: Annotated[dict[ClassId, Text], Field(min_length=1)]
-    files: Files | None = None
-    variable: Text | None = None
+    classes: Annotated[dict[ClassId, Text], Field(min_length=1)] = field(default_factory=dict)
     ignore: tuple[int, ...] = (0,)
     resample: Literal["nearest"] | None = None
     descriptions: dict[ClassId, Text] = field(default_factory=dict)
@@ -119,7 +138,7 @@ class LabelsFile:
 
     @model_validator(mode="after")
     def _check(self) -> "LabelsFile":
-        if self.files is None and self.split is None:
+        if self.files is None and self.vectors is None and self.split is None:
             raise ValueError("files: expected a label map, or an official split")
         if 0 in self.classes:
             raise ValueError("classes: 0 means unlabelled and cannot be a class; number the classes from 1")

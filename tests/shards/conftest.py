@@ -1,7 +1,10 @@
 """The shard command run as a user runs it, and one plain scene."""
 
+import os
 import runpy
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +42,18 @@ def plain_scene(tmp_path: Path) -> Path:
     np.save(folder / "gt.npy", labels)
     classes = {"files": "gt.npy", "classes": {1: "grass", 3: "roof"}, "descriptions": {1: "short green lawn"}}
     return write_scene(folder, {"hsi": {"files": "hsi.npy"}, "lidar": {"files": "lidar.npy"}}, classes)
+
+
+@pytest.fixture
+def shared_case(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes one of the shared cases by its name; gives its folder. The test skips where the cases are absent."""
+    cases = Path(os.environ.get("DIFFCLIP_CASES", REPOSITORY.parent / "shared" / "cases"))
+    if not cases.is_dir():
+        pytest.skip(f"the shared cases are not at {cases}; set DIFFCLIP_CASES to their folder")
+
+    def write(name: str) -> Path:
+        folder = tmp_path / name
+        subprocess.run([sys.executable, cases / name / "make.py", folder], check=True)
+        return folder
+
+    return write
