@@ -229,6 +229,8 @@ def _with_labels(
     if not spec.classes and len(vectors) < len(maps):
         raise BadInput(f"{path}: labels.classes: expected what the ids mean, such as classes: {{1: water, 2: forest}}")
     classes = spec.classes or classes_of(vectors.values(), ignored)
+    if unknown := sorted(set(spec.descriptions) - set(classes)):
+        raise BadInput(f"{path}: labels.descriptions: class id {unknown[0]} is unknown; known: {sorted(classes)}")
 
     def label_layer(name: str, place: LabelMap) -> LabelLayer:
         if name in vectors:

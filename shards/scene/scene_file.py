@@ -144,7 +144,7 @@ class LabelsFile(LabelMap):
             raise ValueError("classes: 0 means unlabelled and cannot be a class; number the classes from 1")
         if both := sorted(set(self.ignore) & set(self.classes)):
             raise ValueError(f"ignore: class {both[0]} is both ignored and named")
-        if unknown := sorted(set(self.descriptions) - set(self.classes)):
+        if self.classes and (unknown := sorted(set(self.descriptions) - set(self.classes))):
             raise ValueError(f"descriptions: class id {unknown[0]} is unknown; known: {sorted(self.classes)}")
         if len(set(self.classes.values())) < len(self.classes):
             raise ValueError("classes: two classes bear one name")

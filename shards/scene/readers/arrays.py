@@ -98,8 +98,7 @@ def _open_array(path: Path, variable: str | None) -> Iterator[Any]:
             raise BadInput(f"{path}: cannot be read as .npy: {error}") from error
     elif h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
-            found = [name for name, item in file.items() if isinstance(item, h5py.Dataset) and item.ndim >= 2]
-            dataset = file[_choose(path, variable, found)]
+            dataset = file[_choose(path, variable, _hdf5_arrays(file)).replace(".", "/")]
             if "MATLAB_empty" in dataset.attrs:
                 raise BadInput(f"{path}: variable {variable!r} is empty")
             yield _ColumnMajor(dataset)
@@ -108,26 +107,65 @@ def _open_array(path: Path, variable: str | None) -> Iterator[Any]:
         yield _load_mat5(path, variable, stamp)
 
 
+def _hdf5_arrays(group: h5py.Group, prefix: str = "") -> list[str]:
+    """Arrays of a .mat file of version 7.3; a struct is a group, and its fields are named with dots."""
+    found: list[str] = []
+    for name, item in group.items():
+        if isinstance(item, h5py.Group) and not name.startswith("#"):  # what cells refer to lies in #refs#
+            found += _hdf5_arrays(item, f"{prefix}{name}.")
+        elif isinstance(item, h5py.Dataset) and item.ndim >= 2 and item.attrs.get("MATLAB_class") != b"char":
+            found.append(f"{prefix}{name}")
+    return found
+
+
 @functools.lru_cache(maxsize=4)
 def _load_mat5(path: Path, variable: str | None, _stamp: int) -> npt.NDArray[np.generic]:
     """A variable of a .mat file of version 5, which its format limits to 2 GB; kept for the next block."""
     try:
-        found = [name for name, shape, _ in scipy.io.whosmat(path) if len(shape) >= 2]
-        chosen = _choose(path, variable, found)
-        return np.asarray(scipy.io.loadmat(path, variable_names=[chosen])[chosen])
+        tops = {name: kind for name, _, kind in scipy.io.whosmat(path)}
+        top = None if variable is None else variable.split(".")[0]
+        structs = [name for name, kind in tops.items() if kind == "struct" and (top == name or top not in tops)]
+        arrays: dict[str, npt.NDArray[np.generic] | None] = {
+            name: None for name, kind in tops.items() if kind not in ("struct", "cell", "char", "object", "function")
+        }
+        for name, struct in scipy.io.loadmat(path, variable_names=structs).items() if structs else ():
+            if name in structs:
+                arrays |= _struct_arrays(struct, f"{name}.")
+        chosen = _choose(path, variable, list(arrays))
+        array = arrays[chosen]
+        return np.asarray(scipy.io.loadmat(path, variable_names=[chosen])[chosen]) if array is None else array
     except BadInput:
         raise
     except Exception as error:  # scipy raises many kinds on damaged files
         raise BadInput(f"{path}: cannot be read as .mat: {error}") from error
 
 
+def _struct_arrays(struct: npt.NDArray[np.generic], prefix: str) -> dict[str, npt.NDArray[np.generic]]:
+    """The arrays in the fields of one struct and of those within it, named with dots; a list of structs has none."""
+    found: dict[str, npt.NDArray[np.generic]] = {}
+    if struct.dtype.names is None or struct.size != 1:
+        return found
+    for name in struct.dtype.names:
+        value = np.asarray(struct.flat[0][name])  # type: ignore[index]  # a record of the struct
+        if value.dtype.names is not None:
+            found |= _struct_arrays(value, f"{prefix}{name}.")
+        elif value.dtype.kind in "biufc":
+            found[f"{prefix}{name}"] = value
+    return found
+
+
 def _choose(path: Path, variable: str | None, found: list[str]) -> str:
     if variable is None and len(found) == 1:
         return found[0]
-    if variable not in found:
-        what = "expected `variable`" if variable is None else f"variable {variable!r} is not in the file"
-        raise BadInput(f"{path}: {what}; it holds: {', '.join(found) or 'no array'}")
-    return variable
+    if variable is None:
+        raise BadInput(f"{path}: expected `variable`; it holds: {', '.join(found) or 'no array'}")
+    name = variable.strip("/").replace("/", ".")
+    if name not in found:
+        within = [array for array in found if array.startswith(f"{name}.")] or found
+        raise BadInput(
+            f"{path}: variable {variable!r} is no array in the file; it holds: {', '.join(within) or 'no array'}"
+        )
+    return name
 
 
 class _ColumnMajor:
