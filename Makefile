@@ -1,36 +1,50 @@
-# make demo   a land-cover map of a generated scene, from nothing
-# make test   the test suite, from nothing
-# make check  what CI holds a change to: format, lint, types, tests
-# make lock   the lock file anew, from setup.cfg
+# make demo       a land-cover map of a generated scene, from nothing
+# make check      format, lint, types and the fast tests: what to run before each commit
+# make test       the test suite without its slow tests, from nothing
+# make test-slow  the slow tests: many processes, benchmarks, the wheel
+# make dist       wheel and source archive into dist/
+# make lock       the lock file anew, from setup.cfg
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# these start Ray, DeepSpeed or whole commands
+LONG := tests/train tests/benchmarks tests/launch tests/packaging
 
-.PHONY: demo test check lint lock clean
+.PHONY: demo check test test-slow lint dist lock clean
 
 demo: .venv/installed
 	$(BIN)/python launch/demo.py
 
-test: .venv/installed
-	$(BIN)/pytest
+check: lint
+	$(BIN)/pytest -m "not slow" $(LONG:%=--ignore=%)
 
-check: lint test
+test: .venv/installed
+	$(BIN)/pytest -m "not slow"
+
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# the build backend is in the lock, so nothing is downloaded
+dist: .venv/installed
+	rm -rf build dist
+	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
+	ls -l dist
+
 lock: .venv/installed
-	$(BIN)/uv pip compile --quiet setup.cfg --extra dev --extra public --python-version 3.11 \
+	$(BIN)/uv pip compile --quiet setup.py --all-extras --python-version 3.11 \
 		--no-header --no-annotate --output-file requirements.lock
 
-.venv/installed: requirements.lock setup.cfg pyproject.toml
+.venv/installed: requirements.lock setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 clean:
-	rm -rf .venv demo runs
+	rm -rf .venv build dist demo runs

@@ -1,5 +1,6 @@
 """Which optional part of the package brings which library, and the line that a user sees without it."""
 
+import importlib.util
 from types import MappingProxyType
 from typing import Final
 
@@ -12,11 +13,11 @@ EXTRA_OF: Final = MappingProxyType(
         "tensorboard": "train",
         "matplotlib": "report",
         "s3fs": "cloud",
-        "gcsfs": "cloud",
-        "adlfs": "cloud",
         "open_clip": "clip",
         "rs_fusion_datasets": "public",
         "pyogrio": "vectors",
+        "shapely": "vectors",
+        "sklearn": "benchmark",
     }
 )
 
@@ -24,6 +25,14 @@ EXTRA_OF: Final = MappingProxyType(
 def missing_extra(error: ImportError) -> str | None:
     """One line that names the library and the command that installs it; None where no extra brings the library."""
     library = (error.name or "").partition(".")[0]
-    if library not in EXTRA_OF:
-        return None
+    return install_line(library) if library in EXTRA_OF else None
+
+
+def install_line(library: str) -> str:
+    """One line that names a library of `EXTRA_OF` and the command that installs it."""
     return f"this needs the library {library}: pip install 'diffclip-dist[{EXTRA_OF[library]}]'"
+
+
+def installed(library: str) -> bool:
+    """Whether a library is there, without importing it."""
+    return importlib.util.find_spec(library) is not None

@@ -10,6 +10,7 @@ from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.mapping.map_files import check_map_file, publish_map
 from diffclip_dist.mapping.predict import predict_map, quick_rows
 from shards.archive.archive import Archive
+from shards.extras import install_line
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,5 +38,5 @@ def run(arguments: argparse.Namespace) -> int:
         encoder=config.encoder,
     )
     print(f"map      {arguments.out}{' (of a generated scene)' if record.generated else ''}")
-    print(f"picture  {picture}")
+    print(f"picture  {picture or 'not drawn: ' + install_line('matplotlib')}")
     return EXIT_DONE

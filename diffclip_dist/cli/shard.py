@@ -23,7 +23,6 @@ from shards.build.build_archive import Progress as SceneProgress
 from shards.build.build_archive import build_archive
 from shards.errors import BadInput, DamagedArchive
 from shards.open_scene import open_scene
-from shards.preview.preview import write_previews
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,6 +78,8 @@ def verify(location: str) -> int:
 
 def preview(location: str, out: str | None) -> int:
     """Draws each scene of an archive, by default into ARCHIVE-preview."""
+    from shards.preview.preview import write_previews  # needs matplotlib, and nothing else here does
+
     archive = Archive.open(location)
     if out is None:
         out = f"{location.rstrip('/').rpartition('://')[2]}-preview"

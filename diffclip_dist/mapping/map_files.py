@@ -5,10 +5,10 @@ from pathlib import Path
 
 from diffclip_dist.fewshot.classifier import MappedClass
 from diffclip_dist.mapping.geotiff import write_geotiff
-from diffclip_dist.mapping.map_picture import render_map
 from diffclip_dist.mapping.predict import ClassMap
 from shards.archive.manifest import SceneRecord
 from shards.errors import BadInput
+from shards.extras import installed
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -29,7 +29,7 @@ def publish_map(
     title: str,
     subtitle: str,
     encoder: str,
-) -> Path:
+) -> Path | None:
     """Writes MAP.tif and MAP.png, each under another name until it is whole.
 
     Args:
@@ -42,7 +42,7 @@ def publish_map(
         encoder: what the map was made with, for the GeoTIFF's tags.
 
     Returns:
-        The picture.
+        The picture; None where matplotlib, which draws it, is not installed.
 
     Raises:
         BadInput: the files cannot be written there.
@@ -54,6 +54,10 @@ def publish_map(
         write_geotiff(
             file, class_map, record, classes, {"GENERATED": str(record.generated).lower(), "ENCODER": encoder}
         )
+        if not installed("matplotlib"):
+            return None
+        from diffclip_dist.mapping.map_picture import render_map
+
         render_map(picture, class_map, classes, title, subtitle, record.generated)
     except OSError as error:
         raise BadInput(f"--out {file}: cannot be written: {error.strerror or error}") from error

@@ -16,6 +16,7 @@ import fsspec
 import zarr.storage
 
 from shards.errors import BadInput
+from shards.extras import missing_extra
 
 READ_BLOCK = 8 << 20
 
@@ -77,7 +78,10 @@ def open_store(location: str | Path) -> Store:
         return LocalStore(Path(text.removeprefix("file://")))
     try:
         filesystem, root = fsspec.core.url_to_fs(text)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        missing = missing_extra(error.__cause__) if isinstance(error.__cause__, ImportError) else None
+        raise BadInput(f"{text}: cannot be opened: {missing or error}") from error
+    except ValueError as error:
         raise BadInput(f"{text}: cannot be opened: {error}") from error
     return RemoteStore(text.rstrip("/"), filesystem, root.rstrip("/"))
 
