@@ -23,6 +23,7 @@ from shards.build.build_archive import Progress as SceneProgress
 from shards.build.build_archive import build_archive
 from shards.errors import BadInput, DamagedArchive
 from shards.open_scene import open_scene
+from shards.scene.file_scene import FileScene
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,6 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.tile_size, arguments.halo, arguments.samples_per_shard, arguments.memory_mb, arguments.keep_bits
     )
     sources = [open_scene(spec) for spec in arguments.scenes]
+    for source in sources:
+        for note in source.notes if isinstance(source, FileScene) else ():
+            print(f"note: {note}", file=sys.stderr)
     console = Console(stderr=True)
     columns: tuple[ProgressColumn, ...] = (
         TextColumn("{task.description}"),

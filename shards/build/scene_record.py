@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from shards.archive.manifest import ModalityRecord, SceneRecord
+from shards.archive.manifest import ModalityRecord, ScalingRecord, SceneRecord
 from shards.archive.zarr_scenes import SceneLayout, StoredModality
 from shards.build.build_shard import ShardResult
 from shards.build.statistics import BandStatistics
@@ -39,6 +39,7 @@ def scene_record(layout: SceneLayout, results: Sequence[ShardResult]) -> SceneRe
         samples_per_shard=layout.settings.samples_per_shard,
         kept_bits=layout.settings.kept_bits,
         tiles=tuple(itertools.chain.from_iterable(result.tiles for result in results)),
+        class_id_shift=classes.id_shift if classes else 0,
     )
 
 
@@ -62,4 +63,6 @@ def _modality_record(scene: str, stored: StoredModality, total: BandStatistics) 
         tuple(band for band, deviation in enumerate(std, start=1) if not deviation),
         total.count,
         stored.missing_value,
+        modality.band_names,
+        tuple(ScalingRecord(applied.files, applied.scale, applied.offset) for applied in modality.scalings),
     )

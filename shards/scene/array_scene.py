@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from shards.errors import BadInput
-from shards.scene.readers.layer import plain_dtype, valid_pixels
+from shards.scene.readers.layer import plain_dtype
+from shards.scene.readers.missing_values import MissingValues, valid_pixels
 from shards.scene.source import Classes, Labels, Mask, Modality, Values
 
 Transform = tuple[float, float, float, float, float, float]
@@ -100,7 +101,7 @@ class ArrayScene:
     def read(self, modality: str, rows: slice, cols: slice) -> tuple[Values, Mask]:
         """Values (row, col, band) and where they are valid (row, col)."""
         block = self.values[modality][rows, cols]
-        return block, valid_pixels(block, None)
+        return block, valid_pixels(block, MissingValues())
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
         """Class ids (row, col); 0 is unlabelled."""

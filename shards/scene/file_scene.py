@@ -2,24 +2,37 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import rasterio
+from rasterio.errors import CRSError
 
 from shards.errors import BadInput
 from shards.scene.readers.arrays import read_vector
-from shards.scene.readers.layer import Affine6, Grid, Layer, nodata_as
-from shards.scene.readers.open_layer import find_files, open_layer
-from shards.scene.readers.raster import same_crs
+from shards.scene.readers.layer import Affine6, Given, Grid, Layer
+from shards.scene.readers.missing_values import nodata_as
+from shards.scene.readers.open_layer import find_files, open_layer, open_stack
 from shards.scene.readers.resampled import resample
+from shards.scene.readers.same_grid import check_same_grid, same_crs
 from shards.scene.readers.spectral_tags import nm_per_unit
+from shards.scene.readers.stacked import bands_by_name
+from shards.scene.readers.usable_bands import usable_bands
 from shards.scene.readers.vectors import VectorSource, are_vectors, classes_of, open_vectors
 from shards.scene.scene_file import LabelMap, ModalityFile, SceneFile, WavelengthFile, read_scene_file
 from shards.scene.source import Classes, Labels, Mask, Modality, Values
 
 # rows read at once when a whole label map is checked
 CHECK_ROWS = 512
-# pixels; two modalities whose corners differ by less lie on one grid
-GRID_TOLERANCE = 0.01
+T = TypeVar("T")
+ONE_BAND_EACH = "give one file a band, or several that lie side by side"
+STACK_OR_MOSAIC = (
+    "if each file is a band, write `stack: true` or name them (`bands: {B02: ...}`); "
+    "if they are a mosaic of which the first file wins, write `stack: false`"
+)
+ONE_LABEL_MAP = "give one label map, or several that lie side by side"
+# a stack's files on another grid than the first keep their values, each repeated over the finer pixels
+STACK_RESAMPLING = "nearest"
 
 
 @dataclass(frozen=True)
@@ -29,29 +42,31 @@ class LabelLayer:
     layer: Layer
     known: frozenset[int]
     ignored: frozenset[int]
+    id_shift: int
 
     def read(self, rows: slice, cols: slice) -> Labels:
-        """Class ids (row, col); what is ignored, nodata or covered by no file is 0.
+        """Class ids (row, col), shifted by `id_shift`; what is ignored, nodata or covered by no file is 0.
 
         Raises:
             BadInput: an id is neither a class nor ignored, or not a whole number.
         """
         values, valid = self.layer.read(rows, cols, (1,))
-        ids = np.where(valid, values[..., 0], 0)
-        for value in np.unique(ids[valid]).tolist():
-            if value in self.ignored:
-                ids[ids == value] = 0
-            elif value not in self.known:
+        for value in np.unique(values[valid]).tolist():
+            if value not in self.ignored and value not in self.known:
                 raise BadInput(
                     f"{self.layer.files}: labels: unknown class id {value:g}; expected one of "
                     f"{sorted(self.known)} or one of `ignore` {sorted(self.ignored)}"
                 )
-        return ids.astype(np.uint16)
+        labelled = valid & np.isin(values[..., 0], list(self.known))
+        return np.where(labelled, values[..., 0].astype(np.int64) + self.id_shift, 0).astype(np.uint16)
 
 
 @dataclass(frozen=True)
 class FileScene:
-    """A `SceneSource` over files; it holds no open file and can be sent to another process."""
+    """A `SceneSource` over files; it holds no open file and can be sent to another process.
+
+    `notes` are what a user should know of how the files are read, a line each.
+    """
 
     name: str
     grid: Grid
@@ -60,6 +75,7 @@ class FileScene:
     classes: Classes | None
     labels: LabelLayer | None
     split: tuple[LabelLayer, LabelLayer] | None
+    notes: tuple[str, ...]
     generated: bool = field(default=False, init=False)
 
     @property
@@ -115,46 +131,108 @@ def open_scene_file(path: Path) -> FileScene:
     described = read_scene_file(path)
     layers: dict[str, tuple[Layer, tuple[int, ...]]] = {}
     modalities: list[Modality] = []
+    notes: list[str] = []
     for name, spec in described.modalities.items():
         field_name = f"modalities.{name}"
-        layer = open_layer(find_files(path.parent, spec.files, field_name), spec.variable, spec.nodata, field_name)
+        layer = _open_modality(spec, path, described.crs, field_name)
+        wanted = _bands(spec, layer, field_name)
+        bands, left_out = usable_bands(layer, wanted, asked=isinstance(spec.bands, tuple))
+        notes += [*layer.notes, *(f"{described.name}: {name}: {line}" for line in left_out)]
         if spec.resample is not None and layers:
             layer = resample(layer, next(iter(layers.values()))[0].grid, spec.resample, field_name)
-        bands = _bands(spec, layer, field_name)
         layers[name] = (layer, bands)
-        modalities.append(_modality(name, spec, layer, bands, path.parent))
+        modalities.append(_modality(name, spec, layer, wanted, bands, path.parent))
     grid = _common_grid({name: layer for name, (layer, _) in layers.items()})
-    scene = _with_labels(described, path, grid, tuple(modalities), layers)
+    scene = _with_labels(described, path, grid, tuple(modalities), layers, tuple(notes))
+    _check_crs(described, grid, path)
     _check_labels(scene, path)
     return scene
 
 
+def _open_modality(spec: ModalityFile, path: Path, scene_crs: str | None, field_name: str) -> Layer:
+    crs = _crs_wkt(spec.crs or scene_crs, path, f"{field_name}.crs" if spec.crs else "crs")
+    given = Given(spec.nodata, spec.scale, spec.offset, crs, crs_is_theirs=spec.crs is not None)
+    method = spec.resample or STACK_RESAMPLING
+    if isinstance(spec.bands, dict):
+        fields = {band: f"{field_name}.bands.{band}" for band in spec.bands}
+        named = {band: find_files(path.parent, files, fields[band]) for band, files in spec.bands.items()}
+        layer = open_stack(named, spec.variable, given, method, field_name, ONE_BAND_EACH)
+        if layer.bands != len(named):
+            raise BadInput(f"{layer.files}: {field_name}.bands: the {len(named)} names' files hold {layer.bands} bands")
+        return layer
+    assert spec.files is not None
+    paths = find_files(path.parent, spec.files, field_name)
+    if spec.stack:
+        return open_stack(bands_by_name(paths), spec.variable, given, method, field_name, ONE_BAND_EACH)
+    covering = STACK_OR_MOSAIC if spec.stack is None else None
+    return open_layer(paths, spec.variable, given, field_name, covering)
+
+
+def _check_crs(described: SceneFile, grid: Grid, path: Path) -> None:
+    """Refuses a CRS of the scene that is another than its files'."""
+    crs_wkt = _crs_wkt(described.crs, path, "crs")
+    if crs_wkt is not None and not same_crs(crs_wkt, grid.crs_wkt):
+        fault = "the files' own CRS is another one" if grid.crs_wkt else "no file carries a transform to place it by"
+        raise BadInput(f"{path}: crs: {fault}; leave `crs` out or correct the files")
+
+
+def _crs_wkt(text: str | None, path: Path, field_name: str) -> str | None:
+    if text is None:
+        return None
+    try:
+        return str(rasterio.CRS.from_user_input(text).to_wkt())
+    except CRSError as error:
+        raise BadInput(f"{path}: {field_name}: {text!r} is no CRS; expected one such as EPSG:32633") from error
+
+
 def _bands(spec: ModalityFile, layer: Layer, field_name: str) -> tuple[int, ...]:
-    bands = spec.bands or tuple(range(1, layer.bands + 1))
+    if not isinstance(spec.bands, tuple):
+        return tuple(band for band in range(1, layer.bands + 1) if band not in layer.mask_bands)
+    bands = spec.bands
     if max(bands) > layer.bands:
         raise BadInput(f"{layer.files}: {field_name}.bands: band {max(bands)} is out of range; it has {layer.bands}")
     return bands
 
 
-def _modality(name: str, spec: ModalityFile, layer: Layer, bands: tuple[int, ...], folder: Path) -> Modality:
+def _modality(
+    name: str, spec: ModalityFile, layer: Layer, wanted: tuple[int, ...], bands: tuple[int, ...], folder: Path
+) -> Modality:
+    """The modality with the bands that are left of those wanted."""
     wavelengths = _chosen(layer.wavelengths_nm, bands)
     if spec.wavelengths is not None:
-        wavelengths = _given_wavelengths(spec.wavelengths, layer, bands, folder, f"modalities.{name}.wavelengths")
+        field_name = f"modalities.{name}.wavelengths"
+        wavelengths = _given_wavelengths(spec.wavelengths, layer, wanted, bands, folder, field_name)
     nodata = None
     if layer.nodata is not None and np.issubdtype(layer.dtype, np.integer):
         marker = nodata_as(layer.nodata, layer.dtype)
         nodata = None if marker is None else int(marker)
     bad = tuple(place for place, band in enumerate(bands, start=1) if band in layer.bad_bands)
-    return Modality(name, len(bands), layer.dtype.name, wavelengths, _chosen(layer.fwhm_nm, bands), bad, nodata)
+    return Modality(
+        name,
+        len(bands),
+        layer.dtype.name,
+        wavelengths,
+        _chosen(layer.fwhm_nm, bands),
+        bad,
+        nodata,
+        _chosen(layer.band_names, bands),
+        tuple(scaling.of_bands(bands) for scaling in layer.scalings),
+    )
 
 
-def _chosen(values: tuple[float, ...] | None, bands: tuple[int, ...]) -> tuple[float, ...] | None:
+def _chosen(values: tuple[T, ...] | None, bands: tuple[int, ...]) -> tuple[T, ...] | None:
     return None if values is None else tuple(values[band - 1] for band in bands)
 
 
 def _given_wavelengths(
-    given: WavelengthFile | tuple[float, ...], layer: Layer, bands: tuple[int, ...], folder: Path, field_name: str
+    given: WavelengthFile | tuple[float, ...],
+    layer: Layer,
+    wanted: tuple[int, ...],
+    bands: tuple[int, ...],
+    folder: Path,
+    field_name: str,
 ) -> tuple[float, ...]:
+    """Wavelengths of the bands that are left; given for all bands of the files, for those wanted, or for those left."""
     if isinstance(given, WavelengthFile):
         paths = find_files(folder, given.files, field_name)
         if len(paths) > 1:
@@ -163,9 +241,12 @@ def _given_wavelengths(
         values, where = tuple(float(value) * factor for value in read_vector(paths[0], given.variable)), str(paths[0])
     else:
         values, where = given, layer.files
-    if len(values) == layer.bands:
-        values = tuple(values[band - 1] for band in bands)
-    if len(values) != len(bands):
+    for listed in (tuple(range(1, layer.bands + 1)), wanted, bands):
+        if len(values) == len(listed):
+            by_band = dict(zip(listed, values, strict=True))
+            values = tuple(by_band[band] for band in bands)
+            break
+    else:
         raise BadInput(f"{where}: {field_name}: {len(values)} values, expected {len(bands)} (one a band)")
     if not all(np.isfinite(value) and value > 0 for value in values):
         raise BadInput(f"{where}: {field_name}: expected positive numbers of nanometres")
@@ -185,41 +266,20 @@ def _common_grid(layers: dict[str, Layer]) -> Grid:
     return georeferenced.grid
 
 
-def check_same_grid(first: Layer, layer: Layer, field_name: str, first_name: str) -> None:
-    """Refuses a layer that does not lie, pixel on pixel, on the first one.
-
-    Raises:
-        BadInput: shape, CRS or transform differ.
-    """
-    one, other = first.grid, layer.grid
-    start = f"{layer.files}: {field_name}:"
-    if (other.height, other.width) != (one.height, one.width):
-        raise BadInput(
-            f"{start} {other.height}x{other.width} pixels, expected the grid of {first_name}, {one.height}x{one.width}"
-        )
-    if one.transform is None or other.transform is None:
-        return
-    if not same_crs(one.crs_wkt, other.crs_wkt):
-        raise BadInput(f"{start} another CRS than {first_name}")
-    pixel = max(abs(one.transform[0]), abs(one.transform[1]), abs(one.transform[3]), abs(one.transform[4]))
-    corners = np.array([[0, 0, 1], [one.width, 0, 1], [0, one.height, 1]], dtype=np.float64)
-    moved = corners @ (np.array(other.transform) - np.array(one.transform)).reshape(2, 3).T
-    if np.abs(moved).max() > GRID_TOLERANCE * pixel:
-        raise BadInput(f"{start} another grid (origin or resolution) than {first_name}")
-
-
 def _with_labels(
     described: SceneFile,
     path: Path,
     grid: Grid,
     modalities: tuple[Modality, ...],
     layers: dict[str, tuple[Layer, tuple[int, ...]]],
+    notes: tuple[str, ...],
 ) -> FileScene:
     spec = described.labels
     if spec is None:
-        return FileScene(described.name, grid, modalities, layers, None, None, None)
+        return FileScene(described.name, grid, modalities, layers, None, None, None, notes)
     first_name, (first, _) = next(iter(layers.items()))
-    ignored = frozenset({0, *spec.ignore})
+    # 0 is a class only where the user says so
+    ignored = frozenset(spec.ignore) if 0 in spec.classes else frozenset({0, *spec.ignore})
     maps: dict[str, LabelMap] = {}
     if spec.files is not None or spec.vectors is not None:
         maps["labels"] = spec
@@ -231,26 +291,40 @@ def _with_labels(
     classes = spec.classes or classes_of(vectors.values(), ignored)
     if unknown := sorted(set(spec.descriptions) - set(classes)):
         raise BadInput(f"{path}: labels.descriptions: class id {unknown[0]} is unknown; known: {sorted(classes)}")
+    # labels are kept with 0 for unlabelled
+    id_shift = 1 if 0 in classes else 0
 
     def label_layer(name: str, place: LabelMap) -> LabelLayer:
         if name in vectors:
             layer: Layer = open_vectors(vectors[name], grid, classes, ignored)
-            return LabelLayer(layer, frozenset(classes), ignored)
+            return LabelLayer(layer, frozenset(classes), ignored, id_shift)
         field_name = "labels.files" if name == "labels" else name
-        layer = open_layer(find_files(path.parent, place.files or (), field_name), place.variable, None, field_name)
-        if layer.bands != 1:
-            raise BadInput(f"{layer.files}: {field_name}: {layer.bands} bands, expected one band of class ids")
+        crs = _crs_wkt(place.crs or described.crs, path, f"{name}.crs" if place.crs else "crs")
+        given = Given(crs_wkt=crs, crs_is_theirs=place.crs is not None)
+        files = find_files(path.parent, place.files or (), field_name)
+        layer = open_layer(files, place.variable, given, field_name, ONE_LABEL_MAP)
+        own = tuple(band for band in range(1, layer.bands + 1) if band not in layer.mask_bands)
+        if own != (1,):
+            raise BadInput(f"{layer.files}: {field_name}: {len(own)} bands, expected one band of class ids")
+        if layer.nodata in classes:
+            raise BadInput(
+                f"{layer.files}: {field_name}: class {layer.nodata:g} is what the file calls nodata; take that out of "
+                "the file (gdal_edit.py -unsetnodata) or the class out of `classes`"
+            )
         if spec.resample is not None:
             layer = resample(layer, first.grid, spec.resample, field_name)
         check_same_grid(first, layer, field_name, first_name)
-        return LabelLayer(layer, frozenset(classes), ignored)
+        return LabelLayer(layer, frozenset(classes), ignored, id_shift)
 
     opened = {name: label_layer(name, place) for name, place in maps.items()}
     split = None
     if spec.split is not None:
         split = (opened["labels.split.train"], opened["labels.split.test"])
-    meaning = Classes(dict(sorted(classes.items())), dict(sorted(spec.descriptions.items())), spec.split is not None)
-    return FileScene(described.name, grid, modalities, layers, meaning, opened.get("labels"), split)
+    names, descriptions = (
+        {number + id_shift: text for number, text in sorted(texts.items())} for texts in (classes, spec.descriptions)
+    )
+    meaning = Classes(names, descriptions, spec.split is not None, id_shift)
+    return FileScene(described.name, grid, modalities, layers, meaning, opened.get("labels"), split, notes)
 
 
 def _vector_source(place: LabelMap, folder: Path, field_name: str) -> VectorSource | None:

@@ -1,12 +1,14 @@
 """scene.yaml: what a user writes to describe a scene, read and checked before any data is opened."""
 
+import difflib
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from shards.errors import BadInput
 from shards.scene.names import ModalityName, SceneName
@@ -53,6 +55,22 @@ def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _band_numbers_or_files(value: object) -> object:
+    return value if isinstance(value, dict) else parse_bands(value)
+
+
+def _number(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    return value
+
+
+def _scale(value: float) -> float:
+    if _number(value) == 0:
+        raise ValueError("0 would make every value the same")
+    return value
+
+
 Files = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 ClassId = Annotated[int, Field(ge=0, le=LARGEST_CLASS_ID)]
 Text = Annotated[str, Field(min_length=1)]
@@ -71,15 +89,43 @@ class WavelengthFile:
 
 @dataclass(frozen=True)
 class ModalityFile:
-    """One modality: its files, the bands wanted of them, and what the files do not say themselves."""
+    """One modality: its files, the bands wanted of them, and what the files do not say themselves.
+
+    Attributes:
+        files: paths or globs; absent where `bands` names the files of each band.
+        variable: inside the file, where it holds several.
+        bands: the bands wanted (from 1), or for each band's name the files that hold it.
+        stack: True: each file is a band. False: the files are a mosaic, and the first wins where one covers another.
+            Absent: a mosaic whose files do not cover one another wholly.
+        nodata: the value of missing pixels, as the files hold it; it takes the place of the files' own.
+        scale, offset: physical value = scale * file value + offset, for files whose tags do not say it.
+        crs: coordinate reference system of files that carry none, such as EPSG:32633.
+        wavelengths: centre of each band in nanometres.
+        resample: how files on another grid are brought onto the first modality's, or onto the first band's.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    files: Files
+    files: Files | None = None
     variable: Text | None = None
-    bands: Annotated[tuple[int, ...], BeforeValidator(parse_bands)] | None = None
+    bands: Annotated[tuple[int, ...] | dict[Text, Files], BeforeValidator(_band_numbers_or_files)] | None = None
+    stack: bool | None = None
     nodata: float | None = None
+    scale: Annotated[float, AfterValidator(_scale)] | None = None
+    offset: Annotated[float, AfterValidator(_number)] | None = None
+    crs: Text | None = None
     wavelengths: WavelengthFile | tuple[float, ...] | None = None
     resample: Literal["nearest", "bilinear", "cubic", "average"] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModalityFile":
+        if isinstance(self.bands, dict):
+            if self.files is not None or self.stack is not None:
+                raise ValueError("bands: names the files of each band, so that `files` and `stack` must be left out")
+            if not self.bands:
+                raise ValueError("bands: expected at least one band")
+        elif self.files is None:
+            raise ValueError("files: expected a path or a glob")
+        return self
 
 
 def _label_map(value: object) -> object:
@@ -126,12 +172,13 @@ class SplitFile:
 class LabelsFile(LabelMap):
     """The label map and what its ids mean. Without files of its own it is the union of the official split.
 
-    Polygons and points name their classes themselves; every other label map needs `classes`.
+    Polygons and points name their classes themselves; every other label map needs `classes`. What is unlabelled is
+    what `ignore` lists and what the file calls nodata; 0 as well, unless it is a class.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     classes: Annotated[dict[ClassId, Text], Field(min_length=1)] = field(default_factory=dict)
-    ignore: tuple[int, ...] = (0,)
+    ignore: tuple[int, ...] = ()
     resample: Literal["nearest"] | None = None
     descriptions: dict[ClassId, Text] = field(default_factory=dict)
     split: SplitFile | None = None
@@ -140,8 +187,8 @@ class LabelsFile(LabelMap):
     def _check(self) -> "LabelsFile":
         if self.files is None and self.vectors is None and self.split is None:
             raise ValueError("files: expected a label map, or an official split")
-        if 0 in self.classes:
-            raise ValueError("classes: 0 means unlabelled and cannot be a class; number the classes from 1")
+        if 0 in self.classes and LARGEST_CLASS_ID in self.classes:
+            raise ValueError(f"classes: with a class 0, ids go up to {LARGEST_CLASS_ID - 1}")
         if both := sorted(set(self.ignore) & set(self.classes)):
             raise ValueError(f"ignore: class {both[0]} is both ignored and named")
         if self.classes and (unknown := sorted(set(self.descriptions) - set(self.classes))):
@@ -153,12 +200,13 @@ class LabelsFile(LabelMap):
 
 @dataclass(frozen=True)
 class SceneFile:
-    """A scene.yaml as a whole; the modalities keep their order."""
+    """A scene.yaml as a whole; the modalities keep their order. `crs` is for all files that carry none."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     name: SceneName
     modalities: Annotated[dict[ModalityName, ModalityFile], Field(min_length=1)]
     labels: LabelsFile | None = None
+    crs: Text | None = None
 
 
 _ADAPTER = TypeAdapter(SceneFile)
@@ -179,13 +227,42 @@ def read_scene_file(path: Path) -> SceneFile:
     try:
         return _ADAPTER.validate_python(content)
     except ValidationError as error:
-        raise BadInput(f"{path}: {first_fault(error)}") from error
+        raise BadInput(f"{path}: {_unknown_field(error) or first_fault(error)}") from error
+
+
+# which fields are known at a place; names that a user chooses are written *
+_FIELDS_OF: dict[tuple[str, ...], Any] = {
+    (): SceneFile,
+    ("modalities", "*"): ModalityFile,
+    ("modalities", "*", "wavelengths"): WavelengthFile,
+    ("labels",): LabelsFile,
+    ("labels", "split"): SplitFile,
+    ("labels", "split", "train"): LabelMap,
+    ("labels", "split", "test"): LabelMap,
+}
+
+
+def _unknown_field(error: ValidationError) -> str | None:
+    """The first field that is not known, with the nearest that is; None where all are known."""
+    for fault in error.errors(include_url=False):
+        if fault["type"] == "unexpected_keyword_argument":
+            *place, name = [str(part) for part in fault["loc"] if not _is_union_branch(part)]
+            known = _FIELDS_OF.get(("modalities", "*", *place[2:]) if place[:1] == ["modalities"] else tuple(place))
+            names = [one.name for one in fields(known)] if known is not None else []
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            return f"{'.'.join([*place, name])}: unknown field{hint} (known: {', '.join(names)})"
+    return None
+
+
+def _is_union_branch(part: object) -> bool:
+    """Whether a part of pydantic's path names a branch of a union; users know only the fields."""
+    return bool(re.search(r"\[|^[A-Z][a-z]+[A-Z]", str(part))) and "'" not in str(part)
 
 
 def first_fault(error: ValidationError) -> str:
     """The first fault pydantic found, as ``field.field: what was expected``."""
     fault = error.errors(include_url=False)[0]
-    # pydantic names the alternatives of a union inside the path; users know only the fields
-    place = ".".join(str(part) for part in fault["loc"] if not re.search(r"[\[\]A-Z]", str(part)) or "'" in str(part))
+    place = ".".join(str(part) for part in fault["loc"] if not _is_union_branch(part))
     message = fault["msg"].removeprefix("Value error, ")
     return f"{place}: {message}" if place else message

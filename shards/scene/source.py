@@ -16,6 +16,32 @@ Labels = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """Turns file values into physical ones: scale * file value + offset.
+
+    Attributes:
+        scale: one a band.
+        offset: one a band.
+        files: how many files of the modality carry these.
+    """
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    files: int = 1
+
+    def of_bands(self, bands: tuple[int, ...]) -> "Scaling":
+        """The same for some of the bands (from 1)."""
+        return Scaling(
+            tuple(self.scale[band - 1] for band in bands), tuple(self.offset[band - 1] for band in bands), self.files
+        )
+
+    def apply(self, values: Values, dtype: np.dtype[np.generic]) -> Values:
+        """Physical values of file values (..., band), which hold every band of this scaling."""
+        scaled: npt.NDArray[np.float64] = values * np.array(self.scale) + np.array(self.offset)
+        return scaled.astype(dtype)
+
+
+@dataclass(frozen=True)
 class Modality:
     """One sensor's layer of a scene.
 
@@ -27,6 +53,8 @@ class Modality:
         fwhm_nm: full width at half maximum of each band in nanometres, where known.
         bad_bands: bands (from 1, in this modality's own order) that the files themselves call bad.
         nodata: for integer dtypes, a value that no valid pixel holds, where the files declare one.
+        band_names: name of each band, where files were stacked as bands.
+        scalings: what was applied on reading; empty where values are as the files hold them.
     """
 
     name: str
@@ -36,6 +64,8 @@ class Modality:
     fwhm_nm: tuple[float, ...] | None = None
     bad_bands: tuple[int, ...] = ()
     nodata: int | None = None
+    band_names: tuple[str, ...] | None = None
+    scalings: tuple[Scaling, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,14 +73,16 @@ class Classes:
     """The meaning of a label map.
 
     Attributes:
-        names: class id to class name, at least one.
+        names: class id to class name, at least one; ids from 1, as labels hold them.
         descriptions: class id to a longer text, for the classes that have one.
         official_split: whether the scene brings its own training and test pixels.
+        id_shift: class id here minus the user's; 1 where the user has a class 0, since 0 stands for unlabelled here.
     """
 
     names: Mapping[int, str]
     descriptions: Mapping[int, str] = field(default_factory=dict)
     official_split: bool = False
+    id_shift: int = 0
 
 
 class SceneSource(Protocol):

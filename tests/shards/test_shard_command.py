@@ -138,9 +138,9 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unknown class id": ({"labels__classes": {1: "grass"}}, ("gt.npy", "unknown class id 3", "[1]")),
     "empty class list": ({"labels__classes": {}}, ("scene.yaml", "labels.classes")),
     "no class list": ({"labels__classes": None}, ("scene.yaml", "labels.classes")),
-    "class zero": (
-        {"labels__classes": {0: "none", 1: "grass", 3: "roof"}},
-        ("scene.yaml", "labels", "0 means unlabelled"),
+    "class zero ignored": (
+        {"labels__classes": {0: "none", 1: "grass", 3: "roof"}, "labels__ignore": [0]},
+        ("scene.yaml", "labels", "class 0"),
     ),
     "class ignored": ({"labels__ignore": [0, 3]}, ("scene.yaml", "labels", "class 3")),
     "bands out of range": (
@@ -149,7 +149,13 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "bands upside down": ({"modalities__hsi__bands": "4-2"}, ("scene.yaml", "modalities.hsi.bands", "4-2")),
     "bands twice": ({"modalities__hsi__bands": "1-3,2"}, ("scene.yaml", "modalities.hsi.bands", "twice")),
-    "unknown field": ({"modalities__hsi__band": "1"}, ("scene.yaml", "modalities.hsi.band")),
+    "unknown field": ({"modalities__hsi__band": "1"}, ("scene.yaml", "modalities.hsi.band", "mean `bands`?")),
+    "unknown field of labels": ({"labels__class": {1: "x"}}, ("scene.yaml", "labels.class:", "mean `classes`?")),
+    "unknown field of the scene": ({"modality": {}}, ("scene.yaml", "modality:", "mean `modalities`?")),
+    "no files": ({"modalities__hsi": {"nodata": 0}}, ("scene.yaml", "modalities.hsi", "files: expected")),
+    "scale of zero": ({"modalities__hsi__scale": 0}, ("scene.yaml", "modalities.hsi.scale", "0 would")),
+    "no CRS": ({"crs": "EPSG:0"}, ("scene.yaml", "crs", "EPSG:0", "EPSG:32633")),
+    "a CRS for files without place": ({"modalities__hsi__crs": "EPSG:32633"}, ("hsi.npy", "crs", "no transform")),
     "no name": ({"name": None}, ("scene.yaml", "name")),
     "a name that leaves the folder": ({"name": "../up"}, ("scene.yaml", "name", "../up")),
     "a reserved name": ({"modalities__labels": {"files": "hsi.npy"}}, ("scene.yaml", "labels")),

@@ -13,8 +13,11 @@ import numpy.typing as npt
 import scipy.io
 
 from shards.errors import BadInput
-from shards.scene.readers.layer import Grid, plain_dtype, valid_pixels
-from shards.scene.source import Mask, Values
+from shards.scene.readers.layer import Given, Grid, plain_dtype
+from shards.scene.readers.missing_values import MissingValues, valid_pixels
+from shards.scene.readers.same_grid import checked_crs
+from shards.scene.readers.scaling import chosen_scaling, scaled_dtype
+from shards.scene.source import Mask, Scaling, Values
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,9 @@ class ArrayLayer:
     variable: str | None
     grid: Grid
     bands: int
-    dtype: np.dtype[np.generic]
-    nodata: float | None
+    stored_dtype: np.dtype[np.generic]
+    missing: MissingValues
+    scaling: Scaling | None
 
     @property
     def files(self) -> str:
@@ -48,21 +52,55 @@ class ArrayLayer:
     def bad_bands(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def mask_bands(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def band_names(self) -> None:
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return scaled_dtype(self.stored_dtype, self.scaling)
+
+    @property
+    def scalings(self) -> tuple[Scaling, ...]:
+        return () if self.scaling is None else (self.scaling,)
+
+    @property
+    def nodata(self) -> float | None:
+        return self.missing.single if self.scaling is None else None
+
     def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
+        values = self._stored(rows, cols, bands)
+        valid = valid_pixels(values, self.missing.of_bands(bands))
+        return (values if self.scaling is None else self.scaling.of_bands(bands).apply(values, self.dtype)), valid
+
+    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
+        valid = self.missing.of_bands(bands).valid(self._stored(rows, cols, bands))
+        return tuple(np.array(bands)[valid.any(axis=(0, 1))].tolist())
+
+    def _stored(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> Values:
+        """Values as the file holds them."""
         with _open_array(self.path, self.variable) as array:
             block = np.asarray(array[rows, cols])
         values = block.reshape(*block.shape[:2], self.bands)
         if bands != tuple(range(1, self.bands + 1)):
             values = values[..., np.array(bands) - 1]
-        values = np.ascontiguousarray(values, dtype=self.dtype)
-        return values, valid_pixels(values, self.nodata)
+        return np.ascontiguousarray(values, dtype=self.stored_dtype)
 
 
-def open_array(path: Path, variable: str | None, nodata: float | None) -> ArrayLayer:
+def open_array(path: Path, variable: str | None, given: Given, field: str) -> ArrayLayer:
     """Opens a .npy or .mat file as a layer.
 
     Raises:
-        BadInput: the file cannot be read, holds no such variable, or the array is not 2-D or 3-D numbers.
+        BadInput: the file cannot be read, holds no such variable, the array is not 2-D or 3-D numbers, or a CRS is
+            given.
     """
     with _open_array(path, variable) as array:
         shape, dtype = tuple(array.shape), plain_dtype(array.dtype)
@@ -71,7 +109,10 @@ def open_array(path: Path, variable: str | None, nodata: float | None) -> ArrayL
         raise BadInput(f"{path}: values of type {kind}, expected real numbers")
     if len(shape) not in (2, 3) or 0 in shape:
         raise BadInput(f"{path}: array of shape {shape}, expected (row, col) or (row, col, band), none of them 0")
-    return ArrayLayer(path, variable, Grid(shape[0], shape[1]), shape[2] if len(shape) == 3 else 1, dtype, nodata)
+    checked_crs(None, False, given, f"{path}: {field}")
+    bands = shape[2] if len(shape) == 3 else 1
+    missing, scaling = MissingValues.same_in_all(given.nodata, bands), chosen_scaling(None, given, bands, str(path))
+    return ArrayLayer(path, variable, Grid(shape[0], shape[1]), bands, dtype, missing, scaling)
 
 
 def read_vector(path: Path, variable: str | None) -> npt.NDArray[np.float64]:

@@ -11,12 +11,24 @@ import rioxarray  # noqa: F401  adds .rio to xarray's objects
 import xarray
 
 from shards.errors import BadInput
-from shards.scene.readers.layer import Affine6, Grid, plain_dtype, valid_pixels
+from shards.scene.readers.cube_attributes import cube_missing, cube_scaling, unsigned
+from shards.scene.readers.layer import Affine6, Given, Grid, plain_dtype
+from shards.scene.readers.missing_values import MissingValues, valid_pixels
+from shards.scene.readers.same_grid import checked_crs
+from shards.scene.readers.scaling import chosen_scaling, scaled_dtype
 from shards.scene.readers.spectral_tags import NM_PER_UNIT
-from shards.scene.source import Mask, Values
+from shards.scene.source import Mask, Scaling, Values
 
-ROW_NAMES = frozenset({"y", "lat", "latitude", "row", "rows", "northing", "line", "lines", "height"})
-COL_NAMES = frozenset({"x", "lon", "longitude", "col", "cols", "column", "easting", "sample", "samples", "width"})
+ROW_NAMES = frozenset(
+    {"y", "lat", "latitude", "row", "rows", "northing", "line", "lines", "height", "downtrack", "number_of_lines"}
+)
+COL_NAMES = frozenset(
+    {"x", "lon", "longitude", "col", "cols", "column", "columns", "easting", "sample", "samples", "width", "crosstrack"}
+    | {"pixels_per_line"}
+)
+GEOLOCATION_NAMES = frozenset({"lat", "latitude", "lon", "longitude"})
+# of a step; coordinates written as float32 are uneven by less
+UNEVEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,10 +40,12 @@ class CubeLayer:
     axes: tuple[str, ...]
     grid: Grid
     bands: int
-    dtype: np.dtype[np.generic]
-    nodata: float | None
+    stored_dtype: np.dtype[np.generic]
+    missing: MissingValues
+    scaling: Scaling | None
     wavelengths_nm: tuple[float, ...] | None
     fwhm_nm: tuple[float, ...] | None
+    notes: tuple[str, ...]
 
     @property
     def files(self) -> str:
@@ -47,22 +61,55 @@ class CubeLayer:
     def bad_bands(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def mask_bands(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def band_names(self) -> None:
+        return None
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return scaled_dtype(self.stored_dtype, self.scaling)
+
+    @property
+    def scalings(self) -> tuple[Scaling, ...]:
+        return () if self.scaling is None else (self.scaling,)
+
+    @property
+    def nodata(self) -> float | None:
+        return self.missing.single if self.scaling is None else None
+
     def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
+        values = self._stored(rows, cols, bands)
+        valid = valid_pixels(values, self.missing.of_bands(bands))
+        return (values if self.scaling is None else self.scaling.of_bands(bands).apply(values, self.dtype)), valid
+
+    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
+        valid = self.missing.of_bands(bands).valid(self._stored(rows, cols, bands))
+        return tuple(np.array(bands)[valid.any(axis=(0, 1))].tolist())
+
+    def _stored(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> Values:
+        """Values as the file holds them."""
         row, col, *band = self.axes
         places: dict[str, Any] = {row: rows, col: cols}
         if band:
             places[band[0]] = np.array(bands) - 1
         with _open(self.path) as cube:
             block = cube[self.variable].isel(places).transpose(*self.axes).to_numpy()
-        values = np.ascontiguousarray(block.reshape(*block.shape[:2], len(bands)), dtype=self.dtype)
-        return values, valid_pixels(values, self.nodata)
+        block = block.reshape(*block.shape[:2], len(bands))
+        if self.stored_dtype.kind == "u" and block.dtype.kind == "i":  # `_Unsigned`: the same bits, read otherwise
+            block = np.ascontiguousarray(block).view(block.dtype.newbyteorder("=").str.replace("i", "u"))
+        return np.ascontiguousarray(block, dtype=self.stored_dtype)
 
 
-def open_cube(path: Path, variable: str | None, nodata: float | None) -> CubeLayer:
+def open_cube(path: Path, variable: str | None, given: Given, field: str) -> CubeLayer:
     """Opens a variable of a NetCDF file or a Zarr group.
 
     Raises:
-        BadInput: it cannot be read, there is no such variable, or its axes are not rows, columns and bands.
+        BadInput: it cannot be read, there is no such variable, its axes are not rows, columns and bands, or its place
+            is not as given.
     """
     with _open(path) as cube:
         found = [str(name) for name, array in cube.data_vars.items() if array.ndim in (2, 3)]
@@ -73,18 +120,19 @@ def open_cube(path: Path, variable: str | None, nodata: float | None) -> CubeLay
             raise BadInput(f"{path}: {what}; it holds: {', '.join(found) or 'no array of 2 or 3 axes'}")
         array = cube[variable]
         axes = _axes(path, array)
-        dtype = plain_dtype(array.dtype)
+        dtype = plain_dtype(unsigned(array.dtype, array.attrs))
         if dtype is None:
             raise BadInput(f"{path}: {variable}: values of type {array.dtype}, expected real numbers")
         if 0 in array.shape:
             raise BadInput(f"{path}: {variable}: array of shape {array.shape}, expected none of its axes empty")
         sizes = [array.sizes[axis] for axis in axes]
-        own = array.attrs.get("_FillValue", array.attrs.get("missing_value"))
-        missing = nodata if nodata is not None else _number(own)
         bands = sizes[2] if len(axes) == 3 else 1
+        missing = cube_missing(array.attrs, bands, given.nodata)
+        scaling = chosen_scaling(cube_scaling(array.attrs, bands), given, bands, f"{path} ({variable})")
         wavelengths, fwhm = _spectral(array, axes[2]) if len(axes) == 3 else (None, None)
-        grid = Grid(sizes[0], sizes[1], *_place(cube, array, axes))
-        return CubeLayer(path, variable, axes, grid, bands, dtype, missing, wavelengths, fwhm)
+        crs, transform, notes = _place(path, cube, array, axes, given, field)
+        grid = Grid(sizes[0], sizes[1], crs, transform, curved=bool(notes))
+        return CubeLayer(path, variable, axes, grid, bands, dtype, missing, scaling, wavelengths, fwhm, notes)
 
 
 @contextmanager
@@ -111,15 +159,33 @@ def _axes(path: Path, array: xarray.DataArray) -> tuple[str, ...]:
     return (rows[0], cols[0], *(name for name in names if name not in (rows[0], cols[0])))
 
 
-def _place(cube: xarray.Dataset, array: xarray.DataArray, axes: tuple[str, ...]) -> tuple[str | None, Affine6 | None]:
-    """CRS and transform, None for what the file does not say."""
+def _place(
+    path: Path, cube: xarray.Dataset, array: xarray.DataArray, axes: tuple[str, ...], given: Given, field: str
+) -> tuple[str | None, Affine6 | None, tuple[str, ...]]:
+    """CRS and transform, None for what neither the file nor scene.yaml says, and what a user should know of them."""
     placed = array.rio.set_spatial_dims(axes[1], axes[0])
-    crs = placed.rio.crs or cube.rio.crs
+    found = placed.rio.crs or cube.rio.crs
+    own = found.to_wkt() if found is not None else None
     has_coordinates = axes[0] in array.coords and axes[1] in array.coords
-    if crs is None and not has_coordinates:
-        return None, None
-    transform = placed.rio.transform()
-    return (crs.to_wkt() if crs is not None else None), tuple(float(value) for value in tuple(transform)[:6])  # type: ignore[return-value]
+    crs_wkt = checked_crs(own, own is not None or has_coordinates, given, f"{path}: {field}")
+    for axis in axes[:2] if has_coordinates else ():
+        steps = np.diff(array.coords[axis].to_numpy().astype(np.float64))
+        if len(steps) and np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()):
+            raise BadInput(f"{path}: {field}: coordinates {axis!r} are not evenly spaced; warp it onto a grid first")
+    if own is None and not has_coordinates:
+        swath = sorted(str(name) for name in cube.variables if _is_geolocation(cube[name], axes))
+        note = (
+            f"{path}: placed by two-dimensional {' and '.join(swath)} alone: read in the sensor's own geometry, "
+            "without a place; to place it, warp it onto a grid first (gdalwarp -geoloc)"
+        )
+        return None, None, (note,) if swath else ()
+    a, b, c, d, e, f = (float(value) for value in tuple(placed.rio.transform())[:6])
+    return crs_wkt, (a, b, c, d, e, f), ()
+
+
+def _is_geolocation(variable: xarray.DataArray, axes: tuple[str, ...]) -> bool:
+    """Whether a variable gives latitude or longitude pixel by pixel."""
+    return set(variable.dims) == set(axes[:2]) and str(variable.name).lower() in GEOLOCATION_NAMES
 
 
 def _spectral(array: xarray.DataArray, axis: str) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -131,9 +197,3 @@ def _spectral(array: xarray.DataArray, axis: str) -> tuple[tuple[float, ...] | N
             kind = "fwhm" if "fwhm" in str(name).lower() else "wavelength"
             found.setdefault(kind, tuple(float(value) * factor for value in coordinate.to_numpy()))
     return found.get("wavelength"), found.get("fwhm")
-
-
-def _number(value: Any) -> float | None:
-    if value is None or isinstance(value, str | bytes):
-        return None
-    return float(np.asarray(value).ravel()[0])

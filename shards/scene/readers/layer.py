@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from shards.scene.source import Mask, Values
+from shards.scene.source import Mask, Scaling, Values
 
 Affine6 = tuple[float, float, float, float, float, float]
 
@@ -20,12 +20,39 @@ class Grid:
         width: columns.
         crs_wkt: coordinate reference system, None where the files carry none.
         transform: affine (a, b, c, d, e, f) from (col, row) to (x, y), None where the files carry none.
+        curved: the files give latitude and longitude pixel by pixel, which no transform can hold.
     """
 
     height: int
     width: int
     crs_wkt: str | None = None
     transform: Affine6 | None = None
+    curved: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """What scene.yaml says of files that do not say it themselves.
+
+    Attributes:
+        nodata: the value of missing pixels; it takes the place of the files' own.
+        scale, offset: physical value = scale * file value + offset.
+        crs_wkt: coordinate reference system, for files that carry a transform alone.
+        crs_is_theirs: it is given for these very files, so that one which it does not fit is refused.
+    """
+
+    nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    crs_wkt: str | None = None
+    crs_is_theirs: bool = False
+
+    def scaling(self, bands: int) -> Scaling | None:
+        """Scale and offset for each band; None where neither is given."""
+        if self.scale is None and self.offset is None:
+            return None
+        scale = 1.0 if self.scale is None else self.scale
+        return Scaling((scale,) * bands, (self.offset or 0.0,) * bands)
 
 
 class Layer(Protocol):
@@ -59,34 +86,30 @@ class Layer(Protocol):
         """Bands (from 1) that the files call bad."""
 
     @property
+    def mask_bands(self) -> tuple[int, ...]:
+        """Bands (from 1) that say where the others are valid, such as alpha; left out unless asked for."""
+
+    @property
+    def band_names(self) -> tuple[str, ...] | None:
+        """A name for each band, where files were stacked as bands."""
+
+    @property
+    def scalings(self) -> tuple[Scaling, ...]:
+        """What `read` applies; empty where it gives values as the files hold them."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the files are read, a line each."""
+
+    @property
     def nodata(self) -> float | None:
-        """The value that marks a pixel as missing, the same in all files, or None."""
+        """The value that marks a pixel as missing, the same in all files and bands, or None."""
 
     def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
         """Values (row, col, band) of the bands asked for (from 1), and where they all are valid (row, col)."""
 
-
-def valid_pixels(values: Values, nodata: float | None) -> Mask:
-    """Where every band of a pixel is finite and none equals nodata: values (..., band) to mask (...)."""
-    valid: Mask = np.ones(values.shape[:-1], dtype=np.bool_)
-    if np.issubdtype(values.dtype, np.inexact):
-        valid &= np.isfinite(values).all(axis=-1)
-    if nodata is not None and not np.isnan(nodata):
-        marker = nodata_as(nodata, values.dtype)
-        if marker is not None:
-            valid &= (values != marker).all(axis=-1)
-    return valid
-
-
-def nodata_as(nodata: float, dtype: np.dtype[np.generic]) -> np.generic | None:
-    """The nodata value in the layer's dtype, or None where that dtype cannot hold it (so that no pixel equals it)."""
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype.name)
-        if nodata != int(nodata) or not limits.min <= nodata <= limits.max:
-            return None
-        return dtype.type(int(nodata))
-    with np.errstate(over="ignore"):  # a nodata beyond a float's range is read as infinite, which is missing anyway
-        return dtype.type(nodata)
+    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of the bands (from 1) that have a valid pixel in this window."""
 
 
 def plain_dtype(dtype: np.dtype[np.generic]) -> np.dtype[np.generic] | None:

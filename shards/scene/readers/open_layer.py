@@ -1,13 +1,16 @@
-"""Chooses the reader for a file by its name."""
+"""Finds files and chooses the reader for them by their names."""
 
-from glob import glob, has_magic
+import re
+from collections.abc import Mapping
+from glob import escape, glob, has_magic
 from pathlib import Path
 
 from shards.errors import BadInput
 from shards.scene.readers.arrays import open_array
 from shards.scene.readers.cubes import open_cube
-from shards.scene.readers.layer import Layer
+from shards.scene.readers.layer import Given, Layer
 from shards.scene.readers.raster import open_rasters
+from shards.scene.readers.stacked import stack
 
 ARRAY_SUFFIXES = frozenset({".npy", ".mat"})
 CUBE_SUFFIXES = frozenset({".zarr", ".nc", ".nc4", ".cdf"})
@@ -16,23 +19,48 @@ CUBE_SUFFIXES = frozenset({".zarr", ".nc", ".nc4", ".cdf"})
 def find_files(folder: Path, patterns: tuple[str, ...], field: str) -> tuple[Path, ...]:
     """The files that paths and globs, relative to a folder, stand for; sorted, each once.
 
+    The folder's own name is never a glob, and neither is a name in a pattern that exists as it is written.
+
     Raises:
         BadInput: a path does not exist or a glob matches nothing.
     """
     found: set[Path] = set()
     for pattern in patterns:
-        if has_magic(pattern):
-            matches = [Path(match) for match in glob(str(folder / pattern), recursive=True)]  # noqa: PTH207  absolute patterns
-        else:
-            matches = [folder / pattern] if (folder / pattern).exists() else []
+        matches = _matches(folder, pattern)
         if not matches:
             raise BadInput(f"{folder / pattern}: {field}: no such file")
         found.update(matches)
     return tuple(sorted(found))
 
 
-def open_layer(paths: tuple[Path, ...], variable: str | None, nodata: float | None, field: str) -> Layer:
+def _matches(folder: Path, pattern: str) -> list[Path]:
+    parts = list(Path(pattern).parts)
+    while parts and (folder / parts[0]).exists():
+        folder /= parts.pop(0)
+    if not parts:
+        return [folder]
+    rest = str(Path(*parts))
+    if not has_magic(rest):
+        return []
+    # where a bracket is no set of characters but a part of a name, it is tried as it is written
+    literal_brackets = re.sub(r"\[", "[[]", rest)
+    for form in (rest, literal_brackets):
+        if matches := glob(f"{escape(str(folder))}/{form}", recursive=True):  # noqa: PTH207  pathlib has no escape
+            return [Path(match) for match in matches]
+    return []
+
+
+def open_layer(
+    paths: tuple[Path, ...], variable: str | None, given: Given, field: str, covering: str | None = None
+) -> Layer:
     """Opens files as one layer.
+
+    Args:
+        paths: the files.
+        variable: inside the file, where it holds several.
+        given: what scene.yaml says where the files say nothing.
+        field: of scene.yaml, for messages.
+        covering: what to do where one of several files covers another wholly, for the message; None allows it.
 
     Raises:
         BadInput: they cannot be read or do not agree; the message names the file.
@@ -42,7 +70,32 @@ def open_layer(paths: tuple[Path, ...], variable: str | None, nodata: float | No
         raise BadInput(f"{single[0]}: {field}: cannot be joined with other files; only rasters can")
     if single:
         open_single = open_array if single[0].suffix.lower() in ARRAY_SUFFIXES else open_cube
-        return open_single(single[0], variable, nodata)
+        return open_single(single[0], variable, given, field)
     if variable is not None:
         raise BadInput(f"{paths[0]}: {field}: variable {variable!r}: a raster has bands, not variables")
-    return open_rasters(paths, nodata)
+    layer = open_rasters(paths, given, field)
+    if covering is not None and (pair := layer.wholly_covered()) is not None:
+        raise BadInput(f"{pair[1]}: {field}: one of it and {pair[0].name} covers the other wholly; {covering}")
+    return layer
+
+
+def open_stack(
+    files: Mapping[str, tuple[Path, ...]],
+    variable: str | None,
+    given: Given,
+    method: str,
+    field: str,
+    covering: str | None,
+) -> Layer:
+    """Opens files as the bands of one layer, in their order.
+
+    Args:
+        files: by the band's name; several files of one band are a mosaic.
+        variable, given, field, covering: as of `open_layer`.
+        method: name of the rasterio resampling for files on another grid than the first.
+
+    Raises:
+        BadInput: they cannot be read or do not agree; the message names the file.
+    """
+    layers = {name: open_layer(paths, variable, given, f"{field}.{name}", covering) for name, paths in files.items()}
+    return stack(layers, method, field)

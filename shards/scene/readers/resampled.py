@@ -12,7 +12,7 @@ from rasterio.warp import reproject, transform
 
 from shards.errors import BadInput
 from shards.scene.readers.layer import Affine6, Grid, Layer
-from shards.scene.source import Mask, Values
+from shards.scene.source import Mask, Scaling, Values
 
 # source pixels that a kernel may reach beyond its place, at the source's resolution or coarser
 KERNEL_REACH = 4
@@ -63,6 +63,22 @@ class ResampledLayer:
         return self.layer.bad_bands
 
     @property
+    def mask_bands(self) -> tuple[int, ...]:
+        return self.layer.mask_bands
+
+    @property
+    def band_names(self) -> tuple[str, ...] | None:
+        return self.layer.band_names
+
+    @property
+    def scalings(self) -> tuple[Scaling, ...]:
+        return self.layer.scalings
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.layer.notes
+
+    @property
     def nodata(self) -> float | None:
         return self.layer.nodata if self.method == "nearest" else None
 
@@ -82,6 +98,9 @@ class ResampledLayer:
                 values[place], valid[place] = self._strip(slice(start, stop), cols, bands, source)
             start = stop
         return values, valid
+
+    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(band for band in bands if self.read(rows, cols, (band,))[1].any())
 
     def _strip(
         self, rows: slice, cols: slice, bands: tuple[int, ...], source: tuple[slice, slice]

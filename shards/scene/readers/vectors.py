@@ -26,7 +26,7 @@ from rasterio.features import rasterize
 
 from shards.errors import BadInput
 from shards.scene.readers.layer import Grid
-from shards.scene.source import Mask, Values
+from shards.scene.source import Mask, Scaling, Values
 
 Floats = npt.NDArray[np.float64]
 # a class as its attribute gives it: a number, or a text
@@ -149,6 +149,25 @@ class VectorLayer:
     @property
     def nodata(self) -> None:
         return None
+
+    @property
+    def mask_bands(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def band_names(self) -> None:
+        return None
+
+    @property
+    def scalings(self) -> tuple[Scaling, ...]:
+        return ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
+        return bands if self.read(rows, cols, bands)[1].any() else ()
 
     def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
         """Class ids (row, col, 1) and where a feature lies (row, col).
