@@ -9,6 +9,7 @@ import numpy as np
 from shards.archive.cache import Cache, machine_cache
 from shards.archive.manifest import MANIFEST_NAME, Manifest, SceneRecord, TileRecord, read_manifest
 from shards.archive.missing import valid_mask
+from shards.archive.network import Unreachable, is_network_fault, unreachable
 from shards.archive.store import LocalStore, Store, open_store
 from shards.archive.tiles import Tile, decode_sample
 from shards.archive.verify import Check, find_faults
@@ -114,6 +115,8 @@ class Archive:
         store = open_store(location)
         try:
             content = store.read(MANIFEST_NAME)
+        except Unreachable:
+            raise
         except OSError as error:
             raise BadInput(f"{location}: no archive here: {MANIFEST_NAME}: {error.strerror or error}") from error
         cache = None if isinstance(store, LocalStore) else machine_cache()
@@ -151,10 +154,13 @@ class Archive:
         """A tile with its halo.
 
         Raises:
-            DamagedArchive: its bytes are not a sample as the manifest promises.
+            DamagedArchive: its bytes are not the sample that the manifest lists.
+            Unreachable: the object store does not answer.
         """
         try:
             return decode_sample(self._sample(tile), tile, self.scene(tile.scene))
+        except Unreachable:
+            raise
         except (OSError, ValueError) as error:
             raise DamagedArchive(self.location, (f"{tile.path}: tile {tile.key}: {error}",)) from error
 
@@ -187,6 +193,7 @@ class Archive:
         Raises:
             BadInput: there is no such scene or modality.
             DamagedArchive: a chunk cannot be decoded.
+            Unreachable: the object store does not answer.
         """
         record = self.scene(name)
         known = tuple(modality.name for modality in record.modalities)
@@ -208,7 +215,11 @@ class Archive:
             values = {m.name: part(m.name, m.dtype, m.bands) for m in map(record.modality, chosen)}
             labels = class_ids(LABELS) if record.classes else None
             split = (class_ids(SPLIT_TRAIN), class_ids(SPLIT_TEST)) if record.official_split else None
-        except CODEC_ERRORS as error:
+        except Exception as error:
+            if is_network_fault(error):
+                raise unreachable(f"{self.location}/{record.zarr_path}", error) from error
+            if not isinstance(error, CODEC_ERRORS):
+                raise
             raise DamagedArchive(self.location, (f"{record.zarr_path}: {type(error).__name__}: {error}",)) from error
         valid = {m: valid_mask(values[m], record.modality(m).missing_value) for m in chosen}
         return Scene(record, values, valid, labels, split)

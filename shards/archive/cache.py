@@ -1,16 +1,20 @@
-"""A local cache of bounded size in front of a remote archive, shared by all processes of a machine."""
+"""A local cache of bounded size in front of a remote archive, shared by all of a user's processes on a machine.
+
+The shared folder for temporary files is open to every user, and the processes have to agree on the cache's name. So the
+folder must be the user's own and closed to others, and each piece carries a hash that ties it to its key.
+"""
 
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import BadInput
 
-CHECKSUM_BYTES = 4
+HASH_BYTES = hashlib.sha256().digest_size
 FOLDER_VARIABLE = "DIFFCLIP_CACHE"
 SIZE_VARIABLE = "DIFFCLIP_CACHE_MB"
 DEFAULT_MB = 8192
@@ -21,7 +25,7 @@ class Cache:
     """Pieces of files in a folder; the least recently used go first when there are too many.
 
     Attributes:
-        folder: local folder; made when first written to.
+        folder: local folder, see `private_folder`.
         limit_bytes: the pieces together never take more, but for those that several processes write in one moment.
     """
 
@@ -29,31 +33,30 @@ class Cache:
     limit_bytes: int
 
     def get(self, key: str) -> bytes | None:
-        """A piece; None where it is not there, or not as it was written."""
+        """A piece; None where it is not there, or not as it was written under this key."""
         path = self._path(key)
         try:
             content = path.read_bytes()
             os.utime(path)
         except OSError:
             return None
-        piece = content[CHECKSUM_BYTES:]
-        if content[:CHECKSUM_BYTES] != _checksum(piece):
+        piece = content[HASH_BYTES:]
+        if content[:HASH_BYTES] != _hash(key, piece):
             path.unlink(missing_ok=True)
             return None
         return piece
 
     def put(self, key: str, piece: bytes) -> None:
         """Keeps a piece, after making room for it; a cache that cannot be written keeps nothing."""
-        size = len(piece) + CHECKSUM_BYTES
+        size = len(piece) + HASH_BYTES
         if size > self.limit_bytes:
             return
         with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._make_room(size)
             handle, temporary = tempfile.mkstemp(dir=self.folder)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(_checksum(piece))
+                    file.write(_hash(key, piece))
                     file.write(piece)
                 Path(temporary).replace(self._path(key))
             except OSError:
@@ -81,14 +84,41 @@ def machine_cache() -> Cache:
     """The cache that the environment asks for: DIFFCLIP_CACHE names its folder, DIFFCLIP_CACHE_MB its size (8192).
 
     Raises:
-        BadInput: the size is no number of megabytes.
+        BadInput: the size is no number of megabytes, or the folder is not the user's own.
     """
-    folder = os.environ.get(FOLDER_VARIABLE) or str(Path(tempfile.gettempdir()) / f"diffclip-dist-cache-{os.getuid()}")
+    default = Path(tempfile.gettempdir()) / f"diffclip-dist-cache-{os.getuid()}"
     size = os.environ.get(SIZE_VARIABLE, str(DEFAULT_MB))
     if not size.isdigit():
         raise BadInput(f"{SIZE_VARIABLE}: {size!r}, expected a whole number of megabytes; 0 keeps nothing")
-    return Cache(Path(folder), int(size) << 20)
+    named = os.environ.get(FOLDER_VARIABLE)
+    folder = private_folder(Path(named or default))
+    if not named:
+        folder.chmod(0o700)  # earlier versions made it readable to all
+    return Cache(folder, int(size) << 20)
 
 
-def _checksum(piece: bytes) -> bytes:
-    return zlib.crc32(piece).to_bytes(CHECKSUM_BYTES, "little")
+def private_folder(folder: Path) -> Path:
+    """A folder of this user's own, made with mode 700 where it is absent.
+
+    Raises:
+        BadInput: it is a link, another user's, or open for others to write to, so its content cannot be trusted; or it
+            cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+        own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+        if not own or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise BadInput(
+                f"{FOLDER_VARIABLE}: {folder}: expected a folder that you own and nobody else can write to; "
+                f"remove it, or set {FOLDER_VARIABLE} to another folder"
+            )
+    except OSError as error:
+        raise BadInput(f"{FOLDER_VARIABLE}: {folder}: cannot be made: {error.strerror}") from error
+    return folder
+
+
+def _hash(key: str, piece: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + b"\0" + piece).digest()

@@ -200,7 +200,7 @@ def new_manifest(scenes: tuple[SceneRecord, ...], files: tuple[FileRecord, ...])
 
 def write_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON text, the same bytes for the same manifest."""
-    return (json.dumps(_plain(manifest), indent=1, allow_nan=False) + "\n").encode()
+    return _text(_plain(manifest))
 
 
 def read_manifest(content: bytes, archive: str) -> Manifest:
@@ -235,6 +235,30 @@ def read_manifest(content: bytes, archive: str) -> Manifest:
     if fault := _contradiction(manifest):
         raise damaged(fault)
     return manifest
+
+
+def is_as_written(content: bytes) -> bool:
+    """Whether the bytes of a valid manifest are those that `write_manifest` wrote.
+
+    The fingerprint covers the content. This covers the rest: blanks, line ends, the order of fields, how a number is
+    written. Together they tell any changed byte. The order of the entries in a scene's table of classes is left free.
+    """
+    plain = json.loads(content)
+    return _text(plain) == content and _in_order(plain, _plain(_ADAPTER.validate_python(plain)))
+
+
+def _in_order(plain: Any, written: Any) -> bool:
+    """Whether the fields of a JSON value stand in the order in which they are written."""
+    if isinstance(plain, dict):
+        expected = [key for key in written if key in plain]
+        return list(plain) == expected and all(_in_order(plain[key], written[key]) for key in plain)
+    if isinstance(plain, list):
+        return all(_in_order(*pair) for pair in zip(plain, written, strict=True))
+    return True
+
+
+def _text(plain: dict[str, Any]) -> bytes:
+    return (json.dumps(plain, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _no_constant(text: str) -> float:

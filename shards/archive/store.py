@@ -6,19 +6,24 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import fsspec
 import zarr.storage
 
+from shards.archive.network import is_network_fault, unreachable, with_retries
+from shards.archive.publish import make_folder, new_file, publish_file
 from shards.errors import BadInput
 from shards.extras import missing_extra
 
 READ_BLOCK = 8 << 20
+
+Result = TypeVar("Result")
 
 
 class Store(Protocol):
@@ -37,7 +42,7 @@ class Store(Protocol):
     def read_range(self, path: str, offset: int, count: int) -> bytes:
         """At most `count` bytes of a file from `offset`; FileNotFoundError where there is none."""
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         """A file to be read from its beginning; FileNotFoundError where there is none."""
 
     def sha256(self, path: str) -> str:
@@ -102,12 +107,8 @@ class LocalStore:
         return str(self.folder)
 
     def sizes(self) -> dict[str, int]:
-        sizes = {}
-        for path in self.folder.rglob("*"):
-            status = path.lstat()  # a link is never followed out of the folder
-            if not stat.S_ISDIR(status.st_mode):
-                plain = stat.S_ISREG(status.st_mode)
-                sizes[path.relative_to(self.folder).as_posix()] = status.st_size if plain else -1
+        sizes: dict[str, int] = {}
+        _list_below(self.folder, "", sizes)
         return sizes
 
     def read(self, path: str) -> bytes:
@@ -117,7 +118,7 @@ class LocalStore:
         with (self.folder / path).open("rb", buffering=0) as file:
             return os.pread(file.fileno(), count, offset)
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         return (self.folder / path).open("rb")
 
     def sha256(self, path: str) -> str:
@@ -126,20 +127,20 @@ class LocalStore:
 
     def put(self, file: Path, path: str) -> None:
         target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         try:
-            file.replace(target)
+            publish_file(file, target)
         except OSError as error:
             if error.errno != errno.EXDEV:  # on another disk: copied first
                 raise
-            with _beside(target) as temporary:
+            with new_file(target) as temporary:
                 shutil.copyfile(file, temporary)
             file.unlink()
 
     def write(self, path: str, content: bytes) -> None:
         target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(target) as temporary:
+        make_folder(target.parent)
+        with new_file(target) as temporary:
             temporary.write_bytes(content)
 
     def delete(self, path: str) -> None:
@@ -160,15 +161,23 @@ class LocalStore:
         yield self.folder / path
 
 
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A file that takes the target's place when the block ends well, and goes when it does not."""
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.new")
+def _list_below(folder: Path, prefix: str, sizes: dict[str, int]) -> None:
+    """Adds the files below a folder. What another process renames or removes meanwhile is left out."""
     try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        try:
+            status = entry.stat(follow_symlinks=False)  # a link is never followed out of the folder
+        except FileNotFoundError:
+            continue
+        path = f"{prefix}{entry.name}"
+        if stat.S_ISDIR(status.st_mode):
+            _list_below(folder / entry.name, f"{path}/", sizes)
+        else:
+            sizes[path] = status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 @dataclass(frozen=True)
@@ -180,46 +189,62 @@ class RemoteStore:
     root: str
 
     def sizes(self) -> dict[str, int]:
-        self.filesystem.invalidate_cache()
+        def listed() -> dict[str, Any]:
+            self.filesystem.invalidate_cache()
+            found: dict[str, Any] = self.filesystem.find(self.root, detail=True)
+            return found
+
         try:
-            found = self.filesystem.find(self.root, detail=True)
+            found = with_retries(listed, self.location)
         except FileNotFoundError:
             return {}
         return {path[len(self.root) :].lstrip("/"): int(entry["size"]) for path, entry in found.items()}
 
     def read(self, path: str) -> bytes:
-        return bytes(self.filesystem.cat_file(self._full(path)))
+        return self._tried(path, lambda full: bytes(self.filesystem.cat_file(full)))
 
     def read_range(self, path: str, offset: int, count: int) -> bytes:
-        return bytes(self.filesystem.cat_file(self._full(path), start=offset, end=offset + count))
+        return self._tried(path, lambda full: bytes(self.filesystem.cat_file(full, start=offset, end=offset + count)))
 
-    def open(self, path: str) -> BinaryIO:
-        file: BinaryIO = self.filesystem.open(self._full(path), "rb", block_size=READ_BLOCK)
-        return file
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        try:
+            with self.filesystem.open(self._full(path), "rb", block_size=READ_BLOCK) as file:
+                yield file
+        except Exception as error:
+            if is_network_fault(error):
+                raise unreachable(f"{self.location}/{path}", error) from error
+            raise
 
     def sha256(self, path: str) -> str:
-        digest = hashlib.sha256()
-        with self.open(path) as file:
-            while block := file.read(READ_BLOCK):
-                digest.update(block)
-        return digest.hexdigest()
+        def hashed(_: str) -> str:
+            digest = hashlib.sha256()
+            with self.open(path) as file:
+                while block := file.read(READ_BLOCK):
+                    digest.update(block)
+            return digest.hexdigest()
+
+        return self._tried(path, hashed)
 
     def put(self, file: Path, path: str) -> None:
-        self.filesystem.put_file(str(file), self._full(path))
+        self._tried(path, lambda full: self.filesystem.put_file(str(file), full))
         file.unlink()
 
     def write(self, path: str, content: bytes) -> None:
-        self.filesystem.pipe_file(self._full(path), content)
+        self._tried(path, lambda full: self.filesystem.pipe_file(full, content))
 
     def delete(self, path: str) -> None:
-        if self.filesystem.exists(self._full(path)):
-            self.filesystem.rm_file(self._full(path))
+        def deleted(full: str) -> None:
+            if self.filesystem.exists(full):
+                self.filesystem.rm_file(full)
+
+        self._tried(path, deleted)
 
     def delete_folder(self, path: str) -> None:
-        self._delete_below(self._full(path))
+        self._tried(path, self._delete_below)
 
     def delete_all(self) -> None:
-        self._delete_below(self.root)
+        with_retries(lambda: self._delete_below(self.root), self.location)
 
     def _delete_below(self, full: str) -> None:
         self.filesystem.invalidate_cache()
@@ -233,8 +258,13 @@ class RemoteStore:
     def local_folder(self, path: str, files: Sequence[str]) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="diffclip-fetched-") as folder:
             for file in files:
-                self.filesystem.get_file(self._full(f"{path}/{file}"), f"{folder}/{file}")
+                target = f"{folder}/{file}"
+                self._tried(f"{path}/{file}", partial(self.filesystem.get_file, lpath=target))
             yield Path(folder)
+
+    def _tried(self, path: str, call: Callable[[str], Result]) -> Result:
+        """What a call gives for a file's full path, tried again after a network fault."""
+        return with_retries(lambda: call(self._full(path)), f"{self.location}/{path}")
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Literal
 
-from shards.archive.manifest import MANIFEST_NAME, Manifest
+from shards.archive.manifest import MANIFEST_NAME, Manifest, is_as_written
 from shards.archive.store import Store
 from shards.archive.tile_tars import tar_faults
 
@@ -17,10 +17,12 @@ def find_faults(store: Store, manifest: Manifest, check: Check) -> tuple[str, ..
     Args:
         store: where the archive lies.
         manifest: what it should hold.
-        check: `size` looks at sizes alone; `hash` reads every byte, and opens every tile as a reader would.
+        check: `size` looks at sizes alone; `hash` reads every byte, the manifest's own too, and every tile.
     """
     faults = list(_size_faults(store, manifest))
     if check == "hash":
+        if not is_as_written(store.read(MANIFEST_NAME)):
+            faults.append(f"{MANIFEST_NAME}: its text was changed after it was written, though it says the same")
         wrong = {fault.partition(":")[0] for fault in faults}
         for record in manifest.files:
             if record.path not in wrong and store.sha256(record.path) != record.sha256:

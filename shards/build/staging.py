@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.archive.manifest import MANIFEST_NAME, SCENES_FOLDER, TILES_FOLDER, Manifest, write_manifest
+from shards.archive.publish import publish_folder
 from shards.archive.store import LocalStore, Store, open_store
 from shards.errors import BadInput, FailedRun
 
@@ -117,7 +118,7 @@ def publish(staging: Staging, out: str | Path, manifest: Manifest, scenes: Seque
             target.write(MANIFEST_NAME, text)
         else:
             staging.content.write(MANIFEST_NAME, text)
-            staging.content.folder.rename(target.folder)
+            publish_folder(staging.content.folder, target.folder)
         shutil.rmtree(staging.content.folder.parent, ignore_errors=True)
     else:
         target.write(MANIFEST_NAME, text)

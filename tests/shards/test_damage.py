@@ -40,6 +40,18 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
+def cut(path: Path, count: int) -> None:
+    path.write_bytes(path.read_bytes()[:-count])
+
+
+def rewrite(archive: Path, change: Callable[[str], str]) -> None:
+    """Changes the manifest's text."""
+    path = archive / "manifest.json"
+    text = path.read_text()
+    assert change(text) != text
+    path.write_bytes(change(text).encode())
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str, bool]] = {
     # what happens, which file must be named, whether sizes alone show it
     "flipped in a tar": (lambda a: flip(a / TAR, 5000), TAR, False),
@@ -50,6 +62,25 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str, bool]] = {
         lambda a: (a / "manifest.json").write_bytes((a / "manifest.json").read_bytes()[:-50]),
         "manifest.json",
         True,
+    ),
+    "manifest without its last byte": (lambda a: cut(a / "manifest.json", 1), "manifest.json", False),
+    "a blank more in the manifest": (lambda a: rewrite(a, lambda text: text + " "), "manifest.json", False),
+    "other line ends in the manifest": (
+        lambda a: rewrite(a, lambda text: text.replace("\n", "\r\n")),
+        "manifest.json",
+        False,
+    ),
+    "another form of a number in the manifest": (
+        lambda a: rewrite(a, lambda text: text.replace('"halo": 2', '"halo": 2.0')),
+        "manifest.json",
+        False,
+    ),
+    "two fields exchanged in the manifest": (
+        lambda a: rewrite(
+            a, lambda text: text.replace('"height": 20,\n   "width": 30,', '"width": 30,\n   "height": 20,')
+        ),
+        "manifest.json",
+        False,
     ),
     "missing tar": (lambda a: (a / TAR).unlink(), TAR, True),
     "missing chunk": (lambda a: (a / CHUNK).unlink(), CHUNK, True),
@@ -87,6 +118,36 @@ def test_every_damaged_file_is_named_at_once(archive: Path, shard_command: Shard
     outcome = shard_command("--verify", archive)
     assert outcome.status == 1
     assert all(path in outcome.err for path in (TAR, CHUNK, "notes.txt"))
+
+
+def test_any_changed_byte_of_any_file_is_named(archive: Path) -> None:
+    """Bytes are flipped, cut, put in and exchanged at random places of files of every kind."""
+    rng = np.random.default_rng(3)
+    paths = sorted(path for path in archive.rglob("*") if path.is_file())
+    kinds = {path.name if path.suffix == ".json" else path.suffix or "chunk": path for path in paths}
+    assert kinds.keys() == {"manifest.json", "zarr.json", ".tar", "chunk"}
+    for path in kinds.values():
+        whole = path.read_bytes()
+        for turn in range(100):
+            content, place = bytearray(whole), int(rng.integers(len(whole)))
+            match turn % 5:
+                case 0:
+                    content[place] ^= 1 << int(rng.integers(8))
+                case 1:
+                    del content[place:]
+                case 2:
+                    del content[place : place + int(rng.integers(1, 40))]
+                case 3:
+                    content[place:place] = rng.bytes(int(rng.integers(1, 9)))
+                case _:
+                    content.insert(place, content[place])  # a digit or a blank twice
+            if content == whole:
+                continue
+            path.write_bytes(content)
+            with pytest.raises(DamagedArchive, match=path.relative_to(archive).as_posix().replace(".", r"\.")):
+                Archive.open(archive, verify="hash")
+        path.write_bytes(whole)
+    Archive.open(archive, verify="hash")
 
 
 def test_an_absent_archive_is_bad_input(tmp_path: Path, shard_command: ShardCommand) -> None:
