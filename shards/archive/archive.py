@@ -1,5 +1,6 @@
 """An archive, opened and checked, to read tiles and scenes from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -84,6 +85,9 @@ class StoredScene:
 class Archive:
     """Scenes and tiles at a place, as its manifest lists them. Make one with `Archive.open`.
 
+    An archive that is sent to another process takes its manifest along. There it has a store and a cache of its own, and
+    reads and lists nothing until a tile or a scene is asked for.
+
     Attributes:
         store: where it lies.
         manifest: what it holds.
@@ -112,6 +116,21 @@ class Archive:
             BadInput: there is no archive.
             DamagedArchive: a file is not as the manifest says; every such file is named.
         """
+        archive = cls.open_unverified(location)
+        if faults := find_faults(archive.store, archive.manifest, verify):
+            raise DamagedArchive(archive.location, faults)
+        return archive
+
+    @classmethod
+    def open_unverified(cls, location: str | Path) -> "Archive":
+        """Reads an archive's manifest and looks at no other file.
+
+        For a process that asks whether it sees the archive that another process has verified.
+
+        Raises:
+            BadInput: there is no archive.
+            DamagedArchive: the manifest is damaged.
+        """
         store = open_store(location)
         try:
             content = store.read(MANIFEST_NAME)
@@ -119,11 +138,10 @@ class Archive:
             raise
         except OSError as error:
             raise BadInput(f"{location}: no archive here: {MANIFEST_NAME}: {error.strerror or error}") from error
-        cache = None if isinstance(store, LocalStore) else machine_cache()
-        archive = cls(store, read_manifest(content, store.location), cache)
-        if faults := find_faults(store, archive.manifest, verify):
-            raise DamagedArchive(store.location, faults)
-        return archive
+        return _archive_at(store, read_manifest(content, store.location))
+
+    def __reduce__(self) -> tuple[Callable[[str, Manifest], "Archive"], tuple[str, Manifest]]:
+        return _received, (self.location, self.manifest)
 
     @property
     def fingerprint(self) -> str:
@@ -223,3 +241,12 @@ class Archive:
             raise DamagedArchive(self.location, (f"{record.zarr_path}: {type(error).__name__}: {error}",)) from error
         valid = {m: valid_mask(values[m], record.modality(m).missing_value) for m in chosen}
         return Scene(record, values, valid, labels, split)
+
+
+def _archive_at(store: Store, manifest: Manifest) -> Archive:
+    return Archive(store, manifest, None if isinstance(store, LocalStore) else machine_cache())
+
+
+def _received(location: str, manifest: Manifest) -> Archive:
+    """An archive that another process has sent here."""
+    return _archive_at(open_store(location), manifest)

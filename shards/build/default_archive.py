@@ -11,28 +11,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from shards.archive.manifest import Manifest
+    from shards.archive.archive import Archive
 
 GENERATED_SCENE: Final = "synthetic"
 GENERATED_ARCHIVE: Final = "runs/synthetic-archive"
+_IN_MEMORY: Final = "memory://generated-scene"
 
 
-def known_manifest(location: str) -> Manifest:
-    """An archive's manifest, without writing anything: the generated scene's is worked out in memory where absent.
+def known_archive(location: str) -> Archive:
+    """An archive, without writing a file: where the generated scene's is absent, one is built in memory.
 
     Raises:
         BadInput: there is no archive at any other place.
     """
     if location == GENERATED_ARCHIVE and not Path(location).exists():
-        return _generated_manifest()
+        return _archive_in_memory()
     from shards.archive.archive import Archive
 
-    return Archive.open(location).manifest
+    return Archive.open(location)
 
 
 @cache
-def _generated_manifest() -> Manifest:
-    return _build("memory://generated-scene")
+def _archive_in_memory() -> Archive:
+    from shards.archive.archive import Archive
+
+    _build(_IN_MEMORY)
+    return Archive.open(_IN_MEMORY)
 
 
 def ensure_generated_archive(location: str) -> None:
@@ -42,9 +46,9 @@ def ensure_generated_archive(location: str) -> None:
         _build(folder)
 
 
-def _build(location: str | Path) -> Manifest:
+def _build(location: str | Path) -> None:
     from shards.archive.tiling import ArchiveSettings
     from shards.build.build_archive import build_archive
     from shards.open_scene import open_scene
 
-    return build_archive([open_scene(GENERATED_SCENE)], location, ArchiveSettings())
+    build_archive([open_scene(GENERATED_SCENE)], location, ArchiveSettings())
