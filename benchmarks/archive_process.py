@@ -44,8 +44,9 @@ def stream(out: str) -> int:
     from diffclip_dist.data.windows import cut_windows, window_offsets
 
     torch.set_num_threads(1)
-    (group,) = group_scenes(Archive.open(out).manifest, WINDOW)
-    reader, offsets_N = TileReader(out, WINDOW), window_offsets(WINDOW, group.tile_side)
+    archive = Archive.open(out)
+    (group,) = groups = group_scenes(archive.manifest, WINDOW)
+    reader, offsets_N = TileReader(archive, groups), window_offsets(WINDOW, group.tile_side)
     rng, windows = np.random.default_rng(0), 0
     for index in rng.permutation(len(group.tiles)):
         tile = reader[0, int(index)]

@@ -20,8 +20,8 @@ from report import Row, median_row
 from torch import Tensor
 
 from diffclip_dist.data.batches import RankShare, WindowStream
-from diffclip_dist.data.order import GlobalOrder, OrderConfig
-from diffclip_dist.data.sensors import group_scenes
+from diffclip_dist.data.order import OrderConfig
+from diffclip_dist.data.training_data import TrainingData
 from diffclip_dist.data.windows import SceneWindows, cut_windows, standardise, window_offsets
 from shards.archive.archive import Archive
 from shards.archive.tile_tars import read_samples
@@ -102,10 +102,8 @@ def measured_rate(windows: Callable[[], Iterator[Batch]], count: int) -> float:
 
 def from_tiles(archive: Archive) -> Iterator[Batch]:
     """As pretraining reads: the global order, tiles read and standardised as they come, windows cut from them."""
-    groups = group_scenes(archive.manifest, WINDOW)
-    config = OrderConfig(seed=0, global_batch=BATCH, shuffle_streams=1, shuffle_buffer=TILES_AT_ONCE)
-    order = GlobalOrder([group.tile_pixels for group in groups], config)
-    stream = WindowStream(archive.location, groups, order, RankShare(0, 1), WINDOW, 0, torch.device("cpu"))
+    order = OrderConfig(seed=0, global_batch=BATCH, shuffle_streams=1, shuffle_buffer=TILES_AT_ONCE)
+    stream = WindowStream(TrainingData.of(archive, WINDOW, order), RankShare(0, 1), torch.device("cpu"))
     for batch in stream.batches(0, 1 << 30):
         yield batch.windows
 

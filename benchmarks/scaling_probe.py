@@ -6,7 +6,7 @@ All workers do the same at the same time, so that each is measured beside the ot
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,6 @@ from cost_model import Link
 from held_state import HeldState, held_state
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
-from diffclip_dist.data.order import GlobalOrder
-from diffclip_dist.data.sensors import all_modalities, group_scenes
 from diffclip_dist.model.mask_diffusion import draw_noise_and_masks, loss_terms, token_counts, weighted_loss
 from diffclip_dist.train.backend.deepspeed_engine import (
     build_model,
@@ -33,6 +30,8 @@ from diffclip_dist.train.backend.deepspeed_engine import (
     start_engine,
 )
 from diffclip_dist.train.cluster.driver import worker_resources
+from diffclip_dist.train.context import TrainContext
+from diffclip_dist.train.plan import plan_run
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.single_process import world_of_one
 from diffclip_dist.train.step import train_step
@@ -153,49 +152,34 @@ def _measured(plan: ProbePlan, device: torch.device) -> Probe:
     torch.set_num_threads(plan.threads)
     join_process_group(device)
     workers = dist.get_world_size()
-    archive = Archive.open(plan.config.archive)
+    archive = Archive.open_unverified(plan.config.archive)  # this benchmark has just built it
+    holding = TrainContext.of(plan_run(plan.holding, archive), device)
+    timed = TrainContext.of(plan_run(plan.config, archive), device)
     held: dict[int, HeldState] = {}
-    parameters = 0
     for stage in plan.held_stages:
-        held[stage], parameters = _held(_Rank(plan.holding, archive, device).under(stage))
-    rank = _Rank(plan.config, archive, device)
+        held[stage] = _held(_under(holding, stage))
     return Probe(
         workers=workers,
-        bare_s=_bare_seconds(rank, plan.steps) if plan.timed_stages else (),
-        read_s=_timed(partial(next, rank.batches(plan.steps + _WARM_UP)), plan.steps, device),
+        bare_s=_bare_seconds(timed, plan.steps) if plan.timed_stages else (),
+        read_s=_timed(partial(next, timed.stream.batches(0, plan.steps + _WARM_UP)), plan.steps, device),
         links=_links(device) if workers > 1 else {},
-        stages=tuple(_train(rank.under(stage), plan.steps) for stage in plan.timed_stages),
+        stages=tuple(_train(_under(timed, stage), plan.steps) for stage in plan.timed_stages),
         held=held,
-        held_parameters=parameters,
+        held_parameters=holding.plan.parameters,
     )
 
 
-class _Rank:
-    """One worker's stream and settings."""
-
-    def __init__(self, config: PretrainConfig, archive: Archive, device: torch.device) -> None:
-        self.config = config
-        self.archive = archive
-        self.device = device
-        self.groups = group_scenes(archive.manifest, config.model.window)
-        self.modalities = all_modalities(self.groups)
-
-    def under(self, stage: ZeroStage) -> "_Rank":
-        return _Rank(replace(self.config, zero_stage=stage), self.archive, self.device)
-
-    def batches(self, steps: int) -> Iterator[WindowBatch]:
-        order = GlobalOrder([group.tile_pixels for group in self.groups], self.config.order)
-        share = RankShare(dist.get_rank(), dist.get_world_size())
-        stream = WindowStream(self.config.archive, self.groups, order, share, self.config.model.window, 0, self.device)
-        return stream.batches(0, steps)
+def _under(context: TrainContext, stage: ZeroStage) -> TrainContext:
+    """The same run under another ZeRO stage."""
+    return replace(context, plan=replace(context.plan, config=replace(context.config, zero_stage=stage)))
 
 
-def _bare_seconds(rank: _Rank, steps: int) -> tuple[float, ...]:
+def _bare_seconds(context: TrainContext, steps: int) -> tuple[float, ...]:
     """Forward, backward and update of this worker's windows alone, while the other workers do the same."""
-    config = rank.config
-    model = build_model(config, rank.modalities).to(rank.device)
+    config = context.config
+    model = build_model(config, context.modalities).to(context.device)
     optimiser = build_optimiser(model, config.optimiser)
-    batch = next(rank.batches(1))
+    batch = next(context.stream.batches(0, 1))
 
     def step() -> None:
         terms = loss_terms(
@@ -206,12 +190,12 @@ def _bare_seconds(rank: _Rank, steps: int) -> tuple[float, ...]:
         optimiser.step()
         optimiser.zero_grad()
 
-    return _timed(step, steps, rank.device)
+    return _timed(step, steps, context.device)
 
 
-def _train(rank: _Rank, steps: int) -> StageProbe:
-    engine = start_engine(rank.config, rank.modalities, rank.device, dist.get_world_size())
-    batches = rank.batches(2 * steps + _WARM_UP + 1)
+def _train(context: TrainContext, steps: int) -> StageProbe:
+    engine = start_engine(context.config, context.modalities, context.device, dist.get_world_size())
+    batches = context.stream.batches(0, 2 * steps + _WARM_UP + 1)
     waits: list[float] = []
     done = 0
 
@@ -220,19 +204,19 @@ def _train(rank: _Rank, steps: int) -> StageProbe:
         start = time.perf_counter()
         batch = next(batches)
         waits.append(time.perf_counter() - start)
-        train_step(engine, batch, rank.config, done)
+        train_step(engine, batch, context.config, done)
         done += 1
 
-    seconds = _timed(step, steps, rank.device)
+    seconds = _timed(step, steps, context.device)
     waited = tuple(waits[_WARM_UP:])
     activities = [torch.profiler.ProfilerActivity.CPU]
-    if rank.device.type == "cuda":
+    if context.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     start = time.perf_counter()
     with torch.profiler.profile(activities=activities) as profile:
         for _ in range(steps):
             step()
-        _finish(rank.device)
+        _finish(context.device)
         elapsed = time.perf_counter() - start
     under_way = covered(
         (event.time_range.start, event.time_range.end)
@@ -243,27 +227,26 @@ def _train(rank: _Rank, steps: int) -> StageProbe:
     step()
     traffic = counted(dist.get_world_size())
     end_engine(engine)
-    return StageProbe(rank.config.zero_stage, seconds, waited, under_way * 1e-6 / elapsed, traffic)
+    return StageProbe(context.config.zero_stage, seconds, waited, under_way * 1e-6 / elapsed, traffic)
 
 
-def _held(rank: _Rank) -> tuple[HeldState, int]:
-    """The most that any worker holds, and the model's parameters."""
-    engine = start_engine(rank.config, rank.modalities, rank.device, dist.get_world_size())
+def _held(context: TrainContext) -> HeldState:
+    """The most that any worker holds."""
+    engine = start_engine(context.config, context.modalities, context.device, dist.get_world_size())
     found = None
     # the first step makes the optimizer's state
-    for number, batch in enumerate(rank.batches(2)):
-        counts = token_counts(batch, rank.config.model, rank.config.seed, number)
-        sums = engine(batch, draw_noise_and_masks(batch, rank.config.model, rank.config.seed, number))
-        engine.backward(weighted_loss(loss_terms(sums, counts), rank.config.model))
+    for number, batch in enumerate(context.stream.batches(0, 2)):
+        counts = token_counts(batch, context.config.model, context.config.seed, number)
+        sums = engine(batch, draw_noise_and_masks(batch, context.config.model, context.config.seed, number))
+        engine.backward(weighted_loss(loss_terms(sums, counts), context.config.model))
         found = held_state(engine)
         engine.step()
-    parameters = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in engine.module.parameters())
     end_engine(engine)
     del engine
     gc.collect()
-    everyone: list[Any] = [None] * dist.get_world_size()
+    everyone: list[HeldState | Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, found)
-    return max(everyone, key=lambda held: held.state.total), parameters
+    return max(everyone, key=lambda held: held.state.total)
 
 
 def _links(device: torch.device) -> dict[Kind, Link]:
@@ -311,7 +294,7 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def covered(intervals: Iterator[tuple[float, float]]) -> float:
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
     """Length of what the intervals cover together."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(intervals):

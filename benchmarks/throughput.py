@@ -34,9 +34,10 @@ from diffclip_dist.cli.commandline import EXIT_DONE, run_command
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.presets import PUBLISHED
-from diffclip_dist.train.cluster.driver import check_archive, pretrain
+from diffclip_dist.train.cluster.driver import pretrain
 from diffclip_dist.train.monitor.matrix_rate import matrix_rate
 from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
+from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.pretrain_config import PretrainConfig, StreamConfig
 from shards.archive.archive import Archive
 from shards.errors import BadInput
@@ -86,7 +87,7 @@ def main() -> int:
         wanted = [Setup()] if arguments.quick else setups(computes_in_bfloat16())
         runs = [(setup, run_config(archive, setup, effort)) for setup in wanted]
         for _, config in runs:
-            check_archive(config)
+            open_plan(config)  # refuses bad input before the first run
         scenes, schemas = described(archive)
         load = os.getloadavg()[0]
         rows = []

@@ -3,9 +3,10 @@
 import argparse
 
 from diffclip_dist.train.cluster.driver import check_run_dir, pretrain
-from diffclip_dist.train.dry_run import describe, plan_run
+from diffclip_dist.train.dry_run import describe, estimate_run
+from diffclip_dist.train.plan import plan_run
 from diffclip_dist.train.pretrain_config import resolve_config
-from shards.build.default_archive import ensure_generated_archive
+from shards.build.default_archive import ensure_generated_archive, known_archive
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(config.to_yaml())
     if arguments.dry_run:
         check_run_dir(config, arguments.resume)
-        print(describe(plan_run(config)))
+        print(describe(estimate_run(plan_run(config, known_archive(config.archive)))))
         return 0
     ensure_generated_archive(config.archive)
     encoder = pretrain(config, arguments.resume)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffclip_dist.data.order import GlobalOrder, StepSamples
+from diffclip_dist.data.order import StepSamples
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.sensors import SensorGroup
 from diffclip_dist.data.tiles import ReadyTile, TileIndex, TileReader, read_in_order
+from diffclip_dist.data.training_data import TrainingData
 from diffclip_dist.data.windows import cut_windows, window_offsets
 from shards.errors import BadInput
 
@@ -164,42 +165,36 @@ class WindowStream:
     """Streams one rank's windows from an archive, in the global order.
 
     Attributes:
-        location: the archive.
-        groups: its scenes by sensor combination.
-        order: the global order.
-        share: which slice of it.
-        window: side of a window in pixels.
-        loader_processes: processes that read ahead; 0 reads in this one. The samples are the same.
+        data: the archive and the order of its samples.
+        share: this rank's slice of every global batch.
         device: where windows are cut.
+        loader_processes: processes that read ahead; 0 reads in this one. The samples are the same.
     """
 
-    location: str
-    groups: tuple[SensorGroup, ...]
-    order: GlobalOrder
+    data: TrainingData
     share: RankShare
-    window: int
-    loader_processes: int
     device: torch.device
+    loader_processes: int = 0
 
     def samples(self, step: int) -> StepSamples:
         """This rank's samples of a step."""
-        positions = self.share.positions(self.order.config.global_batch)
-        whole = self.order.step(step)
+        positions = self.share.positions(self.data.order.config.global_batch)
+        whole = self.data.order.step(step)
         part = slice(positions.start, positions.stop)
         return StepSamples(whole.sensor, whole.tile_G[part], whole.pixel_G[part])
 
     def describe(self, step: int) -> str:
         """The tiles that this rank's share of a step comes from, for messages."""
         samples = self.samples(step)
-        tiles = self.groups[samples.sensor].tiles
+        tiles = self.data.groups[samples.sensor].tiles
         return ", ".join(tiles[tile].key for tile in sorted(set(samples.tile_G.tolist())))
 
     def _tiles_of_steps(self, start: int, stop: int) -> Iterator[_StepTiles]:
-        config = self.order.config
+        config = self.data.order.config
         per_stream = config.global_batch // config.shuffle_streams
         streams = len({position // per_stream for position in self.share.positions(config.global_batch)})
         wanted = 2 * streams * config.shuffle_buffer  # a stream's buffer and the next one
-        assignments = [_SlotAssignment(min(len(group.tiles), wanted)) for group in self.groups]
+        assignments = [_SlotAssignment(min(len(group.tiles), wanted)) for group in self.data.groups]
         for step in range(start, stop):
             samples = self.samples(step)
             tiles = list(dict.fromkeys(samples.tile_G.tolist()))
@@ -209,9 +204,9 @@ class WindowStream:
     def batches(self, start: int, stop: int) -> Iterator[WindowBatch]:
         """This rank's share of the steps ``start`` to ``stop - 1``."""
         reads = (index for step in self._tiles_of_steps(start, stop) for index in step.reads)
-        tiles = read_in_order(TileReader(self.location, self.window), reads, self.loader_processes)
-        on_device = [_DeviceTiles(group, self.window, self.device) for group in self.groups]
-        positions = self.share.positions(self.order.config.global_batch)
+        tiles = read_in_order(TileReader(self.data.archive, self.data.groups), reads, self.loader_processes)
+        on_device = [_DeviceTiles(group, self.data.window, self.device) for group in self.data.groups]
+        positions = self.share.positions(self.data.order.config.global_batch)
         positions_B = torch.arange(positions.start, positions.stop)
         for step in self._tiles_of_steps(start, stop):
             for sensor, tile in step.reads:

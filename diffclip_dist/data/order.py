@@ -112,6 +112,10 @@ class GlobalOrder:
         self._buffers_of_stream = lru_cache(maxsize=4 * streams)(self._deal_tiles)
         self._samples_of_buffer = lru_cache(maxsize=2 * streams)(self._shuffle_buffer)
 
+    def __reduce__(self) -> tuple[type["GlobalOrder"], tuple[list[list[int]], OrderConfig]]:
+        """Leaves the caches behind when the order is sent to another process."""
+        return GlobalOrder, ([pixels.tolist() for pixels in self._valid_pixels], self.config)
+
     def step(self, step: int) -> StepSamples:
         """The samples of a step, counted from 0 over all epochs."""
         epoch, within = divmod(step, self.steps_per_epoch)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from diffclip_dist.data.sensors import SensorGroup, group_scenes
+from diffclip_dist.data.sensors import SensorGroup
 from diffclip_dist.data.windows import standardise
 from shards.archive.archive import Archive
 
@@ -39,23 +39,19 @@ class ReadyTile:
 
 
 class TileReader(Dataset[ReadyTile]):
-    """Reads tiles of an archive by their index; opens the archive in the process that reads."""
+    """Reads tiles of an archive by their index, in this process or in one that it is sent to.
 
-    def __init__(self, location: str, window: int) -> None:
-        self._location = location
-        self._window = window
-        self._opened: tuple[Archive, tuple[SensorGroup, ...]] | None = None
+    Args:
+        archive: to read from.
+        groups: its scenes by sensor combination.
+    """
+
+    def __init__(self, archive: Archive, groups: tuple[SensorGroup, ...]) -> None:
+        self._archive = archive
+        self._groups = groups
 
     def __getitem__(self, index: TileIndex) -> ReadyTile:
-        if self._opened is None:
-            archive = Archive.open(self._location)
-            self._opened = archive, group_scenes(archive.manifest, self._window)
-        archive, groups = self._opened
-        return ready_tile(archive, groups[index[0]], index)
-
-    def __getstate__(self) -> dict[str, object]:
-        """An archive opened here is not taken along to another process."""
-        return {**self.__dict__, "_opened": None}
+        return ready_tile(self._archive, self._groups[index[0]], index)
 
 
 def ready_tile(archive: Archive, group: SensorGroup, index: TileIndex) -> ReadyTile:

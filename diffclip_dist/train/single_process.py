@@ -12,7 +12,9 @@ import torch.distributed as dist
 
 from diffclip_dist.train.backend.deepspeed_engine import start_engine
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine, deepspeed
-from diffclip_dist.train.loop import STOPPED_FILE, TrainContext, run_rank
+from diffclip_dist.train.context import TrainContext
+from diffclip_dist.train.loop import STOPPED_FILE, run_rank
+from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
 from shards.errors import FailedRun
 
@@ -36,13 +38,13 @@ def pretrain_single_process(config: PretrainConfig) -> Path:
         BadInput: the archive or the settings do not allow this run.
         FailedRun: the loss became non-finite.
     """
-    config = replace(config, workers=1, zero_stage=0, offload=OffloadConfig())
-    run_dir = Path(config.run_dir)
+    plan = open_plan(replace(config, workers=1, zero_stage=0, offload=OffloadConfig()))
+    run_dir = Path(plan.config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / STOPPED_FILE).unlink(missing_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with world_of_one(device):
-        run_rank(config, device, NoCheckpoints())
+        run_rank(plan, device, NoCheckpoints())
     if (run_dir / STOPPED_FILE).exists():
         raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
     return run_dir / "encoder"

@@ -85,8 +85,8 @@ class StoredScene:
 class Archive:
     """Scenes and tiles at a place, as its manifest lists them. Make one with `Archive.open`.
 
-    An archive that is sent to another process takes its manifest along. There it has a store and a cache of its own, and
-    reads and lists nothing until a tile or a scene is asked for.
+    An archive that is sent to another process takes its manifest along and opens a store and a cache there. It reads no
+    file until a tile or a scene is asked for, and lists none.
 
     Attributes:
         store: where it lies.

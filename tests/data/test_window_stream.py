@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
-from diffclip_dist.data.order import GlobalOrder, OrderConfig
+from diffclip_dist.data.order import OrderConfig
 from diffclip_dist.data.sensors import group_scenes
+from diffclip_dist.data.training_data import TrainingData
 from diffclip_dist.data.windows import SceneWindows
 from shards.archive.archive import Archive
 from shards.errors import BadInput
@@ -16,12 +17,8 @@ WINDOW, BATCH = 7, 24
 
 
 def stream_of(archive: Path, rank: int = 0, world_size: int = 1, loader_processes: int = 0) -> WindowStream:
-    groups = group_scenes(Archive.open(str(archive)).manifest, WINDOW)
-    order = GlobalOrder(
-        [group.tile_pixels for group in groups], OrderConfig(3, BATCH, shuffle_streams=4, shuffle_buffer=2)
-    )
-    share = RankShare(rank, world_size)
-    return WindowStream(str(archive), groups, order, share, WINDOW, loader_processes, torch.device("cpu"))
+    data = TrainingData.of(Archive.open(archive), WINDOW, OrderConfig(3, BATCH, shuffle_streams=4, shuffle_buffer=2))
+    return WindowStream(data, RankShare(rank, world_size), torch.device("cpu"), loader_processes)
 
 
 def assert_same(first: WindowBatch, second: WindowBatch) -> None:
@@ -36,7 +33,7 @@ def test_streamed_windows_are_those_of_the_scene(generated_archive: Path) -> Non
     archive = Archive.open(str(generated_archive))
     (record,) = archive.manifest.scenes
     scene_windows = SceneWindows(archive.read_scene("small"), record, WINDOW)
-    (group,) = stream.groups
+    (group,) = stream.data.groups
     centres = {}
     for index, tile in enumerate(group.tiles):
         valid = archive.read_tile(tile).valid
@@ -44,7 +41,7 @@ def test_streamed_windows_are_those_of_the_scene(generated_archive: Path) -> Non
         core = [mask[halo : halo + tile.height, halo : halo + tile.width] for mask in valid.values()]
         rows, cols = (core[0] | core[1]).nonzero()
         centres[index] = rows + tile.row, cols + tile.col
-    steps = stream.order.steps_per_epoch + 2
+    steps = stream.data.order.steps_per_epoch + 2
     for step, batch in enumerate(stream.batches(0, steps)):
         samples = stream.samples(step)
         rows, cols = zip(
@@ -63,7 +60,7 @@ def test_all_ranks_together_take_the_same_global_sequence_over_two_epochs(
     generated_archive: Path, world_size: int, loader_processes: int
 ) -> None:
     alone = stream_of(generated_archive)
-    steps = 2 * alone.order.steps_per_epoch
+    steps = 2 * alone.data.order.steps_per_epoch
     expected = alone.batches(0, steps)
     ranks = [
         stream_of(generated_archive, rank, world_size, loader_processes).batches(0, steps) for rank in range(world_size)

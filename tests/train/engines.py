@@ -13,7 +13,8 @@ from deepspeed import DeepSpeedEngine
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.model.mask_diffusion import weighted_loss
 from diffclip_dist.train.backend.deepspeed_engine import join_process_group
-from diffclip_dist.train.loop import TrainContext
+from diffclip_dist.train.context import TrainContext
+from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.step import train_step
 
@@ -27,7 +28,7 @@ def train_context(config: PretrainConfig, rank: int, world_size: int, folder: Pa
     address = f"file://{folder / f'rendezvous-{world_size}'}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
     join_process_group(torch.device("cpu"))
-    yield TrainContext.open(config, torch.device("cpu"))
+    yield TrainContext.of(open_plan(config), torch.device("cpu"))
     end_rank()
 
 

@@ -17,8 +17,9 @@ from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import draw_noise_and_masks
 from diffclip_dist.model.saved_encoder import new_encoder
 from diffclip_dist.train.backend.deepspeed_engine import build_model
-from diffclip_dist.train.dry_run import RunPlan, describe, plan_run
+from diffclip_dist.train.dry_run import RunEstimate, describe, estimate_run
 from diffclip_dist.train.memory import activation_bytes
+from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.pretrain_config import resolve_config
 
 # a run that started Ray would have to reach this, and nothing answers there
@@ -46,10 +47,10 @@ def test_a_dry_run_says_what_the_run_would_be_and_leaves_nothing(tmp_path: Path)
 
 
 def test_the_plan_tells_what_lies_off_the_device(generated_archive: Path) -> None:
-    offloaded = plan(
+    offloaded = estimated(
         generated_archive, "zero_stage=3", "workers=2", "offload.optimizer=host", "offload.parameters=host"
     )
-    plain = plan(generated_archive, "zero_stage=3", "workers=2")
+    plain = estimated(generated_archive, "zero_stage=3", "workers=2")
     rows = [line.split() for line in describe(offloaded).splitlines() if re.match(r" +[0-3] ", line)]
     assert [[cell for cell in row if cell == "(host)"] for row in rows] == [
         [],
@@ -77,12 +78,12 @@ def test_a_dry_run_refuses_what_a_run_would(tmp_path: Path) -> None:
     assert f"{tmp_path / 'other'}: expected no files" in taken.stderr
 
 
-def plan(archive: Path, *settings: str) -> RunPlan:
-    return plan_run(resolve_config(None, {"archive": str(archive)}, ["global_batch=24", *settings]))
+def estimated(archive: Path, *settings: str) -> RunEstimate:
+    return estimate_run(open_plan(resolve_config(None, {"archive": str(archive)}, ["global_batch=24", *settings])))
 
 
 def test_parameters_are_those_of_the_model_that_is_trained(generated_archive: Path) -> None:
-    planned = plan(generated_archive, "model.width=32")
+    planned = estimated(generated_archive, "model.width=32").plan
     encoder = new_encoder(planned.config.model, (ModalitySchema("hsi", 12), ModalitySchema("height", 1)), seed=0)
     of_encoder = sum(parameter.numel() for parameter in encoder.parameters())
     assert planned.encoder_parameters == of_encoder
@@ -90,28 +91,29 @@ def test_parameters_are_those_of_the_model_that_is_trained(generated_archive: Pa
 
 
 def test_each_stage_shards_what_it_says(generated_archive: Path) -> None:
-    alone, four = plan(generated_archive).states, plan(generated_archive, "workers=4").states
+    alone, four = estimated(generated_archive).states, estimated(generated_archive, "workers=4").states
     for one, shared, by in zip(alone, four, ((1, 1, 1), (1, 1, 4), (1, 4, 4), (4, 4, 4)), strict=True):
         held = [one.parameters / by[0], one.gradients / by[1], one.optimizer / by[2]]
         assert [shared.parameters, shared.gradients, shared.optimizer] == pytest.approx(held)
 
 
 def test_the_estimate_of_the_time_follows_the_work(generated_archive: Path) -> None:
-    once = plan(generated_archive, "steps=10")
+    once = estimated(generated_archive, "steps=10")
     assert once.seconds * once.matrix_rate * 0.4 == pytest.approx(10 * 24 * once.sample_flops)
 
 
 def test_activation_checkpointing_trades_memory_for_time(generated_archive: Path) -> None:
-    kept, recomputed = plan(generated_archive), plan(generated_archive, "activation_checkpointing=true")
+    kept, recomputed = estimated(generated_archive), estimated(generated_archive, "activation_checkpointing=true")
     assert recomputed.activations < kept.activations / 2
     assert recomputed.seconds * recomputed.matrix_rate == pytest.approx(kept.seconds * kept.matrix_rate * 4 / 3)
 
 
 def test_an_average_of_the_weights_takes_another_number_a_parameter(generated_archive: Path) -> None:
-    without, averaged = (plan(generated_archive, "workers=2", *more) for more in ((), ("optimiser.ema_decay=0.9",)))
+    without = estimated(generated_archive, "workers=2")
+    averaged = estimated(generated_archive, "workers=2", "optimiser.ema_decay=0.9")
     for stage, shards in enumerate((1, 2, 2, 2)):
         grown = averaged.states[stage].optimizer - without.states[stage].optimizer
-        assert grown == pytest.approx(4 * averaged.parameters / shards, abs=8)
+        assert grown == pytest.approx(4 * averaged.plan.parameters / shards, abs=8)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -13,16 +13,15 @@ import torch.multiprocessing
 from deepspeed import DeepSpeedEngine
 from engines import end_rank
 
-from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
-from diffclip_dist.data.order import GlobalOrder
-from diffclip_dist.data.sensors import all_modalities, group_scenes
+from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.model.saved_encoder import load_encoder, read_config
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_process_group, start_engine
 from diffclip_dist.train.backend.sharded_state import whole_state
+from diffclip_dist.train.context import TrainContext
 from diffclip_dist.train.loop import export_encoder
+from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.step import train_step
-from shards.archive.archive import Archive
 
 WORLD_SIZE = 2
 STEPS = 5
@@ -50,23 +49,18 @@ def train_and_export(rank: int, config: PretrainConfig, address: str) -> None:
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=WORLD_SIZE)
     device = torch.device("cpu")
     join_process_group(device)
-    manifest = Archive.open(config.archive).manifest
-    groups = group_scenes(manifest, config.model.window)
-    order = GlobalOrder([group.tile_pixels for group in groups], config.order)
-    share = RankShare(rank, WORLD_SIZE)
-    stream = WindowStream(config.archive, groups, order, share, config.model.window, 0, device)
-    modalities = all_modalities(groups)
+    context = TrainContext.of(open_plan(config), device)
     for zero_stage, decay in itertools.product(range(4), (0.0, DECAY)):
         optimiser = replace(config.optimiser, ema_decay=decay)
         run_dir = f"{config.run_dir}/{zero_stage}-{decay}"
         staged = replace(config, zero_stage=zero_stage, optimiser=optimiser, run_dir=run_dir)
-        engine = start_engine(staged, modalities, device, WORLD_SIZE)
+        engine = start_engine(staged, context.modalities, device, WORLD_SIZE)
         history = []
-        for step, batch in enumerate(stream.batches(0, STEPS)):
+        for step, batch in enumerate(context.stream.batches(0, STEPS)):
             train_step(engine, batch, staged, step)
             history.append(masters(engine))
         seen = features(engine.module.encoder, batch)
-        export_encoder(engine, staged, modalities, manifest)
+        export_encoder(engine, replace(context.plan, config=staged))
         if rank == 0:
             windows = {schema.name: batch.windows[schema.key] for schema in batch.schemas}
             valid = {schema.name: batch.valid[schema.key] for schema in batch.schemas}

@@ -16,7 +16,7 @@ from small_runs import SMALL_MODEL
 
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, start_engine
 from diffclip_dist.train.backend.sharded_state import read_state, trained_weights, write_state
-from diffclip_dist.train.loop import TrainContext
+from diffclip_dist.train.context import TrainContext
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.step import probe_loss, train_step
 

@@ -20,10 +20,12 @@ from diffclip_dist.train.checkpoint.stored_checkpoint import (
     newest_checkpoint,
 )
 from diffclip_dist.train.checkpoint.upload import CheckpointUpload
-from diffclip_dist.train.loop import CannotGoOn, TrainContext
+from diffclip_dist.train.context import TrainContext
+from diffclip_dist.train.loop import CannotGoOn
 from diffclip_dist.train.pretrain_config import same_run
 from diffclip_dist.train.step import probe_loss, train_step
-from shards.errors import FailedRun
+from shards.archive.archive import Archive
+from shards.errors import BadInput, DamagedArchive, FailedRun
 
 _OTHER_SPLIT_TOLERANCE: Final = 1e-5  # another split adds up in another order
 _ROUNDING_TOLERANCE: Final = 1e-2  # DeepSpeed rounds bfloat16 weights anew when they are loaded
@@ -61,14 +63,9 @@ class CheckpointManager:
         if (checkpoint := newest[0]) is None:
             return engine, 0
         state = checkpoint.state
-        if state.archive_fingerprint != context.manifest.fingerprint:
-            raise CannotGoOn(
-                f"{checkpoint}: expected archive {state.archive_fingerprint}, "
-                f"found {context.manifest.fingerprint}: the archive has changed since"
-            )
         if changed := same_run(config, state.config):
             raise CannotGoOn(f"{checkpoint}: expected the same {', '.join(changed)}; these have changed since")
-        _check_on_first_rank(checkpoint)
+        _check_on_first_rank(checkpoint, config.archive)
         # a step that the loaded state wipes out: only with it does every ZeRO stage have moments to load into
         train_step(engine, self._probe, config, 0)
         with local_files(checkpoint) as folder:
@@ -93,7 +90,7 @@ class CheckpointManager:
         config = self._context.config
         state = RunState(
             step,
-            self._context.manifest.fingerprint,
+            self._context.plan.manifest.fingerprint,
             config,
             dist.get_world_size(),
             probe_loss(engine, self._probe, config),
@@ -102,13 +99,17 @@ class CheckpointManager:
         self._upload.save(engine, state)
 
 
-def _check_on_first_rank(checkpoint: StoredCheckpoint) -> None:
-    """Rank 0 compares the files with their record, and every rank hears of it."""
+def _check_on_first_rank(checkpoint: StoredCheckpoint, archive: str) -> None:
+    """Rank 0 compares the archive and the checkpoint's files with the record; every rank raises what it finds."""
     fault: list[str | None] = [None]
     if dist.get_rank() == 0:
         try:
+            # the archive may have been built anew since the run was planned
+            found, expected = Archive.open_unverified(archive).fingerprint, checkpoint.state.archive_fingerprint
+            if found != expected:
+                raise FailedRun(f"{checkpoint}: expected archive {expected}, found {found}: it has changed since")
             check_files(checkpoint)
-        except FailedRun as error:
+        except (FailedRun, BadInput, DamagedArchive) as error:
             fault = [str(error)]
     dist.broadcast_object_list(fault)
     if fault[0] is not None:

@@ -1,10 +1,9 @@
-"""A pretraining run from the driver's side: checks, Ray, Ray Train, and what comes out of it."""
+"""Drives a pretraining run: it plans and checks the run, starts Ray and its workers, and waits for the encoder."""
 
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -13,23 +12,18 @@ import pyarrow.fs
 import ray
 import ray.train
 import ray.train.torch
-import torch
 from ray.train.v2.api.config import FailureConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from diffclip_dist.data.order import GlobalOrder
-from diffclip_dist.data.sensors import all_modalities, group_scenes
-from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.train.checkpoint.stored_checkpoint import checkpoint_store, newest_checkpoint
 from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
 from diffclip_dist.train.cluster.worker import pretrain_worker
 from diffclip_dist.train.loop import STOPPED_FILE
-from diffclip_dist.train.memory import checkpoint_bytes
 from diffclip_dist.train.monitor.faults import FAULTS_FILE, FaultLog, cause
 from diffclip_dist.train.monitor.progress import follow_metrics
+from diffclip_dist.train.plan import TrainPlan, open_plan
 from diffclip_dist.train.pretrain_config import PretrainConfig, read_run_config, same_run
-from shards.archive.archive import Archive
-from shards.archive.store import RemoteStore, Store, absolute_location
+from shards.archive.store import RemoteStore, Store
 from shards.errors import BadInput, FailedRun
 
 CONFIG_FILE: Final = "config.yaml"
@@ -39,7 +33,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
     """Runs a whole pretraining run.
 
     Args:
-        config: the run's settings; ``archive`` and ``run_dir`` are made absolute, as workers may start elsewhere.
+        config: the run's settings.
         resume: goes on from the newest checkpoint in ``run_dir``.
 
     Returns:
@@ -49,35 +43,31 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         BadInput: the archive, the settings or the run folder do not allow this run; nothing has been written.
         FailedRun: it was started and could not be finished.
     """
-    config = replace(
-        config,
-        archive=absolute_location(config.archive),
-        run_dir=str(Path(config.run_dir).resolve()),
-        storage_path=config.storage_path and absolute_location(config.storage_path),
-    )
+    plan = open_plan(config)
+    config = plan.config
     run_dir = Path(config.run_dir)
-    fingerprint = check_archive(config)
     check_run_dir(config, resume)
     if resume:
-        check_newest_checkpoint(config, fingerprint)
+        check_newest_checkpoint(plan)
     with ray_cluster():
         scaling = worker_resources(config)
-        check_nodes(config, fingerprint, disk_need(config, resume))
+        check_nodes(plan, DiskNeed.of(plan, resume))
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / CONFIG_FILE).write_text(config.to_yaml())
         for left in (STOPPED_FILE, FAULTS_FILE):
             (run_dir / left).unlink(missing_ok=True)
         with follow_metrics(run_dir, config.steps):
-            _train(config, scaling, _next_attempt(checkpoint_store(config)))
+            _train(plan, scaling, _next_attempt(checkpoint_store(config)))
     if (run_dir / STOPPED_FILE).exists():
         raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
     return run_dir / "encoder"
 
 
-def _train(config: PretrainConfig, scaling: ScalingConfig, attempt: str) -> None:
+def _train(plan: TrainPlan, scaling: ScalingConfig, attempt: str) -> None:
+    config = plan.config
     run_dir = Path(config.run_dir)
     trainer = ray.train.torch.TorchTrainer(
-        partial(pretrain_worker, config, attempt),
+        partial(pretrain_worker, plan, attempt),  # Ray puts it into its object store once, for all workers
         torch_config=ray.train.torch.TorchConfig(timeout_s=config.timeout_s),
         scaling_config=scaling,
         run_config=ray.train.RunConfig(
@@ -106,28 +96,6 @@ def _storage(store: Store) -> dict[str, Any]:
     return {"storage_path": store.location}
 
 
-def disk_need(config: PretrainConfig, resume: bool) -> DiskNeed:
-    """What checkpoints take: those that are kept and the next; a resumed run has its own already."""
-    manifest = Archive.open(config.archive).manifest
-    with torch.device("meta"):
-        model = MaskDiffusion(config.model, all_modalities(group_scenes(manifest, config.model.window)))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    each = checkpoint_bytes(parameters, averaged=config.optimiser.ema_decay > 0.0)
-    return DiskNeed(storage=each * (2 if resume else config.keep_checkpoints + 1), scratch=each)
-
-
-def check_archive(config: PretrainConfig) -> str:
-    """Opens the archive and lays out the order, so that bad input is refused before anything starts.
-
-    Returns:
-        The archive's fingerprint.
-    """
-    archive = Archive.open(config.archive, config.stream.verify)
-    groups = group_scenes(archive.manifest, config.model.window)
-    GlobalOrder([group.tile_pixels for group in groups], config.order)
-    return archive.fingerprint
-
-
 def check_run_dir(config: PretrainConfig, resume: bool) -> None:
     """Refuses to go on silently from another run, or to resume one that is not there or was set up otherwise."""
     run_dir = Path(config.run_dir)
@@ -148,16 +116,17 @@ def check_run_dir(config: PretrainConfig, resume: bool) -> None:
             )
 
 
-def check_newest_checkpoint(config: PretrainConfig, archive_fingerprint: str) -> None:
-    """Refuses a checkpoint that this archive cannot go on from; says which step the run resumes at."""
-    newest = newest_checkpoint(checkpoint_store(config))
+def check_newest_checkpoint(plan: TrainPlan) -> None:
+    """Refuses a checkpoint that was made with another archive; prints the step that the run goes on from."""
+    newest = newest_checkpoint(checkpoint_store(plan.config))
     if newest is None:
         print("no checkpoint had been finished: starting at step 0")
         return
-    if newest.state.archive_fingerprint != archive_fingerprint:
+    expected, found = newest.state.archive_fingerprint, plan.manifest.fingerprint
+    if expected != found:
         raise BadInput(
-            f"{config.archive}: --resume: expected the archive with fingerprint {newest.state.archive_fingerprint}, "
-            f"found {archive_fingerprint}: it has changed since"
+            f"{plan.config.archive}: --resume: expected the archive with fingerprint {expected}, "
+            f"found {found}: it has changed since"
         )
     print(f"going on from step {newest.state.step}: {newest}")
 

@@ -22,6 +22,8 @@ from rich.filesize import decimal
 
 from diffclip_dist.train.backend.offload import reaches_disk
 from diffclip_dist.train.checkpoint.manager import library_versions
+from diffclip_dist.train.memory import checkpoint_bytes
+from diffclip_dist.train.plan import TrainPlan
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
 from shards.archive.archive import Archive
 from shards.archive.store import LocalStore, Store, open_store
@@ -42,6 +44,12 @@ class DiskNeed:
 
     storage: int
     scratch: int
+
+    @classmethod
+    def of(cls, plan: TrainPlan, resume: bool) -> "DiskNeed":
+        """Room for the checkpoints that are kept and the next one; a resumed run has kept its own already."""
+        each = checkpoint_bytes(plan.parameters, averaged=plan.config.optimiser.ema_decay > 0.0)
+        return cls(storage=each * (2 if resume else plan.config.keep_checkpoints + 1), scratch=each)
 
 
 @dataclass(frozen=True)
@@ -98,17 +106,17 @@ class NodeReport:
     offload_fault: str | None
 
 
-def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> None:
+def check_nodes(plan: TrainPlan, need: DiskNeed) -> None:
     """Asks every living node of the cluster that Ray is connected to.
 
     Args:
-        config: the run's settings, with absolute folders.
-        fingerprint: of the archive, as the driver sees it.
+        plan: the run's, with absolute folders.
         need: of disk.
 
     Raises:
         BadInput: a node does not hold to what the run needs, named; the run's folder is left as it was.
     """
+    config = plan.config
     nodes = [node for node in ray.nodes() if node["Alive"]]
     with ExitStack() as stack:
         wanted = [("--run-dir", config.run_dir), ("storage_path", config.storage_path)]
@@ -121,7 +129,7 @@ def check_nodes(config: PretrainConfig, fingerprint: str, need: DiskNeed) -> Non
         found = (
             [answer]
             if isinstance(answer, str)
-            else [*_faults(answer, places, config.archive, expected, fingerprint, need)]
+            else [*_faults(answer, places, config.archive, expected, plan.manifest.fingerprint, need)]
         )
         if not isinstance(answer, str) and answer.collectives_fault and _uses_gloo_across(nodes):
             found.append(answer.collectives_fault)
@@ -272,7 +280,7 @@ def _offload_fault(config: OffloadConfig) -> str | None:
 
 def _fingerprint(archive: str) -> str:
     try:
-        return Archive.open(archive).fingerprint
+        return Archive.open_unverified(archive).fingerprint  # the driver has verified the files
     except (BadInput, DamagedArchive, OSError) as error:
         return " ".join(str(error).split())
 

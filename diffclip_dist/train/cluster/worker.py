@@ -1,4 +1,4 @@
-"""What each Ray Train worker runs: one rank of the run, on what Ray has given it."""
+"""What each Ray Train worker runs: one rank of the run, on the device and cores that Ray has assigned."""
 
 import os
 
@@ -8,18 +8,18 @@ import torch
 
 from diffclip_dist.train.checkpoint.manager import CheckpointManager
 from diffclip_dist.train.loop import run_rank
-from diffclip_dist.train.pretrain_config import PretrainConfig
+from diffclip_dist.train.plan import TrainPlan
 
 
-def pretrain_worker(config: PretrainConfig, attempt: str) -> None:
+def pretrain_worker(plan: TrainPlan, attempt: str) -> None:
     """Pretrains on this rank; every rank runs the same steps.
 
     Args:
-        config: the run's settings.
+        plan: the run's.
         attempt: the Ray run's name, which is its folder below the run's checkpoints.
     """
     _use_assigned_cores()
-    run_rank(config, ray.train.torch.get_device(), CheckpointManager(attempt))
+    run_rank(plan, ray.train.torch.get_device(), CheckpointManager(attempt))
 
 
 def _use_assigned_cores() -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
+from diffclip_dist.data.batches import RankShare, WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks, draw_noise_and_masks
 from diffclip_dist.model.reconstruction_error import ModalityErrors, reconstruction_errors
@@ -20,9 +20,9 @@ from diffclip_dist.model.sampling import reverse_chain
 from diffclip_dist.train.backend.deepspeed_engine import build_model
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.backend.sharded_state import trained_weights
+from diffclip_dist.train.context import TrainContext
 from diffclip_dist.train.monitor.reconstruction_picture import DrawnChain, draw_reconstruction, save_picture
 from diffclip_dist.train.monitor.run_log import RunLog
-from diffclip_dist.train.pretrain_config import PretrainConfig
 from shards.archive.manifest import SceneRecord
 from shards.archive.store import LocalStore
 
@@ -51,20 +51,12 @@ class Reconstruction:
     """A run's fixed windows, reconstructed as it goes on.
 
     Args:
-        config: the run's settings.
-        modalities: of the model.
-        stream: of this rank.
+        context: of this rank.
     """
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        modalities: tuple[ModalitySchema, ...],
-        stream: WindowStream,
-    ) -> None:
-        self._config = config
-        self._modalities = modalities
-        self._stream = stream
+    def __init__(self, context: TrainContext) -> None:
+        self._context = context
+        self._config = context.config
 
     def show(self, engine: DeepSpeedEngine, step: int, log: RunLog | None) -> None:
         """Writes ``RUN/reconstruction.png`` and ``.json`` and shows them in TensorBoard; every rank must call.
@@ -80,9 +72,9 @@ class Reconstruction:
         if log is None:
             return
         # looked at a few times, it would not earn what compiling takes
-        model = build_model(replace(self._config, compile=False), self._modalities)
+        model = build_model(replace(self._config, compile=False), self._context.modalities)
         model.load_state_dict(weights)
-        model.to(self._stream.device)
+        model.to(self._context.device)
         chains = [self._reconstruct(model, fixed) for fixed in self._windows]
         errors = [error for chain in chains for error in chain.errors]
         run_dir = Path(self._config.run_dir)
@@ -100,11 +92,11 @@ class Reconstruction:
         wanted, whole = self._config.reconstruct_windows, self._config.global_batch
         # the first windows of a global batch without reading all of it, whatever part of it this rank has
         parts = max(n for n in range(1, max(whole // wanted, 1) + 1) if whole % n == 0)
-        stream = replace(self._stream, share=RankShare(0, parts), loader_processes=0)
+        stream = replace(self._context.stream, share=RankShare(0, parts), loader_processes=0)
         fixed = []
-        for step in stream.order.first_steps():
+        for step in stream.data.order.first_steps():
             samples = stream.samples(step)
-            group = stream.groups[samples.sensor]
+            group = stream.data.groups[samples.sensor]
             batch = next(next(stream.batches(step, step + 1)).split(wanted))
             scenes = tuple(group.scenes[group.tiles[tile].scene] for tile in samples.tile_G[: len(batch.positions_B)])
             fixed.append(
@@ -117,7 +109,7 @@ class Reconstruction:
         return DrawnChain(fixed.batch, chain, reconstruction_errors(fixed.batch, chain), fixed.scenes)
 
     def _write_figures(self, file: Path, step: int, errors: list[ModalityErrors]) -> None:
-        known = {schema.key: schema for schema in self._modalities}
+        known = {schema.key: schema for schema in self._context.modalities}
         scenes = {scene.name: scene for fixed in self._windows for scene in fixed.scenes}.values()
         report = {
             "step": step,

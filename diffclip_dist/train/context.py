@@ -1,0 +1,47 @@
+"""What one rank of a run works with."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.train.plan import TrainPlan
+from diffclip_dist.train.pretrain_config import PretrainConfig
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """A run's plan on one rank.
+
+    Attributes:
+        plan: the run's, the same on every rank.
+        device: of this rank.
+        stream: this rank's share of every global batch.
+    """
+
+    plan: TrainPlan
+    device: torch.device
+    stream: WindowStream
+
+    @classmethod
+    def of(cls, plan: TrainPlan, device: torch.device) -> "TrainContext":
+        """The context of this rank of the process group; reads no file."""
+        share = RankShare(dist.get_rank(), dist.get_world_size())
+        return cls(plan, device, WindowStream(plan.data, share, device, plan.config.stream.loader_processes))
+
+    @property
+    def config(self) -> PretrainConfig:
+        """The run's settings."""
+        return self.plan.config
+
+    @property
+    def modalities(self) -> tuple[ModalitySchema, ...]:
+        """What the model is built for."""
+        return self.plan.modalities
+
+    def batches(self, start: int) -> Iterator[WindowBatch]:
+        """This rank's share of the steps from ``start`` to the run's last."""
+        return self.stream.batches(start, self.config.steps)
