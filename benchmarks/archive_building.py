@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 import yaml
-from archive_process import MANY_SHARDS, houston_like, raw_mb
+from archive_tasks import MANY_SHARDS, houston_like, raw_mb
 from report import Row, median_row
 
 from shards.archive.tiling import ArchiveSettings

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import zarr
-from archive_process import houston_like
+from archive_tasks import houston_like
 from report import Row, median_row
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.codecs.numcodecs import Delta, PCodec, Shuffle

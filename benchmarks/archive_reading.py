@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import webdataset
-from archive_process import BATCH, WINDOW, houston_like
+from archive_tasks import BATCH, WINDOW, houston_like
 from report import Row, median_row
 from torch import Tensor
 

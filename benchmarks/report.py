@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from diffclip_dist.cli.command_parser import CommandParser
 from shards.errors import BadInput
 
 Value = str | int | float | bool | None
@@ -30,9 +32,11 @@ _PACKAGES = ("torch", "deepspeed", "ray", "zarr", "webdataset", "numpy", "diffcl
 
 def benchmark_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the two options that every benchmark has: ``--quick`` and ``--json FILE``."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller and fewer measurements, under 60 s on two cores")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, configuration and rows there")
+    parser = CommandParser(Path(sys.argv[0]).name, description)
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller and fewer measurements, under 60 s on two cores (off)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, configuration and rows there (off)")
     return parser
 
 

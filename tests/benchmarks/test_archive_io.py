@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from archive_building import folder_sha256
 from archive_codecs import CHOSEN, Sample, by_codec, candidates, codec_rows, tried
-from archive_process import peak_mb
+from archive_tasks import peak_mb
 from zarr.codecs import BytesCodec
 
 COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "archive_io.py"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import prediction
+import prediction_rows
 import pytest
 
 COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "prediction.py"
@@ -22,10 +22,10 @@ def test_each_stride_is_measured_on_the_same_scene(tmp_path: Path) -> None:
     report = json.loads(out.read_text())
     assert report.keys() == {"machine", "config", "rows"}
     strides = [row for row in report["rows"] if row["part"] == "strides"]
-    assert [row["stride_pixels"] for row in strides] == list(prediction.QUICK.strides)
+    assert [row["stride_pixels"] for row in strides] == list(prediction_rows.QUICK.strides)
     assert strides[0]["same_class_as_first_percent"] == 100.0
     for row in strides:
-        windows = (-(-prediction.QUICK.side // row["stride_pixels"])) ** 2
-        assert row["pixels_per_s"] / row["windows_per_s"] == pytest.approx(prediction.QUICK.side**2 / windows)
+        windows = (-(-prediction_rows.QUICK.side // row["stride_pixels"])) ** 2
+        assert row["pixels_per_s"] / row["windows_per_s"] == pytest.approx(prediction_rows.QUICK.side**2 / windows)
     square, tall = (row for row in report["rows"] if row["part"] == "heights")
     assert tall["height_pixels"] == 2 * square["height_pixels"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import projection
 import pytest
 import scaling
+import scaling_rows
 
 from diffclip_dist.cli.commandline import run_command
 from diffclip_dist.model.presets import PRESETS
@@ -84,7 +85,7 @@ def test_the_projection_covers_the_presets_and_says_what_it_is(ended: tuple[str,
 def test_a_missing_folder_is_refused_before_anything_runs(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(scaling, "probe", lambda plan: pytest.fail(f"ran {plan}"))
+    monkeypatch.setattr(scaling_rows, "probe", lambda plan: pytest.fail(f"ran {plan}"))
     monkeypatch.setattr(sys, "argv", ["scaling.py", "--quick", option, str(tmp_path / "absent" / "file")])
     assert run_command(scaling.main) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import throughput
+import throughput_rows
 
 from diffclip_dist.cli.commandline import run_command
 from shards.archive.tiling import ArchiveSettings
@@ -31,7 +32,7 @@ def test_each_row_is_a_run_whose_figures_agree(generated_archive: Path, tmp_path
     assert [(row["precision"], row["window_pixels"]) for row in report["rows"]] == [("float32", 11)]
     for row in report["rows"]:
         assert row["scenes"] == "small (generated)"
-        assert row["repeats"] == throughput.QUICK.repeats
+        assert row["repeats"] == throughput_rows.QUICK.repeats
         assert row["samples_per_s"] == pytest.approx(row["samples_per_s_per_worker"] * row["workers"])
         assert 0.0 <= row["data_wait_percent"] < 100.0
         reached = row["samples_per_s_per_worker"] * row["model_gflop_per_sample"]
@@ -39,19 +40,19 @@ def test_each_row_is_a_run_whose_figures_agree(generated_archive: Path, tmp_path
 
 
 def test_the_published_configuration_comes_first_and_other_rows_change_one_thing() -> None:
-    first, *others = throughput.setups(bfloat16=True)
+    first, *others = throughput_rows.setups(bfloat16=True)
     assert (first.precision, first.micro_batch, first.window, first.workers) == ("float32", 128, 11, 1)
     for other in others:
         changed = [name for name, value in vars(other).items() if value != getattr(first, name)]
         assert len(changed) == 1, other
-    assert all(setup.precision == "float32" for setup in throughput.setups(bfloat16=False))
+    assert all(setup.precision == "float32" for setup in throughput_rows.setups(bfloat16=False))
     assert {name for other in others for name in vars(other) if vars(other)[name] != vars(first)[name]} >= {
         "precision", "micro_batch", "window",
     }  # fmt: skip
 
 
 def test_the_generated_scene_has_the_bands_of_the_published_one(tmp_path: Path) -> None:
-    scenes, schemas = throughput.described(throughput.build_generated(tmp_path / "archive", 8))
+    scenes, schemas = throughput_rows.described(throughput_rows.build_generated(tmp_path / "archive", 8))
     assert "(generated)" in scenes
     assert [schema.bands for schema in schemas] == [144, 1]
 
@@ -66,7 +67,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def test_bad_input_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(throughput, "pretrain", lambda config: pytest.fail(f"ran {config}"))
+    monkeypatch.setattr(throughput_rows, "pretrain", lambda config: pytest.fail(f"ran {config}"))
     narrow, mixed = tmp_path / "narrow", tmp_path / "mixed"
     spec = GeneratedSceneSpec(name="one", height=24, width=24, bands=4)
     build_archive([GeneratedScene(spec)], narrow, ArchiveSettings(tile_size=8, halo=2))

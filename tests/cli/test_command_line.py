@@ -38,7 +38,7 @@ def imported_for_help(*words: str) -> tuple[str, set[str]]:
 
 SCRIPTS = sorted(
     path.relative_to(REPOSITORY).as_posix()
-    for folder in ("launch",)
+    for folder in ("launch", "benchmarks")
     for path in (REPOSITORY / folder).glob("*.py")
     if 'if __name__ == "__main__"' in path.read_text()
 )
