@@ -62,10 +62,12 @@ def create_zarr_scene(folder: Path, layout: SceneLayout) -> zarr.Group:
         _create_modality(group, stored, layout)
     if layout.classes is not None:
         names = dict(sorted(layout.classes.names.items()))
-        flags = {
+        flags: dict[str, Any] = {
             "flag_values": list(names),
             "flag_meanings": " ".join(name.replace(" ", "_") for name in names.values()),
         }
+        if layout.classes.id_shift:  # readers that know CF give the user's own ids, and NaN for unlabelled
+            flags |= {"_FillValue": LABEL_MISSING, "add_offset": -layout.classes.id_shift}
         _create_map(group, LABELS, layout, {"long_name": "class id, 0 is unlabelled", **flags})
         if layout.classes.official_split:
             _create_map(group, SPLIT_TRAIN, layout, {"long_name": "official training pixels, class id", **flags})
