@@ -5,13 +5,12 @@ twice), ``full`` (it is full after the first checkpoint) or ``lost`` (what rank 
 never comes there). LEDGER is a file that remembers what has happened already.
 """
 
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
 import diffclip_dist.train.cluster.driver
-from diffclip_dist.cli.commandline import run_command
+from diffclip_dist.cli.main import script_main
 from diffclip_dist.train.pretrain_config import PretrainConfig
 
 MOMENTS = (
@@ -104,4 +103,4 @@ if __name__ == "__main__":
     LEDGER.touch()
     diffclip_dist.train.cluster.driver.pretrain_worker = faulty_worker
     sys.argv = sys.argv[3:]
-    sys.exit(run_command(runpy.run_path(sys.argv[0])["main"]))
+    sys.exit(script_main("pretrain"))
