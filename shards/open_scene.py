@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from shards.errors import BadInput
-from shards.scene.file_scene import open_scene_file
+from shards.scene.file_scene import open_product, open_scene_file
+from shards.scene.products.known_products import KNOWN
 from shards.scene.public_sets import PUBLIC_SETS, open_public_set
 from shards.scene.source import SceneSource
 from shards.simulate.coarse_scene import CoarseScene, CoarseSceneSpec
@@ -15,15 +16,19 @@ COARSE = CoarseSceneSpec()
 
 
 def open_scene(spec: str) -> SceneSource:
-    """Opens a scene: a scene.yaml, a folder that holds one, or the name of a generated
-    or a public scene.
+    """Opens a scene: a scene.yaml, a folder that holds one, a product's folder or file, or the name of a generated or
+    a public scene.
 
     Raises:
         BadInput: there is no such scene, or it cannot be used.
     """
     path = Path(spec)
-    if path.is_dir():
+    if path.is_dir() and (path / SCENE_FILE).exists():
         return open_scene_file(path / SCENE_FILE)
+    if path.exists() and (product := open_product(path)) is not None:
+        return product
+    if path.is_dir():
+        raise BadInput(f"{path}: holds no {SCENE_FILE} and is no known product: {KNOWN}")
     if path.is_file():
         if path.suffix.lower() not in SCENE_SUFFIXES:
             example = f"{{name: {path.stem}, modalities: {{image: {{files: {path.name}}}}}}}"

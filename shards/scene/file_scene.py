@@ -1,5 +1,6 @@
 """A scene described by a scene.yaml, checked whole and then read block by block."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +10,7 @@ import rasterio
 from rasterio.errors import CRSError
 
 from shards.errors import BadInput
+from shards.scene.products.known_products import product_layers
 from shards.scene.readers.arrays import read_vector
 from shards.scene.readers.layer import Affine6, Given, Grid, Layer
 from shards.scene.readers.missing_values import nodata_as
@@ -128,7 +130,28 @@ def open_scene_file(path: Path) -> FileScene:
     Raises:
         BadInput: a field, a file or an agreement between files is not as expected; one line names file and fault.
     """
-    described = read_scene_file(path)
+    return _open_described(read_scene_file(path), path)
+
+
+def open_product(path: Path) -> FileScene | None:
+    """Opens a product by its folder or file as a scene without labels, its layers the modalities.
+
+    Returns:
+        None where the path is no product that is known.
+
+    Raises:
+        BadInput: it is one, and cannot be read.
+    """
+    layers = product_layers(path, Given(), "product")
+    if layers is None:
+        return None
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.resolve().stem).strip("-_")[:64] or "scene"
+    modalities = {layer: ModalityFile(files=(str(path.resolve()),), variable=layer) for layer in layers}
+    return _open_described(SceneFile(name, modalities), path)
+
+
+def _open_described(described: SceneFile, path: Path) -> FileScene:
+    """Opens what a scene.yaml, or a product in its place, describes; `path` is for messages and for relative names."""
     layers: dict[str, tuple[Layer, tuple[int, ...]]] = {}
     modalities: list[Modality] = []
     notes: list[str] = []

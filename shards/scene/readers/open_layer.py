@@ -6,6 +6,7 @@ from glob import escape, glob, has_magic
 from pathlib import Path
 
 from shards.errors import BadInput
+from shards.scene.products.known_products import KNOWN, choose_layer, product_layers
 from shards.scene.readers.arrays import open_array
 from shards.scene.readers.cubes import open_cube
 from shards.scene.readers.layer import Given, Layer
@@ -65,6 +66,11 @@ def open_layer(
     Raises:
         BadInput: they cannot be read or do not agree; the message names the file.
     """
+    if len(paths) == 1 and (layers := product_layers(paths[0], given, field)) is not None:
+        return choose_layer(layers, variable, paths[0], field)
+    for path in paths:
+        if path.is_dir() and path.suffix.lower() not in CUBE_SUFFIXES:
+            raise BadInput(f"{path}: {field}: is a folder; expected files, or one folder of a product: {KNOWN}")
     single = [path for path in paths if path.suffix.lower() in ARRAY_SUFFIXES | CUBE_SUFFIXES]
     if single and len(paths) > 1:
         raise BadInput(f"{single[0]}: {field}: cannot be joined with other files; only rasters can")

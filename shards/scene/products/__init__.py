@@ -1,0 +1,1 @@
+"""Products as agencies deliver them: a folder or a file that says itself what its bands are."""

@@ -1,0 +1,207 @@
+"""EMIT products: a NetCDF file in the sensor's geometry, with a table that places it on a grid.
+
+Source: NASA JPL, EMIT L2A Algorithm User Guide, and emit-utils (reformat.py): reflectance or radiance with the axes
+downtrack, crosstrack, bands and the fill value -9999; group sensor_band_parameters with wavelengths, fwhm (nanometres)
+and good_wavelengths (0: bad); group location with glt_x and glt_y (ortho_y, ortho_x), which give the column and row,
+counted from 1, that lie at a place of the grid, 0 for none; geotransform and spatial_ref place the grid. Clouds stay:
+their mask is a product of its own, and whether they count depends on the task.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pyproj
+
+from shards.errors import BadInput
+from shards.scene.products.hdf5_cube import Hdf5Cube
+from shards.scene.readers.layer import Affine6, Given, Grid, Layer, plain_dtype
+from shards.scene.readers.missing_values import MissingValues
+from shards.scene.readers.scaling import chosen_scaling
+from shards.scene.source import Mask, Scaling, Values
+
+SUFFIX: Final = ".nc"
+BANDS_GROUP: Final = "sensor_band_parameters"
+CUBES: Final = ("reflectance", "radiance", "reflectance_uncertainty")
+FILL: Final = -9999.0
+BAND_AXIS: Final = 2
+# bands that are gathered at once; the file's chunks span the whole swath
+BANDS_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """A cube in the sensor's geometry, brought onto a grid by a table of rows and columns."""
+
+    cube: Hdf5Cube
+    grid: Grid
+
+    @property
+    def files(self) -> str:
+        return self.cube.files
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.cube.paths
+
+    @property
+    def bands(self) -> int:
+        return self.cube.bands
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return self.cube.dtype
+
+    @property
+    def wavelengths_nm(self) -> tuple[float, ...] | None:
+        return self.cube.wavelengths_nm
+
+    @property
+    def fwhm_nm(self) -> tuple[float, ...] | None:
+        return self.cube.fwhm_nm
+
+    @property
+    def bad_bands(self) -> tuple[int, ...]:
+        return self.cube.bad_bands
+
+    @property
+    def mask_bands(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def band_names(self) -> None:
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def scalings(self) -> tuple[Scaling, ...]:
+        return self.cube.scalings
+
+    @property
+    def nodata(self) -> float | None:
+        return self.cube.nodata
+
+    def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
+        shape = (rows.stop - rows.start, cols.stop - cols.start)
+        values: Values = np.zeros((*shape, len(bands)), dtype=self.dtype)
+        source_rows, source_cols = (table[rows, cols] for table in self._table())
+        valid: Mask = source_rows >= 0
+        if not valid.any():
+            return values, valid
+        covered = valid.copy()
+        window, place = self._window(source_rows[covered], source_cols[covered])
+        for start in range(0, len(bands), BANDS_AT_ONCE):
+            block, block_valid = self.cube.read(*window, bands[start : start + BANDS_AT_ONCE])
+            values[covered, start : start + BANDS_AT_ONCE] = block[place]
+            valid[covered] &= block_valid[place]
+        return values, valid
+
+    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
+        source_rows, source_cols = (table[rows, cols] for table in self._table())
+        covered = source_rows >= 0
+        if not covered.any():
+            return ()
+        window, _ = self._window(source_rows[covered], source_cols[covered])
+        return self.cube.bands_with_data(*window, bands)
+
+    def _table(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        return _lookup_table(self.cube.path, self.cube.path.stat().st_mtime_ns, self.cube.grid)
+
+    def _window(
+        self, source_rows: npt.NDArray[np.int32], source_cols: npt.NDArray[np.int32]
+    ) -> tuple[tuple[slice, slice], tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+        """The window of the cube that holds these pixels, and their places in it."""
+        top, left = int(source_rows.min()), int(source_cols.min())
+        window = slice(top, int(source_rows.max()) + 1), slice(left, int(source_cols.max()) + 1)
+        return window, (source_rows - top, source_cols - left)
+
+
+@functools.lru_cache(maxsize=2)
+def _lookup_table(path: Path, _stamp: int, swath: Grid) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Row and column of the swath for each place of the grid, counted from 0; -1 where there is none."""
+    with h5py.File(path, "r") as file:
+        cols, rows = (
+            np.abs(np.asarray(file[f"location/{name}"][...], dtype=np.int32)) - 1 for name in ("glt_x", "glt_y")
+        )
+    outside = (rows < 0) | (cols < 0) | (rows >= swath.height) | (cols >= swath.width)
+    rows[outside] = cols[outside] = -1
+    return rows, cols
+
+
+def emit_layers(path: Path, given: Given, field: str) -> dict[str, Layer] | None:
+    """The file's cube (`reflectance` or `radiance`), on its grid where it has a lookup table; None for another file.
+
+    Raises:
+        BadInput: the file is such a product, and a part of it is not as expected.
+    """
+    if path.suffix.lower() != SUFFIX or not path.is_file() or not h5py.is_hdf5(path):
+        return None
+    with h5py.File(path, "r") as file:
+        group = file.get(BANDS_GROUP)
+        names = [name for name in CUBES if isinstance(file.get(name), h5py.Dataset) and file[name].ndim == 3]
+        if not isinstance(group, h5py.Group) or not names:
+            return None
+        return {name: _open_cube(path, file, group, name, given, field) for name in names}
+
+
+def _open_cube(path: Path, file: h5py.File, group: h5py.Group, name: str, given: Given, field: str) -> Layer:
+    dataset = file[name]
+    dtype = plain_dtype(dataset.dtype)
+    if dtype is None or 0 in dataset.shape:
+        raise BadInput(f"{path}: {field}: {name}: {dataset.dtype} of shape {dataset.shape}, expected numbers")
+    height, width, bands = dataset.shape
+    own = np.asarray(dataset.attrs.get("_FillValue", FILL)).ravel()
+    good = _listed(path, group, "good_wavelengths", bands, field)
+    cube = Hdf5Cube(
+        path,
+        name,
+        BAND_AXIS,
+        Grid(height, width),
+        bands,
+        dtype,
+        MissingValues.same_in_all(float(own[0]) if given.nodata is None else given.nodata, bands),
+        False,
+        chosen_scaling(None, given, bands, f"{path}: {field}"),
+        _listed(path, group, "wavelengths", bands, field),
+        _listed(path, group, "fwhm", bands, field),
+        tuple(band for band, mark in enumerate(good or (), start=1) if mark == 0),
+    )
+    place = _place(path, file, field)
+    return cube if place is None else LookedUp(cube, place)
+
+
+def _listed(path: Path, group: h5py.Group, key: str, bands: int, field: str) -> tuple[float, ...] | None:
+    if key not in group:
+        return None
+    values = np.asarray(group[key][...], dtype=np.float64).ravel()
+    if len(values) != bands:
+        raise BadInput(f"{path}: {field}: {BANDS_GROUP}/{key}: {len(values)} values, expected {bands} (one a band)")
+    return tuple(values.tolist())
+
+
+def _place(path: Path, file: h5py.File, field: str) -> Grid | None:
+    """The grid of the lookup table; None where the file has none."""
+    table, geotransform, spatial_ref = (
+        file.get("location/glt_x"),
+        file.attrs.get("geotransform"),
+        file.attrs.get("spatial_ref"),
+    )
+    if not isinstance(table, h5py.Dataset) or geotransform is None:
+        return None
+    if table.ndim != 2 or file.get("location/glt_y") is None or file["location/glt_y"].shape != table.shape:
+        raise BadInput(f"{path}: {field}: location/glt_x and glt_y: expected two tables of one shape (row, col)")
+    x, step_x, turn_x, y, turn_y, step_y = (float(value) for value in np.asarray(geotransform).ravel())
+    transform: Affine6 = (step_x, turn_x, x, turn_y, step_y, y)
+    text = spatial_ref.decode() if isinstance(spatial_ref, bytes) else spatial_ref
+    try:
+        crs = None if text is None else pyproj.CRS.from_user_input(str(text)).to_wkt()
+    except pyproj.exceptions.CRSError as error:
+        raise BadInput(f"{path}: {field}: spatial_ref is no coordinate reference system") from error
+    return Grid(table.shape[0], table.shape[1], crs, transform)
