@@ -31,6 +31,7 @@ ORDER = (
     "diffclip_dist.fewshot",
     "diffclip_dist.mapping",
     "diffclip_dist.study",
+    "diffclip_dist.api",
     "diffclip_dist.cli",
 )
 COMMANDS = ("shard.py", "pretrain.py", "fewshot.py", "predict.py")

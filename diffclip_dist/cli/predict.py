@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.fewshot.classifier import load_classifier
-from diffclip_dist.mapping.map_files import check_map_file, publish_map
+from diffclip_dist.mapping.map_files import check_map_file, write_map
 from diffclip_dist.mapping.predict import predict_map, quick_rows
 from shards.archive.archive import Archive
 from shards.extras import install_line
@@ -26,17 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         class_map = predict_map(
             classifier, archive[record.name], rows=rows, report=lambda done: bars.update(bar, completed=done)
         )
-    config = classifier.config
-    picture = publish_map(
-        arguments.out,
-        class_map,
-        record,
-        config.classes,
-        title=record.name + (f": the first {rows} rows" if rows < record.height else ""),
-        subtitle=f"{config.shots}-shot classifier of scene {config.scene}{' (generated)' if config.generated else ''}, "
-        f"encoder {config.encoder}",
-        encoder=config.encoder,
-    )
+    picture = write_map(arguments.out, class_map, record, classifier.config, rows)
     print(f"map      {arguments.out}{' (of a generated scene)' if record.generated else ''}")
     print(f"picture  {picture or 'not drawn: ' + install_line('matplotlib')}")
     return EXIT_DONE

@@ -18,6 +18,7 @@ from torch import Tensor
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.feature_extraction.band_metric import BandMetric
 from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder
+from diffclip_dist.feature_extraction.encoder_source import BANDS_ONLY, NamedEncoder
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor, feature_set_count
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.fewshot.cosine_head import CosineHead
@@ -27,8 +28,9 @@ from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
 from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, read_config, save_encoder
-from shards.archive.manifest import ModalityRecord
+from shards.archive.manifest import ModalityRecord, SceneRecord
 from shards.errors import BadInput
+from shards.preview.class_colours import class_colours
 
 FORMAT_VERSION: Final = 5
 # Still read; other names for the same
@@ -39,7 +41,6 @@ OLDER_TENSOR_NAMES: Final = MappingProxyType(
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FOLDER: Final = "encoder"
-BANDS_ONLY: Final = "bands only"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,46 @@ class ClassifierConfig:
     classes: tuple[MappedClass, ...]
     modalities: tuple[ModalityRecord, ...]
     fewshot: FewshotConfig
+
+
+def classifier_config(
+    record: SceneRecord,
+    encoder: NamedEncoder,
+    class_names: Mapping[int, str],
+    *,
+    shots: int,
+    seed: int,
+    protocol: str,
+    text: str,
+    fewshot: FewshotConfig,
+) -> ClassifierConfig:
+    """What is kept of a classifier that was fitted in a scene.
+
+    Args:
+        record: the scene.
+        encoder: fitted to the scene.
+        class_names: id to name, in the order of the class vectors.
+        shots: labelled pixels a class.
+        seed: of the shots and of the head.
+        protocol: how the shots were drawn.
+        text: what the class vectors are made from.
+        fewshot: read-out and training settings.
+    """
+    known = {schema.name for schema in encoder.encoder.modalities}
+    colours = class_colours(class_names)
+    return ClassifierConfig(
+        FORMAT_VERSION,
+        record.name,
+        record.generated,
+        shots,
+        seed,
+        protocol,
+        encoder.label,
+        text,
+        tuple(MappedClass(class_id, name, colours[class_id]) for class_id, name in class_names.items()),
+        tuple(modality for modality in record.modalities if modality.name in known),
+        fewshot,
+    )
 
 
 @dataclass(frozen=True)
@@ -162,6 +203,13 @@ def load_classifier(folder: Path) -> Classifier:
     if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
     return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE))
+
+
+def read_encoder_training(folder: Path) -> Training:
+    """Where the weights of a saved classifier's encoder come from."""
+    if not (folder / ENCODER_FOLDER).is_dir():
+        return Training(0, 0, "", (), ())
+    return read_config(folder / ENCODER_FOLDER).training
 
 
 def _upgraded_config(content: dict[str, Any], file: Path) -> dict[str, Any]:

@@ -4,7 +4,8 @@ Shapes: P pixels, Q support pixels, M modalities, F read-out width, K width of a
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,9 +26,12 @@ from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
+from shards.errors import BadInput
 
 # Pixels whose classes are worked out at once
 PIXEL_BATCH: Final = 2**14
+# Labelled pixels of a kernel head: memory grows with their square and time with their cube
+MOST_SUPPORT: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,81 @@ class FittedClassifier:
         return FittedClassifier(
             copy.deepcopy(self.encoder).to(device), copy.deepcopy(self.head).to(device), self.text_CE.to(device)
         )
+
+
+def fit_classifiers(
+    encoder: FeatureEncoder,
+    scene: SceneView,
+    supports: Sequence[Support],
+    texts: Sequence[ClassTextEncoder],
+    seeds: Sequence[int],
+    wanted: npt.NDArray[np.bool_],
+    config: FewshotConfig,
+    report: Callable[[str, int, int], None] = lambda *_: None,
+) -> tuple[list[FittedClassifier], SceneFeatures | None]:
+    """Fits a classifier to each of several supports in one scene.
+
+    Args:
+        encoder: knows the scene's modalities and no others.
+        scene: the scene of the supports.
+        supports: at least one pixel each.
+        texts: the class texts of each; those that can learn do so in place.
+        seeds: of each, for the views of a cosine head.
+        wanted: bool (row, col), pixels whose features are extracted besides the supports' for kernel heads. They stand
+            for the unlabelled scene.
+        config: the head, and how it is fitted.
+        report: called with a phase, steps done and steps in all.
+
+    Returns:
+        The classifiers; for kernel heads also the features that they share.
+
+    Raises:
+        BadInput: a support is too large for a kernel head.
+    """
+    if config.head == "kernel":
+        report("reading", 0, 1)
+        extractor = FeatureExtractor.fit(encoder, scene, config)
+        read = wanted.copy()
+        for support in supports:
+            read[support.rows, support.cols] = True
+        features = extract_features(extractor, encoder, scene, read, config)
+        report("reading", 1, 1)
+        return [
+            fit_kernel_classifier(encoder, extractor, features, support, text, config)
+            for support, text, _ in _reported(supports, texts, seeds, report)
+        ], features
+    report("features", 0, 1)
+    statistics = feature_statistics(encoder, scene, config)
+    report("features", 1, 1)
+    fitted = []
+    for support, text, seed in _reported(supports, texts, seeds, report):
+        with _one_thread():
+            fitted.append(fit_cosine_classifier(encoder, scene, support, text, statistics, config, seed))
+    return fitted, None
+
+
+def _reported(
+    supports: Sequence[Support],
+    texts: Sequence[ClassTextEncoder],
+    seeds: Sequence[int],
+    report: Callable[[str, int, int], None],
+) -> Iterator[tuple[Support, ClassTextEncoder, int]]:
+    """Supports with their texts and seeds one by one; reports how many classifiers are fitted."""
+    for number, each in enumerate(zip(supports, texts, seeds, strict=True)):
+        report("fitting", number, len(supports))
+        yield each
+    report("fitting", len(supports), len(supports))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Fitting takes many small steps, in which several threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def feature_statistics(encoder: FeatureEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:
@@ -192,7 +271,15 @@ def fit_kernel_classifier(
         support: at least one pixel.
         text: the class texts; learns nothing.
         config: what is learned of the classes from unlabelled pixels.
+
+    Raises:
+        BadInput: the support is too large.
     """
+    if len(support.rows) > MOST_SUPPORT:
+        raise BadInput(
+            f"labels: {len(support.rows)} labelled pixels, and the kernel head takes at most {MOST_SUPPORT}, since its "
+            "equations grow with their square; give fewer, or use the cosine head"
+        )
     with torch.no_grad():
         text_CE = text().clone()
         support_SQK = features.at(support.rows, support.cols)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffclip_dist.fewshot.classifier import MappedClass
+from diffclip_dist.fewshot.classifier import ClassifierConfig, MappedClass
 from diffclip_dist.mapping.geotiff import write_geotiff
 from diffclip_dist.mapping.predict import ClassMap
 from shards.archive.manifest import SceneRecord
@@ -19,6 +19,34 @@ def check_map_file(file: Path) -> None:
         raise BadInput(f"--out {file}: expected a name that ends with .tif")
     if file.is_dir():
         raise BadInput(f"--out {file}: is a folder, expected a file")
+
+
+def write_map(file: Path, class_map: ClassMap, record: SceneRecord, config: ClassifierConfig, rows: int) -> Path:
+    """Writes a classifier's map of a scene as MAP.tif and MAP.png, see `publish_map`.
+
+    Args:
+        file: the GeoTIFF.
+        class_map: class ids (row, col), 0 is no data.
+        record: the scene.
+        config: of the classifier.
+        rows: how many rows were mapped, from the first.
+
+    Returns:
+        The picture.
+
+    Raises:
+        BadInput: the files cannot be written there.
+    """
+    return publish_map(
+        file,
+        class_map,
+        record,
+        config.classes,
+        title=record.name + (f": the first {rows} rows" if rows < record.height else ""),
+        subtitle=f"{config.shots}-shot classifier of scene {config.scene}{' (generated)' if config.generated else ''}, "
+        f"encoder {config.encoder}",
+        encoder=config.encoder,
+    )
 
 
 def publish_map(

@@ -1,7 +1,6 @@
 """Shots by seeds: one classifier for each, tested on its own query pixels; the first seed's maps the scene."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,20 +8,11 @@ import numpy.typing as npt
 import torch
 
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
-from diffclip_dist.feature_extraction.extractor import FeatureExtractor, extract_features
 from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
-from diffclip_dist.fewshot.class_text import ClassText, ClassTextEncoder, build_text
+from diffclip_dist.fewshot.class_text import ClassText, build_text
 from diffclip_dist.fewshot.episodes import Episode, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fitting import (
-    FittedClassifier,
-    Support,
-    classify,
-    classify_features,
-    feature_statistics,
-    fit_cosine_classifier,
-    fit_kernel_classifier,
-)
+from diffclip_dist.fewshot.fitting import FittedClassifier, Support, classify, classify_features, fit_classifiers
 from diffclip_dist.fewshot.metrics import Scores, score
 from shards.archive.archive import Scene
 from shards.errors import BadInput
@@ -127,8 +117,14 @@ def run_task(
         for episode in episodes
     ]
     wanted = pixels_to_read(view, seen, limit)
-    fit = _fit_in_closed_form if config.head == "kernel" else _fit_by_steps
-    classifiers, found = fit(encoder, view, episodes, texts, class_ids, wanted, config, report)
+    supports = [Support.of(episode.support, class_ids) for episode in episodes]
+    seeds = [episode.seed for episode in episodes]
+    classifiers, features = fit_classifiers(encoder, view, supports, texts, seeds, wanted, config, report)
+    found: Iterable[Classes] = (
+        _classified(classifiers, episodes, view, wanted, config, report)
+        if features is None
+        else classify_features(classifiers, features)
+    )
     runs: list[Run] = []
     maps: dict[int, Classes] = {}
     ids = np.array((0, *class_ids))
@@ -144,74 +140,6 @@ def run_task(
             maps[episode.shots] = ids[indices + 1]
     entries = {name: list(used) for name, used in text.entries.items()}
     return Outcome(class_ids, tuple(runs), maps, text.label, entries)
-
-
-def _fit_in_closed_form(
-    encoder: FeatureEncoder,
-    view: SceneView,
-    episodes: Sequence[Episode],
-    texts: Sequence[ClassTextEncoder],
-    class_ids: Sequence[int],
-    wanted: npt.NDArray[np.bool_],
-    config: FewshotConfig,
-    report: Callable[[str, int, int], None],
-) -> tuple[list[FittedClassifier], Iterable[Classes]]:
-    """Kernel heads: the scene's features are extracted once, for all of them."""
-    report("reading", 0, 1)
-    extractor = FeatureExtractor.fit(encoder, view, config)
-    read = wanted.copy()
-    for episode in episodes:
-        read[episode.support.rows, episode.support.cols] = True
-    features = extract_features(extractor, encoder, view, read, config)
-    report("reading", 1, 1)
-    classifiers = [
-        fit_kernel_classifier(encoder, extractor, features, Support.of(episode.support, class_ids), text, config)
-        for episode, text in _reported(episodes, texts, report)
-    ]
-    return classifiers, classify_features(classifiers, features)
-
-
-def _fit_by_steps(
-    encoder: FeatureEncoder,
-    view: SceneView,
-    episodes: Sequence[Episode],
-    texts: Sequence[ClassTextEncoder],
-    class_ids: Sequence[int],
-    wanted: npt.NDArray[np.bool_],
-    config: FewshotConfig,
-    report: Callable[[str, int, int], None],
-) -> tuple[list[FittedClassifier], Iterable[Classes]]:
-    """Cosine heads, and their encoders where those are tuned."""
-    report("features", 0, 1)
-    statistics = feature_statistics(encoder, view, config)
-    report("features", 1, 1)
-    classifiers = []
-    for episode, text in _reported(episodes, texts, report):
-        support = Support.of(episode.support, class_ids)
-        with _one_thread():
-            classifiers.append(fit_cosine_classifier(encoder, view, support, text, statistics, config, episode.seed))
-    return classifiers, _classified(classifiers, episodes, view, wanted, config, report)
-
-
-def _reported(
-    episodes: Sequence[Episode], texts: Sequence[ClassTextEncoder], report: Callable[[str, int, int], None]
-) -> Iterator[tuple[Episode, ClassTextEncoder]]:
-    """Episodes and their texts one by one; reports how many classifiers are fitted."""
-    for number, (episode, text) in enumerate(zip(episodes, texts, strict=True)):
-        report("fitting", number, len(episodes))
-        yield episode, text
-    report("fitting", len(episodes), len(episodes))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Fitting takes many small steps, in which several threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _only_present(reference: Reference, view: SceneView) -> Reference:

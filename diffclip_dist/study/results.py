@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from diffclip_dist.feature_extraction.bands_only import window_side
 from diffclip_dist.study.study import Study
 
 
@@ -27,7 +28,7 @@ def results(study: Study) -> dict[str, Any]:
         "quick": study.quick,
         "seeds": list(range(study.task.seeds)),
         "settings": asdict(study.config),
-        "window": study.encoder.encoder.config.window,
+        "window": window_side(study.encoder.encoder),
         "modalities": [schema.name for schema in study.encoder.encoder.modalities],
         "classes": {str(known.class_id): known.name for known in study.classes},
         "shots": {str(shots): _of_shots(study, shots) for shots in study.task.shots},

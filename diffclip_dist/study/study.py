@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
-from diffclip_dist.fewshot.classifier import FORMAT_VERSION, Classifier, ClassifierConfig, MappedClass
+from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier_config
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import Summary, summarise
 from diffclip_dist.mapping.predict import ClassMap, map_dtype
@@ -88,18 +88,14 @@ class Study:
     def classifier(self, shots: int) -> Classifier:
         """The classifier that drew the map."""
         run = self.mapped_run(shots)
-        known = {schema.name for schema in self.encoder.encoder.modalities}
-        config = ClassifierConfig(
-            format_version=FORMAT_VERSION,
-            scene=self.scene.record.name,
-            generated=self.scene.record.generated,
+        config = classifier_config(
+            self.scene.record,
+            self.encoder,
+            {known.class_id: known.name for known in self.classes},
             shots=shots,
             seed=run.episode.seed,
             protocol=self.task.protocol,
-            encoder=self.encoder.label,
             text=self.outcome.text_label,
-            classes=self.classes,
-            modalities=tuple(modality for modality in self.scene.record.modalities if modality.name in known),
             fewshot=self.config,
         )
         return Classifier(config, run.fitted)

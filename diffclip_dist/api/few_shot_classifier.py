@@ -1,0 +1,259 @@
+"""The few-shot classifier as an estimator that follows scikit-learn's conventions."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from diffclip_dist.api.encoders import EncoderLike, encoder_for
+from diffclip_dist.api.scenes import Raster, SceneLike, like_scene, readable_scene
+from diffclip_dist.feature_extraction.encoder_source import BANDS_ONLY, NamedEncoder
+from diffclip_dist.feature_extraction.feature_config import Readout
+from diffclip_dist.fewshot.classifier import (
+    CONFIG_FILE,
+    Classifier,
+    load_classifier,
+    read_encoder_training,
+    save_classifier,
+)
+from diffclip_dist.fewshot.episodes import LabelMap
+from diffclip_dist.fewshot.fewshot_config import ClassPriors, FewshotConfig, HeadKind
+from diffclip_dist.fewshot.fit_labels import fit_to_labels
+from diffclip_dist.mapping import predict as mapping
+from shards.archive.archive import ReadableScene, Scene
+from shards.archive.manifest import SceneRecord
+from shards.errors import BadInput
+
+LARGEST_ID = np.iinfo(np.uint16).max
+
+
+class FewShotClassifier(BaseEstimator):  # type: ignore[misc]
+    """Land cover from a few labelled pixels a class and the classes' names.
+
+    ``fit`` learns from every label that it is given; what it learns besides, it learns from the scene's unlabelled
+    pixels. A scene is one of an archive (``archive["potsdam"]``), an xarray Dataset (a variable a modality) or
+    DataArray, or a dict of NumPy arrays (row, col) or (row, col, band) by modality. What is not finite is missing.
+
+    Args:
+        encoder: from `load_encoder`, or its folder; ``"none"`` for random weights; None to use the bands alone.
+        text: what turns class names into vectors: ``scratch``, ``bank:FILE.npy`` or ``open_clip:MODEL[:PRETRAINED]``.
+        class_names: id to name; None takes those of the scene. A class without a name is called ``class 7``.
+        head: ``kernel``, solved in closed form, or ``cosine``, learned by steps (published).
+        class_priors: ``estimated`` from the unlabelled scene, or ``equal``.
+        discriminant: whether class means are estimated from the unlabelled scene.
+        readout: ``pixel``, ``class`` or ``both``: which tokens of the encoder.
+        stride: pixels between the windows that are read, at least 1.
+        smoothing: rounds of averaging over similar neighbours, 0 or more.
+        statistics_windows: windows that features are standardised by.
+        window_batch: windows that the encoder takes at once.
+        views: with ``cosine``, windows that a labelled pixel is seen in.
+        steps: with ``cosine``, optimisation steps.
+        learning_rate: with ``cosine``, of projection, scale and text.
+        weight_decay: with ``cosine``, of projection and text.
+        modality_dropout: with ``cosine``, probability that a view hides one modality.
+        tune_encoder: with ``cosine``, whether the encoder learns too.
+        encoder_learning_rate: with ``cosine``, of the encoder where it learns.
+        random_state: seed of every draw.
+        device: where scenes are read and mapped; fitting stays on the CPU.
+
+    Attributes:
+        classes_: class ids, ascending.
+        class_names_: id to name.
+        classifier_: what was fitted, as the commands know it.
+
+    Example:
+        >>> classifier = dc.FewShotClassifier(encoder="run/encoder", class_names={1: "roof", 2: "tree"})
+        >>> class_map = classifier.fit(scene, labels).predict(scene)
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderLike = None,
+        *,
+        text: str = "scratch",
+        class_names: Mapping[int, str] | None = None,
+        head: HeadKind = FewshotConfig.head,
+        class_priors: ClassPriors = FewshotConfig.class_priors,
+        discriminant: bool = FewshotConfig.discriminant,
+        readout: Readout = FewshotConfig.readout,
+        stride: int = FewshotConfig.stride,
+        smoothing: int = FewshotConfig.smoothing,
+        statistics_windows: int = FewshotConfig.statistics_windows,
+        window_batch: int = FewshotConfig.window_batch,
+        views: int = FewshotConfig.views,
+        steps: int = FewshotConfig.steps,
+        learning_rate: float = FewshotConfig.learning_rate,
+        weight_decay: float = FewshotConfig.weight_decay,
+        modality_dropout: float = FewshotConfig.modality_dropout,
+        tune_encoder: bool = FewshotConfig.tune_encoder,
+        encoder_learning_rate: float = FewshotConfig.encoder_learning_rate,
+        random_state: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.encoder = encoder
+        self.text = text
+        self.class_names = class_names
+        self.head = head
+        self.class_priors = class_priors
+        self.discriminant = discriminant
+        self.readout = readout
+        self.stride = stride
+        self.smoothing = smoothing
+        self.statistics_windows = statistics_windows
+        self.window_batch = window_batch
+        self.views = views
+        self.steps = steps
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.modality_dropout = modality_dropout
+        self.tune_encoder = tune_encoder
+        self.encoder_learning_rate = encoder_learning_rate
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, scene: SceneLike, labels: npt.ArrayLike | None = None) -> Self:
+        """Learns from every label; the whole scene is held in memory.
+
+        Args:
+            scene: the scene of the labels.
+            labels: class ids (row, col), 0 where unlabelled; None takes the scene's own.
+
+        Returns:
+            This classifier.
+
+        Raises:
+            BadInput: scene, labels, encoder or settings cannot be used, or do not fit each other.
+        """
+        config = FewshotConfig(**{one.name: getattr(self, one.name) for one in fields(FewshotConfig)})
+        readable = readable_scene(scene)
+        held = readable if isinstance(readable, Scene) else readable.read()
+        encoder = encoder_for(self.encoder, held.record)
+        names = held.record.classes if self.class_names is None else self.class_names
+        descriptions = held.record.descriptions if self.class_names is None else {}
+        checked = _checked_labels(held, labels)
+        fitted = fit_to_labels(held, encoder, checked, names, descriptions, self.text, config, self.random_state)
+        self._keep(fitted, encoder)
+        return self
+
+    def predict(self, scene: SceneLike) -> Raster:
+        """Maps a scene, block by block.
+
+        Returns:
+            Class ids (row, col), 0 where no modality has data; uint8 where every id fits, else uint16. A DataArray with
+            the scene's coordinates and CRS for an xarray scene, else a NumPy array.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            BadInput: the scene shares no modality with the classifier, or one has other bands.
+        """
+        classifier = self._ready()
+        return like_scene(mapping.predict_map(classifier, readable_scene(scene)), scene, "class")
+
+    def predict_proba(self, scene: SceneLike) -> Raster:
+        """Probability of each class, block by block.
+
+        A softmax of the scores: with the kernel head at temperature 0.2, at which class priors are estimated too. It is
+        not calibrated, since one label a class leaves nothing to calibrate on: take it for a ranking of pixels by how
+        sure the classifier is, not for how often it is right.
+
+        Returns:
+            float32 (row, col, class) in the order of ``classes_``, summing to 1; NaN where no modality has data. A
+            DataArray for an xarray scene, else a NumPy array.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            BadInput: the scene shares no modality with the classifier, or one has other bands.
+        """
+        classifier = self._ready()
+        found = mapping.predict_probabilities(classifier, readable_scene(scene))
+        return like_scene(found, scene, "probability", ("class", self.classes_.tolist()))
+
+    def score(self, scene: SceneLike, labels: npt.ArrayLike | None = None) -> float:
+        """Overall accuracy in [0, 1] over the labelled pixels that have data; labels of classes not known count.
+
+        Args:
+            scene: the scene of the labels.
+            labels: class ids (row, col), 0 where unlabelled; None takes the scene's own.
+        """
+        readable = readable_scene(scene)
+        predicted = mapping.predict_map(self._ready(), readable)
+        checked = _checked_labels(readable, labels)
+        tested = (checked > 0) & (predicted > 0)
+        if not tested.any():
+            raise BadInput("labels: expected at least one labelled pixel where the scene has data")
+        return float(np.mean(checked[tested] == predicted[tested]))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the classifier, for `load` and ``predict.py --model``; an earlier classifier there is replaced.
+
+        Args:
+            folder: absent, empty, or a classifier's.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            BadInput: the folder holds something else.
+        """
+        check_is_fitted(self, "classifier_")
+        place = Path(folder)
+        if place.exists() and not (place / CONFIG_FILE).is_file() and (not place.is_dir() or any(place.iterdir())):
+            raise BadInput(f"{folder}: holds something other than a classifier; name another folder")
+        save_classifier(place, self.classifier_, self._encoder_training)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Reads a classifier that `save` or ``fewshot.py`` wrote.
+
+        Raises:
+            BadInput: the folder holds no classifier.
+        """
+        classifier, training = load_classifier(Path(folder)), read_encoder_training(Path(folder))
+        config = classifier.config
+        encoder = NamedEncoder(classifier.fitted.encoder, config.encoder, training)
+        loaded = cls(
+            None if config.encoder == BANDS_ONLY else encoder,
+            text=config.text,
+            class_names={known.class_id: known.name for known in config.classes},
+            random_state=config.seed,
+            **{one.name: getattr(config.fewshot, one.name) for one in fields(FewshotConfig)},
+        )
+        loaded._keep(classifier, encoder)
+        return loaded
+
+    def _keep(self, classifier: Classifier, encoder: NamedEncoder) -> None:
+        self.classifier_ = classifier
+        self.classes_ = np.array([known.class_id for known in classifier.config.classes])
+        self.class_names_ = {known.class_id: known.name for known in classifier.config.classes}
+        self._encoder_training = encoder.training
+
+    def _ready(self) -> Classifier:
+        """The classifier on its device."""
+        check_is_fitted(self, "classifier_")
+        if torch.device(self.device).type == "cpu":
+            return self.classifier_
+        return Classifier(self.classifier_.config, self.classifier_.fitted.to(self.device))
+
+
+def _checked_labels(scene: ReadableScene, labels: npt.ArrayLike | None) -> LabelMap:
+    """Labels as uint16 (row, col).
+
+    Raises:
+        BadInput: there are none, or they are no class ids of the scene's shape.
+    """
+    record: SceneRecord = scene.record
+    if labels is None:
+        own = (scene if isinstance(scene, Scene) else scene.read(())).labels
+        if own is None:
+            raise BadInput(f"scene {record.name}: has no labels of its own; give labels (row, col)")
+        return own
+    given: npt.NDArray[Any] = np.asarray(labels)
+    if given.shape != (record.height, record.width):
+        raise BadInput(f"labels: expected shape {(record.height, record.width)}, as the scene, found {given.shape}")
+    if given.dtype.kind not in "iuf" or not np.all((given >= 0) & (given <= LARGEST_ID) & (given == np.floor(given))):
+        raise BadInput(f"labels: expected whole numbers from 0 (unlabelled) to {LARGEST_ID}")
+    return given.astype(np.uint16)
