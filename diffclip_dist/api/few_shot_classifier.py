@@ -8,10 +8,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from diffclip_dist.api.encoders import EncoderLike, encoder_for
+from diffclip_dist.api.estimator_parameters import EstimatorParameters, NotFittedError
 from diffclip_dist.api.scenes import Raster, SceneLike, like_scene, readable_scene
 from diffclip_dist.feature_extraction.encoder_source import BANDS_ONLY, NamedEncoder
 from diffclip_dist.feature_extraction.feature_config import Readout
@@ -33,7 +32,7 @@ from shards.errors import BadInput
 LARGEST_ID = np.iinfo(np.uint16).max
 
 
-class FewShotClassifier(BaseEstimator):  # type: ignore[misc]
+class FewShotClassifier(EstimatorParameters):
     """Land cover from a few labelled pixels a class and the classes' names.
 
     ``fit`` learns from every label that it is given; what it learns besides, it learns from the scene's unlabelled
@@ -199,7 +198,7 @@ class FewShotClassifier(BaseEstimator):  # type: ignore[misc]
             NotFittedError: `fit` was not called.
             BadInput: the folder holds something else.
         """
-        check_is_fitted(self, "classifier_")
+        self._check_fitted()
         place = Path(folder)
         if place.exists() and not (place / CONFIG_FILE).is_file() and (not place.is_dir() or any(place.iterdir())):
             raise BadInput(f"{folder}: holds something other than a classifier; name another folder")
@@ -231,9 +230,13 @@ class FewShotClassifier(BaseEstimator):  # type: ignore[misc]
         self.class_names_ = {known.class_id: known.name for known in classifier.config.classes}
         self._encoder_training = encoder.training
 
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "classifier_"):
+            raise NotFittedError("FewShotClassifier: expected a fitted one; call fit first")
+
     def _ready(self) -> Classifier:
         """The classifier on its device."""
-        check_is_fitted(self, "classifier_")
+        self._check_fitted()
         if torch.device(self.device).type == "cpu":
             return self.classifier_
         return Classifier(self.classifier_.config, self.classifier_.fitted.to(self.device))

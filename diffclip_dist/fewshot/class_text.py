@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from shards.errors import BadInput
+from shards.extras import install_line, installed
 
 PROMPT = "a multimodal fusion patch of a {}."
 SCRATCH_WIDTH = 128
@@ -137,6 +138,8 @@ def check_text_kind(spec: str) -> None:
 @cache
 def _tokenizer() -> Callable[[list[str]], Any]:
     """CLIP's; reading its vocabulary takes a sixth of a second."""
+    if not installed("open_clip"):
+        raise BadInput(f"--text scratch: {install_line('open_clip')}")
     from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import, and not every text needs it
 
     tokenizer: Callable[[list[str]], Any] = SimpleTokenizer()

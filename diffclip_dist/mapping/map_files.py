@@ -21,7 +21,7 @@ def check_map_file(file: Path) -> None:
         raise BadInput(f"--out {file}: is a folder, expected a file")
 
 
-def write_map(file: Path, class_map: ClassMap, record: SceneRecord, config: ClassifierConfig, rows: int) -> Path:
+def write_map(file: Path, class_map: ClassMap, record: SceneRecord, config: ClassifierConfig, rows: int) -> Path | None:
     """Writes a classifier's map of a scene as MAP.tif and MAP.png, see `publish_map`.
 
     Args:
@@ -32,7 +32,7 @@ def write_map(file: Path, class_map: ClassMap, record: SceneRecord, config: Clas
         rows: how many rows were mapped, from the first.
 
     Returns:
-        The picture.
+        The picture; None where it was not drawn, see `publish_map`.
 
     Raises:
         BadInput: the files cannot be written there.

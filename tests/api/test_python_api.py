@@ -10,10 +10,10 @@ import pytest
 import rasterio
 import xarray
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from small_study import CLASSES, HEIGHT, WIDTH, command
 
 import diffclip_dist as dc
+from diffclip_dist.api.estimator_parameters import NotFittedError
 from shards.archive.archive import Archive
 from shards.errors import BadInput
 
@@ -37,7 +37,7 @@ def test_names_are_listed_before_anything_heavy_is_imported() -> None:
     assert not modules_after("import diffclip_dist as dc", "dc.build_archive") & {"torch", "ray", "deepspeed"}
     used = modules_after("import diffclip_dist as dc", "dc.features, dc.FewShotClassifier, dc.predict_map")
     assert "torch" in used
-    assert not used & {"ray", "deepspeed", "diffclip_dist.train"}
+    assert not used & {"ray", "deepspeed", "sklearn", "matplotlib", "open_clip", "diffclip_dist.train"}
     with pytest.raises(AttributeError, match="no_such_name"):
         dc.no_such_name  # noqa: B018
 
@@ -47,6 +47,9 @@ def test_parameters_are_as_scikit_learn_has_them(encoder: Path) -> None:
     assert classifier.get_params()["class_names"] is CLASSES
     copied = clone(classifier).set_params(stride=2)
     assert (copied.smoothing, copied.stride, classifier.stride) == (1, 2, 3)
+    assert repr(copied) == f"FewShotClassifier(encoder={str(encoder)!r}, class_names={CLASSES}, stride=2, smoothing=1)"
+    with pytest.raises(ValueError, match="no parameter 'shots'"):
+        classifier.set_params(shots=3)
     with pytest.raises(NotFittedError):
         classifier.predict({"hsi": np.zeros((3, 3, 6))})
     with pytest.raises(NotFittedError):
