@@ -48,14 +48,21 @@ class MappedClass:
     """A class that a classifier can name.
 
     Attributes:
-        class_id: its value in a map, at least 1.
+        class_id: its value in labels of an archive and in maps in memory, at least 1.
         name: its name.
         colour: as ``#rrggbb``.
+        id_shift: class id minus the user's; 1 for all classes of a scene that has a class 0.
     """
 
     class_id: int
     name: str
     colour: str
+    id_shift: int = 0
+
+    @property
+    def user_id(self) -> int:
+        """The id that the user gave it, which figures and map files show."""
+        return self.class_id - self.id_shift
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from xml.etree import ElementTree
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning
@@ -49,9 +50,12 @@ def map_writer(
         file: the GeoTIFF; its folder must exist.
         dtype: ``uint8`` or ``uint16``.
         record: shape, CRS and transform of the scene.
-        classes: the classes the map may hold; 0 is no data.
+        classes: the classes the map may hold. 0 is no data in the blocks; the file has the users' ids, and its highest
+            value for no data where 0 is a class.
         tags: further tags, such as ``GENERATED``.
     """
+    shift = max((one.id_shift for one in classes), default=0)
+    nodata = int(np.iinfo(dtype).max) if shift else 0
     blocks, whole = (file.with_name(f".{file.name}.{part}") for part in ("blocks", "partial"))
     profile = {
         "driver": "GTiff",
@@ -59,7 +63,7 @@ def map_writer(
         "width": record.width,
         "count": 1,
         "dtype": dtype,
-        "nodata": 0,
+        "nodata": nodata,
         "crs": record.crs_wkt,
         "transform": None if record.transform is None else rasterio.Affine(*record.transform),
         "tiled": True,
@@ -74,10 +78,14 @@ def map_writer(
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(blocks, "w", **profile) as out:
                 out.set_band_description(1, "land cover class")
-                out.write_colormap(1, {0: (0, 0, 0, 0), **{one.class_id: (*rgb(one.colour), 255) for one in classes}})
-                out.update_tags(SCENE=record.name, **{f"CLASS_{one.class_id}": one.name for one in classes}, **tags)
+                out.write_colormap(
+                    1, {nodata: (0, 0, 0, 0), **{one.user_id: (*rgb(one.colour), 255) for one in classes}}
+                )
+                out.update_tags(SCENE=record.name, **{f"CLASS_{one.user_id}": one.name for one in classes}, **tags)
 
                 def write(row: int, col: int, block: ClassMap) -> None:
+                    if shift:
+                        block = np.where(block == 0, nodata, block - shift).astype(dtype)
                     out.write(block, 1, window=Window(col, row, block.shape[1], block.shape[0]))
 
                 yield write
@@ -111,7 +119,7 @@ def write_geotiff(
 
 
 def _write_category_names(file: Path, classes: Sequence[MappedClass]) -> None:
-    names = {one.class_id: one.name for one in classes}
+    names = {one.user_id: one.name for one in classes}
     dataset = ElementTree.Element("PAMDataset")
     band = ElementTree.SubElement(dataset, "PAMRasterBand", band="1")
     listed = ElementTree.SubElement(band, "CategoryNames")

@@ -30,7 +30,7 @@ def results(study: Study) -> dict[str, Any]:
         "settings": asdict(study.config),
         "window": window_side(study.encoder.encoder),
         "modalities": [schema.name for schema in study.encoder.encoder.modalities],
-        "classes": {str(known.class_id): known.name for known in study.classes},
+        "classes": {str(known.user_id): known.name for known in study.classes},
         "shots": {str(shots): _of_shots(study, shots) for shots in study.task.shots},
         "notes": list(study.notes),
         "seconds": round(study.seconds, 1),

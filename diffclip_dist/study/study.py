@@ -41,7 +41,8 @@ class Study:
         """The classes in the order of the scores."""
         colours = class_colours(self.scene.record.classes)
         names = self.scene.record.classes
-        return tuple(MappedClass(c, names[c], colours[c]) for c in self.outcome.class_ids)
+        shift = self.scene.record.class_id_shift
+        return tuple(MappedClass(c, names[c], colours[c], shift) for c in self.outcome.class_ids)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -125,7 +125,10 @@ def _draw_labels(axes: Any, legend_axes: Any, scene: Overview) -> None:
     axes.imshow(places, cmap=palette, vmin=0, vmax=len(ids) - 1, interpolation="nearest")
     axes.set_title("labels (white: none)", fontsize=9)
     _bare(axes, frame=True)
-    handles = [Patch(facecolor=colours[class_id], label=f"{class_id} {name}") for class_id, name in classes.items()]
+    shift = scene.record.class_id_shift
+    handles = [
+        Patch(facecolor=colours[class_id], label=f"{class_id - shift} {name}") for class_id, name in classes.items()
+    ]
     columns = 1 if len(handles) <= 9 else 2
     legend_axes.legend(handles=handles, loc="center", ncols=columns, fontsize=8, frameon=False)
     legend_axes.axis("off")
