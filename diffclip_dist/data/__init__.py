@@ -1,1 +1,1 @@
-"""Tiles into batches of windows, in one global order of samples."""
+"""Turns an archive's tiles into batches of windows, in one global order of samples."""

@@ -1,4 +1,4 @@
-"""What the model needs to know of a modality: which sensors share parameters, and which scenes can share a batch."""
+"""A modality as the model sees it; two sensors with equal schemas share parameters."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from shards.archive.manifest import ModalityRecord
 
 @dataclass(frozen=True)
 class ModalitySchema:
-    """A sensor's layer as the model knows it.
+    """One modality of a sensor.
 
     Attributes:
         name: the user's name for the modality.
@@ -23,7 +23,7 @@ class ModalitySchema:
 
     @property
     def key(self) -> str:
-        """Names the modality's parameters: two sensors of one name but other bands have stems of their own."""
+        """Names the modality's parameters: modalities of one name but other bands have their own stems."""
         safe_name = re.sub(r"\W", "_", self.name)
         if self.wavelengths_nm is None:
             return f"{safe_name}-{self.bands}"

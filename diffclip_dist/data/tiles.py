@@ -1,4 +1,4 @@
-"""Tiles made ready for cutting windows: read, standardised, and padded to one size.
+"""Reads tiles, standardises them and pads them to one size, ready for cutting windows.
 
 Shapes: S side of a tile with its halo, C bands, V valid core pixels.
 """

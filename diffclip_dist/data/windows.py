@@ -1,7 +1,6 @@
 """Standardised pixels, and windows cut from them.
 
-Windows are cut by gathering rows of a (pixels, bands) table: one copy of each value, bands last, on whatever device
-the table lies.
+A window gathers rows of a (pixels, bands) table, on the table's device. This copies each value once.
 
 Shapes: P pixels of a table, B windows, N = window**2 tokens, C bands.
 """

@@ -1,1 +1,1 @@
-"""Mask diffusion over multimodal windows, and the encoder that comes out of it."""
+"""Mask diffusion over multimodal windows, and the encoder that pretraining leaves."""

@@ -1,4 +1,4 @@
-"""A modality's decoder: from what the encoder saw back to every pixel's bands.
+"""A modality's decoder: from the encoder's output to the bands of every pixel.
 
 Shapes: B windows, N tokens of a window, K visible slots, C bands, D the encoder's width,
 E the decoder's.
@@ -17,7 +17,7 @@ def restore_places(visible_BKE: Tensor, mask: TokenMask, filler_E: Tensor) -> Te
     """Puts visible tokens back at their places in the window and the filler everywhere else: (B, N, E)."""
     batch, _, width = visible_BKE.shape
     tokens = mask.visible_BN.shape[1]
-    # one place more than the window has, for the slots that hold no token
+    # one place more than the window has, for empty slots
     places_BK = mask.slots_BK.masked_fill(~mask.filled_BK, tokens)
     window_BNE = filler_E.to(visible_BKE.dtype).expand(batch, tokens + 1, width).clone()
     return window_BNE.scatter(1, places_BK[..., None].expand(-1, -1, width), visible_BKE)[:, :tokens]
@@ -43,7 +43,7 @@ class ModalityDecoder(nn.Module):
             encoded_BSD: the encoder's output, class token first, then the K visible slots.
             mask: where those slots belong.
             positions_NE: fixed positions of the window's pixels.
-            elsewhere_BND: what the encoder made of the other modalities at each place, where it saw them together.
+            elsewhere_BND: mean of the other modalities' encoded tokens at each place; ``None`` for separate sequences.
         """
         embedded_BSE = self.input(encoded_BSD)
         pixels_BNE = restore_places(embedded_BSE[:, 1:], mask, self.mask_token_E)

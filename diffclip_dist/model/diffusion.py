@@ -1,4 +1,4 @@
-"""Forward diffusion, and what its model is asked to predict (DiffCLIP, stage 1; Ho et al. 2020, eq. 4).
+"""Forward diffusion, and the target that the model predicts (DiffCLIP, stage 1; Ho et al. 2020, eq. 4).
 
 Shapes: B samples, N tokens of a window, C bands, T timesteps.
 """
@@ -17,7 +17,7 @@ _LARGEST_BETA: Final = 0.999
 
 
 def cumulative_signal(config: DiffusionConfig) -> Tensor:
-    """abar_t, float64 (T,): the share of the signal's variance left at each timestep."""
+    """abar_t, float64 (T,): the share of the signal's variance that remains at each timestep."""
     if config.schedule == "linear":
         betas = torch.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=torch.float64)
     else:
@@ -44,7 +44,7 @@ class ForwardDiffusion(nn.Module):
         self.register_buffer("noise_T", (1.0 - abar_T).sqrt().to(torch.float32), persistent=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        """Moves to a device, but keeps float32: in bfloat16 neighbouring timesteps would fall together."""
+        """Moves to a device but stays float32: bfloat16 would make neighbouring timesteps equal."""
         before = self.signal_T.dtype, self.signal_T, self.noise_T
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.signal_T.dtype != before[0]:
@@ -52,7 +52,7 @@ class ForwardDiffusion(nn.Module):
         return self
 
     def forward(self, clean_BNC: Tensor, t_B: Tensor, noise_BNC: Tensor) -> Tensor:
-        """Noised values x_t, of the clean values' shape."""
+        """Noised values x_t, in the shape of the clean values."""
         signal_B11, noise_B11 = self._shares(t_B)
         return signal_B11 * clean_BNC + noise_B11 * noise_BNC
 
@@ -86,8 +86,8 @@ class ForwardDiffusion(nn.Module):
     def weights(self, t_B: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (B,) of the losses over visible and over masked tokens.
 
-        Min-SNR caps the weight that a loss has when it is stated over x_0: min(snr, gamma). Over eps the same loss is
-        the one over x_0 times 1 / snr, over v times 1 / (snr + 1) (Hang et al. 2023, section 3.4).
+        Min-SNR weighs the loss over x_0 by min(snr, gamma). The same loss over eps takes this weight times 1 / snr,
+        and over v times 1 / (snr + 1) (Hang et al. 2023, section 3.4).
         """
         if self.config.weighting == "constant":
             one_B = torch.ones_like(t_B, dtype=torch.float32)

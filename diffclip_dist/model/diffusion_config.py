@@ -12,7 +12,7 @@ Weighting = Literal["constant", "min_snr"]
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The noise schedule, and the prediction. The start values are the published ones but for the greatest timestep.
+    """The noise schedule, and the prediction. The defaults are the published values, except the greatest timestep.
 
     Attributes:
         timesteps: T, at least 1.
@@ -21,8 +21,8 @@ class DiffusionConfig:
         beta_start: variance added at the first timestep, in (0, 1); of the linear schedule.
         beta_end: variance added at the last timestep; of the linear schedule.
         lowest_timestep: least t that pretraining draws, 0 or more.
-        highest_timestep: greatest t that pretraining draws; ``None`` is T - 1 (published). Of what is noisier little
-            can be told, and an encoder that saw none of it serves few-shot classification better.
+        highest_timestep: greatest t that pretraining draws; ``None`` is T - 1 (published). Noisier windows
+            tell the model little, and an encoder that never saw them classifies better from few shots.
         target: what the decoders predict at visible tokens: the clean values ``x0``, the noise ``eps``, or ``v``
             (Salimans and Ho 2022). At masked tokens it is always ``x0``: their noise never reaches the model.
         weighting: of a token's loss by its timestep: ``constant``, or ``min_snr`` (Hang et al. 2023).

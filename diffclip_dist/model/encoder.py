@@ -1,4 +1,4 @@
-"""Stems, class tokens and the modality-shared transformer: the part of the model that outlives pretraining.
+"""Stems, class tokens and the modality-shared transformer: the part of the model that is exported after pretraining.
 
 Shapes: B windows, M modalities, N tokens of a window, K visible slots, C bands, D width.
 """
@@ -17,16 +17,16 @@ from diffclip_dist.model.stem import BandEmbedding, BandPlaces, OwnBands, Stem, 
 from diffclip_dist.model.transformer import TimestepEmbedding, Transformer, position_embedding
 from shards.errors import BadInput
 
-ANY_SENSOR: Final = "any"  # names the one input of an encoder that reads every sensor
+ANY_SENSOR: Final = "any"  # name of the one input of an encoder that reads every sensor
 
 
 @dataclass(frozen=True)
 class WindowFeatures:
-    """What the encoder says of clean windows.
+    """The encoder's features of clean windows.
 
     Attributes:
         class_BMD: the class token of each modality.
-        tokens_BMND: each pixel of the window with its context, 0 where the modality has no data.
+        tokens_BMND: one for each pixel of the window, 0 where the modality has no data.
         valid_BMN: bool, where the modality has data.
     """
 
@@ -36,7 +36,7 @@ class WindowFeatures:
 
 
 class ModalityInput(nn.Module):
-    """What stands before the shared encoder: stem, class token and timestep embedding, of one modality or of all."""
+    """The layers before the shared encoder: stem, class token and timestep embedding, of one modality or of all."""
 
     def __init__(self, bands: BandEmbedding, config: ModelConfig) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class ModalityInput(nn.Module):
 class MultimodalEncoder(nn.Module):
     """One transformer for every modality (DiffCLIP, stage 1, modality-shared encoder).
 
-    Each modality is a sequence of its own through the same parameters, or all are one (`ModelConfig.fusion`).
+    Each modality is a sequence of its own, or all are one sequence (`ModelConfig.fusion`); the parameters are the same.
     """
 
     positions_ND: Tensor
@@ -78,11 +78,11 @@ class MultimodalEncoder(nn.Module):
 
     @property
     def any_sensor(self) -> bool:
-        """Whether it can read modalities that it was not trained on."""
+        """Whether the encoder can read modalities that it was not trained on."""
         return self.config.stem == "wavelength"
 
     def for_modalities(self, wanted: Sequence[ModalitySchema]) -> "MultimodalEncoder":
-        """This encoder with only those of its modalities that a scene has; parameters are shared, not copied.
+        """This encoder with only the modalities that a scene has; it shares the parameters.
 
         Raises:
             BadInput: the encoder knows none of them.
@@ -115,7 +115,7 @@ class MultimodalEncoder(nn.Module):
 
         Args:
             tokens_BSD: a modality's tokens each, class token first, all of one shape.
-            present_BS: bool, tokens that exist; ``None`` where all do, which is faster.
+            present_BS: bool, false for empty slots; ``None`` if there are none, which is faster.
         """
         axis = 1 if self.config.fusion == "joint" else 0
         present = None if present_BS is None else torch.cat(list(present_BS), dim=axis)

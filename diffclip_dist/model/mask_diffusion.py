@@ -20,13 +20,13 @@ from diffclip_dist.model.masking import TokenMask, draw_mask, hide_modalities, v
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.transformer import position_embedding
 
-# what a sample's key is folded with, so that its draws are independent of each other
+# each draw folds a sample's key with its own number, so that the draws are independent
 _TIMESTEP, _NOISE, _MASK, _DROPOUT = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
 class NoiseAndMasks:
-    """Every random draw of a batch.
+    """The random draws of a batch.
 
     Attributes:
         t_B: int64 timestep, shared by a sample's modalities.
@@ -40,7 +40,9 @@ class NoiseAndMasks:
 
 
 def draw_noise_and_masks(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> NoiseAndMasks:
-    """Draws timestep, noise and masks of a batch: a function of seed, step and each sample's place in the global batch.
+    """Draws timesteps, noise and masks of a batch.
+
+    They depend on the seed, the step and each sample's place in the global batch alone.
 
     Args:
         batch: any part of the step's global batch.
@@ -64,9 +66,9 @@ def draw_noise_and_masks(batch: WindowBatch, config: ModelConfig, seed: int, ste
 
 
 def hidden_modalities(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Tensor:
-    """bool (B, M): which modalities of which windows the encoder sees nothing of, a part of the step's draws."""
+    """bool (B, M): true where a whole modality of a window is hidden from the encoder; one of the step's draws."""
     keys_B = randomness.keys(batch.positions_B, seed, step)
-    # by name and not by place, so that the order of the modalities changes nothing
+    # the key depends on the modality's name, so the order of the modalities changes nothing
     scores = [
         randomness.uniform(randomness.keys(keys_B, _DROPOUT, randomness.fold(*schema.key.encode())), 1)
         for schema in batch.schemas
@@ -77,7 +79,7 @@ def hidden_modalities(batch: WindowBatch, config: ModelConfig, seed: int, step: 
 
 
 class MaskDiffusion(nn.Module):
-    """Encoder, decoders and the loss between them."""
+    """Encoder, decoders and the loss."""
 
     decoder_positions_NE: Tensor
 
@@ -99,11 +101,11 @@ class MaskDiffusion(nn.Module):
         masks: Mapping[str, TokenMask],
         all_filled: bool,
     ) -> dict[str, Tensor]:
-        """What the decoders say of each modality (B, N, C): the target at visible tokens, x_0 at masked ones.
+        """The decoders' predictions (B, N, C) by modality: the target at visible tokens, x_0 at masked ones.
 
         Args:
             schemas: the modalities.
-            noised: modality key to x_t (B, N, C); masked tokens are not looked at.
+            noised: modality key to x_t (B, N, C); masked tokens are not read.
             t_B: int64 timestep of each window.
             masks: modality key to its mask.
             all_filled: true where no mask has an empty slot, which is faster.
@@ -180,9 +182,9 @@ def gather_tokens(values_BNC: Tensor, slots_BK: Tensor) -> Tensor:
 
 
 def token_counts(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Tensor:
-    """int64 (2, M): visible and masked tokens of a batch per modality, what its loss sums are divided by.
+    """int64 (2, M): number of visible and masked tokens per modality, the divisors of the loss sums.
 
-    They follow from the valid tokens and the hidden modalities alone, without drawing noise or masks.
+    They depend on the valid tokens and the hidden modalities; this draws no noise and no masks.
     """
     valid_MB = torch.stack([batch.valid[schema.key].sum(dim=1) for schema in batch.schemas])
     visible_MB = visible_counts(valid_MB, config.mask_ratio)

@@ -30,7 +30,7 @@ class TokenMask:
 
 
 def visible_counts(valid_counts: Tensor, mask_ratio: float) -> Tensor:
-    """How many of a window's valid tokens stay visible: 36 of 121 at ratio 0.7; never none of some.
+    """How many of a window's valid tokens stay visible: 36 of 121 at ratio 0.7; at least one if any is valid.
 
     Args:
         valid_counts: int64, any shape.
@@ -62,17 +62,17 @@ def draw_mask(scores_BN: Tensor, valid_BN: Tensor, mask_ratio: float, hidden_B: 
     visible_BN = rank_BN < visible_B[:, None]
     slots_BK = order_BN[:, :slots]
     filled_BK = torch.arange(slots, device=order_BN.device) < visible_B[:, None]
-    # ascending order keeps an empty slot's index last and the split readable; the encoder does not depend on it
+    # ascending order puts empty slots last and is easy to read; the encoder does not depend on it
     slots_BK = slots_BK.masked_fill(~filled_BK, tokens).sort(dim=1).values.clamp_max(tokens - 1)
     return TokenMask(slots_BK, filled_BK, visible_BN, valid_BN & ~visible_BN)
 
 
 def hide_modalities(chance_B: Tensor, scores_BM: Tensor, has_data_BM: Tensor, dropout: float) -> Tensor:
-    """bool (B, M): at most one modality a window that the encoder sees nothing of, and never its only one.
+    """bool (B, M): hides at most one modality of a window, and never its only one.
 
     Args:
         chance_B: float32 on [0, 1), one random number a window; below ``dropout`` it hides a modality.
-        scores_BM: float32 on [0, 1), which one: the modality with data that scores highest.
+        scores_BM: float32 on [0, 1), the modality with data and the highest score is hidden.
         has_data_BM: bool, where a modality has a valid token in the window.
         dropout: probability in [0, 1).
     """

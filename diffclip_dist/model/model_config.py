@@ -12,7 +12,7 @@ StemKind = Literal["bands", "wavelength"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The mask-diffusion model (DiffCLIP, stage 1). The defaults are what two cores can pretrain in minutes.
+    """The mask-diffusion model (DiffCLIP, stage 1). Two cores pretrain the default model in minutes.
 
     The preset ``published`` is the paper's model.
 

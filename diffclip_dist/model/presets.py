@@ -1,6 +1,6 @@
-"""Models by name: the published one to the letter, and sizes up to over a billion parameters.
+"""Models by name: the published model, and sizes up to a billion parameters and more.
 
-Beyond the published size the encoders follow the vision transformers (Dosovitskiy et al. 2021): heads of width 64 and
+The larger encoders follow the vision transformers (Dosovitskiy et al. 2021): heads of width 64 and
 an MLP of four times the width. Their decoders are narrow, as in masked autoencoders (He et al. 2022): a decoder sees
 every token of the window, and at the encoder's width it would cost more than the encoder.
 """
@@ -38,7 +38,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 
 
 def preset_model(name: str) -> ModelConfig:
-    """The model of a name in `PRESETS`."""
+    """The model settings under a name of `PRESETS`."""
     return pydantic.TypeAdapter(ModelConfig).validate_python(dict(PRESETS[name]))
 
 

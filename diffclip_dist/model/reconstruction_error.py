@@ -1,6 +1,6 @@
-"""How well masked tokens are reconstructed, beside two guesses that need no model.
+"""Errors of reconstructed masked tokens, beside two guesses that need no model.
 
-Errors are over valid masked tokens, in standardised units: 1 is a band's standard deviation over its scene.
+Errors cover valid masked tokens, in standardised units: 1 is a band's standard deviation over its scene.
 
 Shapes: B windows, N tokens of a window, C bands.
 """
@@ -20,10 +20,10 @@ from diffclip_dist.model.sampling import ReverseChain
 class Errors:
     """Root mean squared errors of one band, or over all bands of a modality. Skill is 1 - MSE / MSE of a guess.
 
-    None stands for what is no number: nothing was masked, a guess without an error, weights that are not finite.
+    None stands for an undefined number: nothing was masked, a guess has no error, or weights are not finite.
 
     Attributes:
-        rmse: of the chain's end.
+        rmse: at the end of the chain.
         rmse_one_step: of a single link from the greatest timestep.
         rmse_band_mean: of guessing each band's mean over the scene, which is 0.
         rmse_window_mean: of guessing the mean of the window's visible tokens, or the band's mean where it has none.
@@ -47,9 +47,9 @@ class ModalityErrors:
 
     Attributes:
         name: of the modality.
-        key: that tells it from others of the same name.
-        windows: whose masked tokens the errors are over.
-        masked_tokens: of all those windows.
+        key: tells it apart from others of the same name.
+        windows: number of windows.
+        masked_tokens: number of masked tokens in them.
         all_bands: over all bands together.
         bands: of each band.
         skill_by_timestep: of each link of the chain over the band's mean, all bands together.
@@ -102,7 +102,7 @@ def reconstruction_errors(batch: WindowBatch, chain: ReverseChain) -> tuple[Moda
 
 
 def _squared(guess_BNC: Tensor, true_BNC: Tensor, mask: TokenMask) -> Tensor:
-    """Mean squared error (C,) over masked tokens, float64; not a number where there are none."""
+    """Mean squared error (C,) over masked tokens, float64; NaN where there are none."""
     masked = mask.masked_BN
     return (guess_BNC[masked].double() - true_BNC[masked].double()).square().mean(dim=0)
 

@@ -1,10 +1,10 @@
-"""Masked tokens brought back over the reverse chain (deterministic DDIM: Song et al. 2021, eq. 12, sigma = 0).
+"""Reconstructs masked tokens over the reverse chain (deterministic DDIM: Song et al. 2021, eq. 12, sigma = 0).
 
-What the chain may do follows from what pretraining trains. The encoder is shown x_t of the visible tokens and is told
-t; x_t of a masked token never reaches the model, and the decoders say x_0 there whatever `DiffusionConfig.target` is.
-So a link of the chain takes the decoders' x_0 at masked tokens, and the truth at visible ones. With that truth, the
-chain's equation leads visible tokens along sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps with one and the same eps: at each
-timestep the encoder sees what it saw in pretraining, noised to the very t that it is told.
+Pretraining shapes the chain. The encoder gets t and x_t of the visible tokens. It never gets x_t of a masked token, and
+the decoders predict x_0 there, whatever `DiffusionConfig.target` is. So each link takes the decoders' x_0 at masked
+tokens and the true values at visible ones. Then the chain's equation moves visible tokens along
+sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps with the same eps throughout: at each timestep the encoder gets tokens with the
+noise of that timestep, as in pretraining.
 
 It also follows that what a link says does not depend on the links before it. The first one, made while the visible
 tokens are all but noise, is what the model knows of any window; the last one, made while they are all but clean, is
@@ -32,7 +32,7 @@ class Link:
     Attributes:
         timestep: t, of every window.
         noised: modality key to x_t (B, N, C).
-        clean: modality key to x_0 as seen from there (B, N, C): said by the model at masked tokens, true elsewhere.
+        clean: modality key to x_0 (B, N, C): the model's prediction at masked tokens, true values elsewhere.
     """
 
     timestep: int
@@ -54,7 +54,7 @@ class ReverseChain:
 
     @property
     def reconstructed(self) -> Mapping[str, Tensor]:
-        """Where the chain ends, modality key to standardised values (B, N, C): masked tokens as said, others exact.
+        """The chain's end, modality key to standardised values (B, N, C): predicted at masked tokens, true elsewhere.
 
         Beyond the last link no noise is left (abar = 1), and eq. 12 gives that link's x_0.
         """
@@ -62,7 +62,7 @@ class ReverseChain:
 
     @property
     def one_step(self) -> Mapping[str, Tensor]:
-        """What a single link from the greatest timestep would have given."""
+        """The result of a single link from the greatest timestep."""
         return self.links[0].clean
 
 
@@ -84,7 +84,7 @@ def reverse_chain(model: MaskDiffusion, batch: WindowBatch, drawn: NoiseAndMasks
     """Reconstructs the masked tokens of windows.
 
     Args:
-        model: whose parameters are whole, on the batch's device.
+        model: with whole parameters, on the batch's device.
         batch: the windows; a missing token is neither visible nor masked and stays as it is.
         drawn: from `mask_diffusion.draw_noise_and_masks`. Masked tokens start from its noise, and visible tokens are
             noised with it. Its timesteps are not used.

@@ -1,4 +1,4 @@
-"""The consolidated encoder on disk: ``model.safetensors`` and ``config.json``, no pickle, no trace of the sharding."""
+"""The consolidated encoder on disk: ``model.safetensors`` and ``config.json``, the same for every ZeRO stage."""
 
 import json
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ CONFIG_FILE: Final = "config.json"
 
 @dataclass(frozen=True)
 class Training:
-    """Where an encoder's weights come from.
+    """The pretraining of an encoder.
 
     Attributes:
         steps: pretraining steps taken; 0 for random weights.
         seed: of the run.
         archive_fingerprint: of the archive it was pretrained on; empty for random weights.
         scenes: names of the pretraining scenes.
-        generated_scenes: those among them that are made up.
-        ema_decay: of the exponential moving average that the weights are; 0 where they are the last step's own.
+        generated_scenes: those among them that are generated.
+        ema_decay: of the exponential moving average of the weights; 0 if they are those of the last step.
     """
 
     steps: int
@@ -45,7 +45,7 @@ class Training:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What ``config.json`` holds."""
+    """The content of ``config.json``."""
 
     format_version: int
     model: ModelConfig
@@ -54,7 +54,7 @@ class EncoderConfig:
 
 
 def save_encoder(folder: Path, weights: dict[str, Tensor], config: EncoderConfig) -> None:
-    """Writes an encoder; the configuration comes last, so that a folder without it is not an encoder."""
+    """Writes an encoder; the configuration comes last, and a folder without it is not an encoder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     contiguous = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
@@ -70,7 +70,7 @@ def read_config(folder: Path) -> EncoderConfig:
     """Reads an encoder's configuration.
 
     Raises:
-        BadInput: the folder holds no encoder, or one this version does not understand.
+        BadInput: the folder holds no encoder, or one that this version cannot read.
     """
     file = folder / CONFIG_FILE
     try:

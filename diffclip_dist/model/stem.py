@@ -1,4 +1,4 @@
-"""Stems: from a pixel's bands to the model's width, by a layer of the modality's own or by one that any sensor shares.
+"""Stems: from a pixel's bands to the model's width, by a layer of each modality, or by one layer for all sensors.
 
 Shapes: B windows, K tokens, C bands, D width, F features of a band's place.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffclip_dist.data.schema import ModalitySchema
 
-_SINUSOIDS: Final = 32  # of the wavelength, and as many of the index
+_SINUSOIDS: Final = 32  # sinusoids of the wavelength, and as many of the index
 _LONGEST_NM: Final = 10_000.0
 _MOST_BANDS: Final = 1_000.0
 
@@ -26,10 +26,10 @@ class OwnBands(nn.Linear):
 
 
 class WavelengthBands(nn.Module):
-    """Any sensor's bands through weights made from where they lie in the spectrum (DOFA, Xiong et al. 2024).
+    """Any sensor's bands through weights that depend on their wavelengths (DOFA, Xiong et al. 2024).
 
-    A small MLP makes of each band's place a column of weights and a part of the bias. The bias, which tells sensors
-    apart, is what the class token learns of the sensor.
+    A small MLP turns each band's wavelength into a column of weights and a part of the bias. The bias differs between
+    sensors, and goes to the class token.
     """
 
     def __init__(self, width: int) -> None:
@@ -42,7 +42,7 @@ class WavelengthBands(nn.Module):
         made_CE = self.output(F.gelu(self.hidden(places_CF.to(self.hidden.weight.dtype))))
         weight_CD, bias_CD = made_CE.chunk(2, dim=1)
         sensor_D = bias_CD.mean(dim=0)
-        # bands are standardised: so scaled, a sensor of many bands stands beside one of few
+        # bands are standardised; this scale makes sensors with many and with few bands comparable
         scaled_BKC = values_BKC.to(weight_CD.dtype) * len(places_CF) ** -0.5
         return scaled_BKC @ weight_CD + sensor_D, sensor_D
 
@@ -51,7 +51,7 @@ BandEmbedding = OwnBands | WavelengthBands
 
 
 class Stem(nn.Module):
-    """Two 1x1 layers with a normalisation that knows no batch."""
+    """Two 1x1 layers with a normalisation over each token."""
 
     def __init__(self, bands: BandEmbedding, width: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Stem(nn.Module):
         self.mix = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
 
     def forward(self, values_BKC: Tensor, places_CF: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, K, D), and what tells the sensor (D,), where the stem does not belong to one alone."""
+        """Tokens (B, K, D), and the sensor's bias (D,) if all sensors share the stem."""
         embedded_BKD, sensor_D = self.bands(values_BKC, places_CF)
         return self.mix(embedded_BKD), sensor_D
 
@@ -73,7 +73,7 @@ class BandPlaces(nn.Module):
         super().__init__()
         known = schema.wavelengths_nm
         values_C = torch.tensor(range(schema.bands) if known is None else known, dtype=torch.float64)
-        fastest = math.pi / 2.0 if known is None else math.pi / 40.0  # bands 20 nm apart are told apart
+        fastest = math.pi / 2.0 if known is None else math.pi / 40.0  # bands 20 nm apart differ
         slowest = math.pi / (_MOST_BANDS if known is None else _LONGEST_NM)
         steps_S = torch.linspace(math.log(fastest), math.log(slowest), _SINUSOIDS, dtype=torch.float64)
         angles_CS = values_C[:, None] * steps_S.exp()

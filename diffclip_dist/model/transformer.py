@@ -1,4 +1,4 @@
-"""The transformer blocks of encoder and decoders, and the fixed embeddings of places and timesteps.
+"""The transformer blocks of encoder and decoders, and the fixed embeddings of positions and timesteps.
 
 Shapes: B windows, S tokens, D width, H heads, N = window**2.
 """
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 def position_embedding(window: int, width: int) -> Tensor:
     """Fixed 2-D sine-cosine positions, float32 (window**2, width): half of the width for rows, half for columns.
 
-    Places count from the window's centre, so that a pixel at the centre has the same embedding at every window size.
+    Positions count from the window's centre, so the centre has the same embedding at every window size.
 
     Args:
         window: side of the window in pixels.
@@ -63,7 +63,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None) -> Tensor:
-        """Attends among the tokens that are present; ``None`` means all of them."""
+        """Attends to the present tokens; ``None`` means all of them."""
         batch, length, width = tokens_BSD.shape
         qkv_3BHSE = self.qkv(tokens_BSD).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query_BHSE, key_BHSE, value_BHSE = qkv_3BHSE.unbind(0)
@@ -94,8 +94,8 @@ class Transformer(nn.Module):
     """A stack of blocks with a final normalisation.
 
     Attributes:
-        recomputes: whether the backward pass computes each block anew from its input, instead of keeping what the
-            forward pass made of it (Chen et al. 2016): a third more operations, and memory of one block at a time.
+        recomputes: whether the backward pass computes each block again from its input, instead of keeping the forward
+            pass's activations (Chen et al. 2016): a third more operations, and memory of one block at a time.
     """
 
     def __init__(self, depth: int, width: int, heads: int, mlp_ratio: float) -> None:
@@ -107,7 +107,7 @@ class Transformer(nn.Module):
     def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None = None) -> Tensor:
         for block in self.blocks:
             if self.recomputes and torch.is_grad_enabled():
-                # a block draws no random numbers, so there is no state of a generator to keep
+                # a block draws no random numbers, so no generator's state has to be kept
                 tokens_BSD = checkpoint(block, tokens_BSD, present_BS, use_reentrant=False, preserve_rng_state=False)
             else:
                 tokens_BSD = block(tokens_BSD, present_BS)
@@ -116,14 +116,14 @@ class Transformer(nn.Module):
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Has every transformer of a model recompute its blocks in the backward pass."""
+    """Makes every transformer of a model recompute its blocks in the backward pass."""
     for module in model.modules():
         if isinstance(module, Transformer):
             module.recomputes = True
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Has every block of a model compiled when it is first called; equal blocks share what is compiled."""
+    """Compiles every block of a model at its first call; equal blocks share the compiled code."""
     for module in model.modules():
         if isinstance(module, Block):
             module.compile(dynamic=True)  # the last micro-batch of a step may be smaller

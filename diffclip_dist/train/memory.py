@@ -1,6 +1,6 @@
-"""What a worker has to hold, worked out before a run: weights, gradients, optimizer state and activations.
+"""Memory that a worker needs, counted before a run: weights, gradients, optimizer state and activations.
 
-DeepSpeed's own estimates know 16-bit training alone, and stages 2 and 3 alone, so the bytes are counted here.
+DeepSpeed's own estimates cover only 16-bit training under stages 2 and 3, so this module counts the bytes.
 
 Shapes: B windows, N tokens of a window, K visible slots, C bands.
 """
@@ -32,8 +32,8 @@ class StateBytes:
     Attributes:
         parameters: in the precision that the model computes in.
         gradients: in the same precision.
-        optimizer: float32 master weights, where they are apart from the parameters, Adam's two moments, and the average
-            of the weights where one is kept.
+        optimizer: float32 master weights if they are separate from the parameters, Adam's two moments, and the average
+            of the weights if the run keeps one.
     """
 
     parameters: int
@@ -42,16 +42,16 @@ class StateBytes:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum."""
         return self.parameters + self.gradients + self.optimizer
 
 
 def state_bytes(
     parameters: int, zero_stage: int, workers: int, precision: str, *, averaged: bool = False
 ) -> StateBytes:
-    """What a worker holds under a ZeRO stage (Rajbhandari et al. 2020, section 5).
+    """Bytes that a worker holds under a ZeRO stage (Rajbhandari et al. 2020, section 5).
 
-    DeepSpeed keeps master weights apart from the parameters in every stage but 0, in float32 too.
+    DeepSpeed keeps separate master weights in every stage but 0, even in float32.
 
     Args:
         parameters: number of the model's parameters.
@@ -71,7 +71,7 @@ def state_bytes(
 
 
 def checkpoint_bytes(parameters: int, *, averaged: bool = False) -> int:
-    """What a checkpoint takes on disk, all workers' shares together: everything float32, whatever the run's precision.
+    """Bytes of a checkpoint, over all workers; everything is float32, whatever the run's precision.
 
     Args:
         parameters: number of the model's parameters.
@@ -81,10 +81,10 @@ def checkpoint_bytes(parameters: int, *, averaged: bool = False) -> int:
 
 
 def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema], windows: int) -> int:
-    """What autograd keeps between the forward and the backward pass of a micro-batch.
+    """Bytes that autograd keeps between the forward and the backward pass of a micro-batch.
 
-    With activation checkpointing, what the backward pass makes anew of one block at a time comes on top. Counted over
-    tensors without memory behind them, so that any size can be counted anywhere.
+    With activation checkpointing, the backward pass computes one block at a time again; that block comes on top. The
+    tensors have no memory behind them, so any machine can count any size.
 
     Args:
         config: the run's settings.
@@ -132,13 +132,13 @@ def _empty_batch(
 
 
 def _saved_bytes(forward: Callable[[], object], but: set[int]) -> int:
-    """Bytes of the distinct storages that autograd saves in a forward pass, those given left out."""
+    """Bytes of the distinct storages that autograd saves in a forward pass, except the given ones."""
     storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(saved: Tensor) -> Tensor:
         storage = saved.untyped_storage()
         if storage._cdata not in but:
-            storages[storage._cdata] = storage  # held, so that no address comes twice
+            storages[storage._cdata] = storage  # holding it keeps its address from being used again
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):

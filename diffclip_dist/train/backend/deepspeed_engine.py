@@ -1,4 +1,4 @@
-"""The DeepSpeed engine around the model: ZeRO stage, precision, clipping and accumulation, as the run asks."""
+"""Builds the DeepSpeed engine of a run: ZeRO stage, precision, clipping and accumulation."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from diffclip_dist.train.backend.offload import offload_settings
 from diffclip_dist.train.backend.weight_average import keep_average
 from diffclip_dist.train.pretrain_config import OptimiserConfig, PretrainConfig
 
-# The most numbers that one collective takes: DeepSpeed's default
+# most numbers in one collective: DeepSpeed's default
 BUCKET: Final = 500_000_000
 _LINEAR = functional.linear
 
@@ -33,9 +33,9 @@ def join_process_group(device: torch.device) -> None:
 
 
 def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module) -> dict[str, Any]:
-    """The run's settings in DeepSpeed's own terms.
+    """The run's settings as DeepSpeed's.
 
-    The learning rate is not among them: it is a function of the step that the trainer sets.
+    They leave out the learning rate, which `train_step` sets at each step.
     """
     sizes = [parameter.numel() for parameter in model.parameters()]
     share = config.global_batch // world_size
@@ -51,7 +51,7 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module
             "stage3_param_persistence_threshold": 0,
             **offload_settings(config.offload, max(sizes)),
         },
-        # torch's AdamW moves what lies on the host as well; DeepSpeed's own would be compiled at first use
+        # torch's AdamW updates weights on the host as well; DeepSpeed would compile its own at first use
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.precision == "bfloat16"},
         "gradient_clipping": config.optimiser.clip_norm,
@@ -77,9 +77,9 @@ def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) ->
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices alone; tokens, norms and biases keep their scale.
+    """AdamW with weight decay on matrices alone, not on tokens, norms and biases.
 
-    Where the run asks for it, the optimizer keeps the average of what it moves.
+    The optimizer keeps the moving average of the weights if the run asks for it.
     """
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
@@ -100,7 +100,7 @@ def start_engine(
     device: torch.device,
     world_size: int,
 ) -> DeepSpeedEngine:
-    """Builds the model and the engine that shards it."""
+    """Builds the model and its engine."""
     model = build_model(config, modalities).to(device)
     engine: DeepSpeedEngine
     engine, *_ = deepspeed.initialize(
@@ -113,7 +113,7 @@ def start_engine(
 
 
 def end_engine(engine: DeepSpeedEngine) -> None:
-    """Frees the engine's buffers; what this process computes next is computed by torch alone."""
+    """Frees the engine's buffers, and gives the process torch's own functions back."""
     engine.destroy()
-    # under stage 3 DeepSpeed replaces torch's function, for good, by one that rounds otherwise
+    # stage 3 of DeepSpeed replaces torch's function by one that rounds otherwise, and does not undo it
     functional.linear = _LINEAR

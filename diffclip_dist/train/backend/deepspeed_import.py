@@ -1,4 +1,4 @@
-"""DeepSpeed, imported after it is known which device it runs on. Every module of ours imports it from here."""
+"""Imports DeepSpeed once its device is known. All other modules import DeepSpeed from here."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What lies off the device, in DeepSpeed's own terms, and whether a node can do it."""
+"""DeepSpeed's settings for offload, and whether a node supports offload to disk."""
 
 from typing import Any, Final
 
@@ -11,18 +11,18 @@ _DEVICES: Final[dict[Place, str]] = {"none": "none", "host": "cpu", "disk": "nvm
 
 
 def offload_settings(config: OffloadConfig, largest_parameter: int) -> dict[str, Any]:
-    """The part of DeepSpeed's ``zero_optimization`` that says where state lies.
+    """The part of DeepSpeed's ``zero_optimization`` that places state off the device.
 
     Args:
-        config: what is asked for.
-        largest_parameter: numbers in the model's largest tensor, which a buffer for the disk must hold.
+        config: the run's offload settings.
+        largest_parameter: numbers in the model's largest tensor; a buffer for the disk must hold it.
     """
     common: dict[str, Any] = {"pin_memory": torch.cuda.is_available()}
     if config.to_disk:
         common["nvme_path"] = config.folder
     settings = {}
     if config.optimizer != "none":
-        # as many as the tensors of a partition: weights, gradient, two moments and an average
+        # one for each tensor of a partition: weights, gradient, two moments and an average
         settings["offload_optimizer"] = {"device": _DEVICES[config.optimizer], "buffer_count": 5, **common}
     if config.parameters != "none":
         settings["offload_param"] = {
@@ -32,5 +32,5 @@ def offload_settings(config: OffloadConfig, largest_parameter: int) -> dict[str,
 
 
 def reaches_disk() -> bool:
-    """Whether this node has what DeepSpeed needs to keep state on its disk: libaio, its headers and a C++ compiler."""
+    """Whether DeepSpeed can keep state on this node's disk: it needs libaio with its headers, and a C++ compiler."""
     return bool(AsyncIOBuilder().is_compatible(verbose=False))

@@ -1,9 +1,8 @@
-"""An engine's state parameter by parameter, out of any ZeRO stage and into any other.
+"""Reads and writes an engine's state parameter by parameter, so that any ZeRO stage can load what another wrote.
 
-Master weights, Adam's moments and, where one is kept, the average of each parameter are gathered whole, so that nothing
-in a checkpoint depends on how the state was sharded: neither on the ZeRO stage nor on the number of workers. DeepSpeed
-has accessors that know where each stage keeps its fragments; stage 0 has none, and keeps its state in the optimizer
-that moves the weights.
+Each parameter's master weights, moments and average (if the run keeps one) are gathered whole. So a checkpoint depends
+neither on the ZeRO stage nor on the number of workers. DeepSpeed's accessors find the fragments of stages 1 to 3.
+Stage 0 has no accessors; its optimizer keeps the whole state.
 """
 
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
 
 def write_state(engine: DeepSpeedEngine, folder: Path) -> None:
-    """Writes this rank's share of the parameters, one in as many as there are workers; every rank must call."""
+    """Writes the state of every n-th parameter, n being the number of workers; every rank must call."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     _link_moments(engine)
     own = {}
@@ -37,7 +36,7 @@ def write_state(engine: DeepSpeedEngine, folder: Path) -> None:
 
 
 def read_state(engine: DeepSpeedEngine, folder: Path, step: int) -> None:
-    """Puts a written state into an engine that has taken a step, so that its moments exist; every rank must call."""
+    """Loads a written state into an engine that has taken a step and so has moments; every rank must call."""
     stored = dict(_stored(folder))
     _link_moments(engine)
     for name, parameter in engine.module.named_parameters():
@@ -51,14 +50,14 @@ def read_state(engine: DeepSpeedEngine, folder: Path, step: int) -> None:
 
 
 def _kept_by(engine: DeepSpeedEngine) -> tuple[str, ...]:
-    """What the optimizer keeps of each parameter."""
+    """Names of the tensors that the optimizer keeps for each parameter."""
     return (*_MOMENTS, AVERAGE) if keeps_average(engine.basic_optimizer) else _MOMENTS
 
 
 def _link_moments(engine: DeepSpeedEngine) -> None:
-    """Links parameters to what the optimizer keeps of them, in the stages that shard flat groups of parameters.
+    """Links each parameter to its optimizer state, in the stages that shard flat groups of parameters.
 
-    DeepSpeed 0.19 does so when the first group has taken its first step, and the other groups have no moments yet.
+    DeepSpeed 0.19 does this after the first step of the first group, when the other groups have no moments yet.
     """
     optimizer = engine.optimizer
     if hasattr(optimizer, "_hp_optimizer_states_linked"):
@@ -79,9 +78,9 @@ def _read(stored: dict[str, Path], key: str) -> Tensor:
 
 
 def trained_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
-    """What training has made of the parameters under a prefix: their average where one is kept, else master weights.
+    """The trained parameters under a prefix: their average if the run keeps one, else their master weights.
 
-    Gathered from all ranks; every rank must call, after a step at least.
+    Gathers from all ranks; every rank must call, after one step or more.
 
     Returns:
         Name without the prefix to a float32 CPU tensor; empty on other ranks than 0.
@@ -99,7 +98,7 @@ def trained_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
 
 
 def whole_state(engine: DeepSpeedEngine, parameter: nn.Parameter, key: str = WEIGHTS) -> Tensor:
-    """A parameter's float32 master weights, or what the optimizer keeps of it, gathered; every rank must call."""
+    """A parameter's float32 master weights, or another tensor of its state, gathered; every rank must call."""
     whole: Tensor | None
     if key == WEIGHTS:
         whole = deepspeed.utils.safe_get_full_fp32_param(parameter)
@@ -109,7 +108,7 @@ def whole_state(engine: DeepSpeedEngine, parameter: nn.Parameter, key: str = WEI
 
 
 def _unsharded_master(engine: DeepSpeedEngine, parameter: nn.Parameter) -> Tensor:
-    """What stage 0 moves: the parameter itself, or its float32 copy where the model computes in bfloat16."""
+    """The master weights of stage 0: the parameter itself, or its float32 copy if the model computes in bfloat16."""
     groups = zip(
         getattr(engine.optimizer, "fp16_groups", ()), getattr(engine.optimizer, "fp32_groups", ()), strict=True
     )
@@ -142,7 +141,7 @@ def _own_part(parameter: nn.Parameter, value: Tensor) -> Tensor:
 
 
 def _place_working_copy(parameter: nn.Parameter, weights: Tensor) -> None:
-    """What the model computes with, in its own precision; apart from the master weights in most stages."""
+    """Sets the weights that the model computes with; in most stages the master weights are separate."""
     if not hasattr(parameter, "ds_id"):
         parameter.data.copy_(weights)
         return

@@ -1,7 +1,7 @@
 """The exponential moving average of the weights, beside Adam's moments in the state of the optimizer.
 
-The optimizer of each rank moves float32 master weights: the parameters themselves, or the partitions that the ZeRO
-stage leaves to the rank. Their average lies with them, so it is sharded as they are and takes no communication to keep.
+The optimizer of each rank updates float32 master weights: the parameters themselves, or the rank's partitions of them.
+Their average lies beside them, is sharded in the same way, and needs no communication.
 """
 
 from typing import Final
@@ -12,10 +12,10 @@ AVERAGE: Final = "ema"  # in the optimizer's state, and in the names of a checkp
 
 
 def keep_average(optimizer: torch.optim.Optimizer, decay: float) -> None:
-    """Has every step of the optimizer move the average of the weights, which begins with the first step's weights.
+    """Makes every step of the optimizer update the average of the weights; it starts from the first step's weights.
 
-    At step t, counted from 1, the average keeps ``min(decay, (1 + t) / (10 + t))`` of itself, so that a short run's is
-    not held back by its beginning (the ``num_updates`` of TensorFlow's ``ExponentialMovingAverage``).
+    At step t, counted from 1, the average keeps ``min(decay, (1 + t) / (10 + t))`` of itself, so that the first
+    steps of a short run weigh little (the ``num_updates`` of TensorFlow's ``ExponentialMovingAverage``).
 
     Args:
         optimizer: a torch Adam, whose state counts its steps.
@@ -24,13 +24,13 @@ def keep_average(optimizer: torch.optim.Optimizer, decay: float) -> None:
 
     @torch.no_grad()
     def follow(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        for group in optimizer.param_groups:  # DeepSpeed steps one group at a time, and hands in no other
+        for group in optimizer.param_groups:  # DeepSpeed steps one group at a time
             for master in group["params"]:
                 state = optimizer.state[master]
                 if AVERAGE not in state:
                     state[AVERAGE] = master.detach().clone()
                     continue
-                step = state["step"]  # on the device where the update is fused: nothing here waits for it
+                step = state["step"]  # it lies on the device where the update is fused, and nothing here waits for it
                 kept = ((1.0 + step) / (10.0 + step)).clamp(max=decay)
                 state[AVERAGE].lerp_(master, (1.0 - kept).to(master.device))
 

@@ -1,1 +1,1 @@
-"""Checkpoints: written, found, loaded."""
+"""Writes, finds and loads checkpoints."""

@@ -1,4 +1,4 @@
-"""Keeps a rank's engine in checkpoints, and starts it from the newest one that is complete."""
+"""Saves a rank's engine to checkpoints, and starts it from the newest complete one."""
 
 import math
 import secrets
@@ -27,8 +27,8 @@ from diffclip_dist.train.step import probe_loss, train_step
 from shards.archive.archive import Archive
 from shards.errors import BadInput, DamagedArchive, FailedRun
 
-_OTHER_SPLIT_TOLERANCE: Final = 1e-5  # another split adds up in another order
-_ROUNDING_TOLERANCE: Final = 1e-2  # DeepSpeed rounds bfloat16 weights anew when they are loaded
+_OTHER_SPLIT_TOLERANCE: Final = 1e-5  # another split adds numbers in another order
+_ROUNDING_TOLERANCE: Final = 1e-2  # DeepSpeed rounds bfloat16 weights again when it loads them
 
 
 class CheckpointManager:
@@ -66,13 +66,13 @@ class CheckpointManager:
         if changed := same_run(config, state.config):
             raise CannotGoOn(f"{checkpoint}: expected the same {', '.join(changed)}; these have changed since")
         _check_on_first_rank(checkpoint, config.archive)
-        # a step that the loaded state wipes out: only with it does every ZeRO stage have moments to load into
+        # the engine has moments only after a step; loading then overwrites the step
         train_step(engine, self._probe, config, 0)
         with local_files(checkpoint) as folder:
             read_state(engine, folder, state.step)
         loss = probe_loss(engine, self._probe, config)
         same_arithmetic = (config.zero_stage, world_size) == (state.config.zero_stage, state.world_size)
-        compiled = config.compile or state.config.compile  # for the shapes that a process meets first
+        compiled = config.compile or state.config.compile  # depends on the shapes that a process saw first
         tolerance = 0.0 if same_arithmetic and not compiled else _OTHER_SPLIT_TOLERANCE
         if config.precision == "bfloat16":
             tolerance = _ROUNDING_TOLERANCE
@@ -117,12 +117,12 @@ def _check_on_first_rank(checkpoint: StoredCheckpoint, archive: str) -> None:
 
 
 def library_versions() -> dict[str, str]:
-    """What wrote a checkpoint."""
+    """Versions of the libraries that write a checkpoint."""
     return {name: metadata.version(name) for name in ("diffclip-dist", "torch", "deepspeed", "ray")}
 
 
 def _agreed_token() -> str:
-    """Names this start of the workers on every rank, so that a step saved anew never meets an unfinished older one."""
+    """A random name for this start of the workers, the same on every rank; a step saved again gets a new folder."""
     token = [secrets.token_hex(4)]
     dist.broadcast_object_list(token)
     return token[0]

@@ -1,4 +1,4 @@
-"""Where a rank's snapshot lies on its node's disk until it is in the store; what killed workers left is removed."""
+"""A rank's snapshot on its node's disk, kept until the upload ends; also removes the snapshots of killed workers."""
 
 import fcntl
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 _PREFIX: Final = "diffclip-checkpoint-"
-_UNLOCKED: Final = "diffclip-new-"  # not yet looked at by others
+_UNLOCKED: Final = "diffclip-new-"  # other processes ignore folders of this name
 
 
 class SnapshotFolder:
-    """A new folder among the node's temporary files, held by a lock that the system lets go of with the process.
+    """A new folder among the node's temporary files, held by a lock that ends with the process.
 
     Attributes:
         path: the folder.
@@ -20,19 +20,19 @@ class SnapshotFolder:
 
     def __init__(self) -> None:
         made = Path(tempfile.mkdtemp(prefix=_UNLOCKED))
-        # a file system without locks gives none, and so nobody else removes the folder
+        # a file system without locks gives none; then no other process can remove the folder
         self._lock = _lock(made)
         self.path = made.rename(made.with_name(_PREFIX + made.name.removeprefix(_UNLOCKED)))
 
     def remove(self) -> None:
-        """Removes it with what lies in it."""
+        """Removes the folder and its files."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
 
 
 def remove_abandoned() -> None:
-    """Removes the snapshots of this node's processes that are no more."""
+    """Removes the snapshots that ended processes have left on this node."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         lock = _lock(folder)
         if lock is not None:
@@ -41,10 +41,10 @@ def remove_abandoned() -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder, or None where it cannot be held: another does, or it is gone."""
+    """A descriptor that holds the folder's lock; None where another process holds it or the folder is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:  # removed meanwhile, or another user's
+    except OSError:  # it was removed meanwhile, or belongs to another user
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """Checkpoints in a store: complete or absent, and the same for every world size and ZeRO stage.
 
-A checkpoint is a folder with a file of every rank, in the form of `sharded_state`: safetensors, no pickle. Its record,
-written last, lists each file with its hash and holds what the run must agree on to go on from it. A folder without a
+A checkpoint is a folder with a file of every rank, in the form of `sharded_state`: safetensors, no pickle. Its record
+is written last. It lists each file with its hash, and the settings that a resumed run must share. A folder without a
 record is not a checkpoint.
 """
 
@@ -18,7 +18,7 @@ from diffclip_dist.train.pretrain_config import PretrainConfig, with_current_nam
 from shards.archive.store import Store, open_store
 from shards.errors import FailedRun
 
-CHECKPOINTS: Final = "checkpoints"  # in the run's folder: a folder an attempt, in it a folder a checkpoint
+CHECKPOINTS: Final = "checkpoints"  # in the run's folder; below it attempts, and in each its checkpoints
 RECORD_FILE: Final = "checkpoint.json"
 
 
@@ -37,7 +37,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class RunState:
-    """What a checkpoint belongs to.
+    """The run and the step that a checkpoint belongs to.
 
     Attributes:
         step: steps done.
@@ -58,7 +58,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What is written last: the state and every file."""
+    """The record of a checkpoint: its state and its files."""
 
     state: RunState
     files: tuple[StoredFile, ...]
@@ -71,7 +71,7 @@ class StoredCheckpoint:
     Attributes:
         store: that a run keeps its checkpoints in.
         folder: below it.
-        record: what was written last.
+        record: of its state and files.
     """
 
     store: Store
@@ -83,12 +83,12 @@ class StoredCheckpoint:
         return self.record.state
 
     def __str__(self) -> str:
-        """Where it lies."""
+        """Its location, for messages."""
         return f"{self.store.location}/{self.folder}"
 
 
 def checkpoint_store(config: PretrainConfig) -> Store:
-    """Where a run keeps its checkpoints."""
+    """The store of a run's checkpoints."""
     return open_store(config.storage_path or Path(config.run_dir) / CHECKPOINTS)
 
 
@@ -96,7 +96,7 @@ def newest_checkpoint(store: Store) -> StoredCheckpoint | None:
     """The complete checkpoint with the most steps, over all of a run's attempts; ``None`` where there is none.
 
     Raises:
-        FailedRun: its record cannot be read, named.
+        FailedRun: its record cannot be read; the message names it.
     """
     folders = complete_folders(store.sizes())
     if not folders:
@@ -119,18 +119,17 @@ def complete_folders(sizes: dict[str, int]) -> list[str]:
 
 
 def write_record(store: Store, folder: str, record: CheckpointRecord) -> None:
-    """Makes a folder whose files are all there a checkpoint."""
+    """Writes the record, which turns a folder with all its files into a checkpoint."""
     store.write(f"{folder}/{RECORD_FILE}", (json.dumps(asdict(record), indent=1) + "\n").encode())
 
 
 def prune(store: Store, newest: str, keep: int) -> None:
-    """Removes all but the newest complete checkpoints, and what starts of the run that were killed have left.
+    """Removes old checkpoints, and unfinished ones that killed workers have left.
 
     Args:
         store: of the run's checkpoints.
-        newest: folder of the checkpoint that has just been completed; what its start of the workers is writing
-            meanwhile stays.
-        keep: complete checkpoints that stay.
+        newest: folder of the checkpoint that is just complete; later ones of the same workers stay, though unfinished.
+        keep: number of newest complete checkpoints that stay.
     """
     sizes = store.sizes()
     kept = set(complete_folders(sizes)[-keep:])
@@ -139,7 +138,7 @@ def prune(store: Store, newest: str, keep: int) -> None:
     for folder in {PurePosixPath(path).parent for path in sizes}:
         being_written = folder.parent.name == attempt and folder.name.endswith(f"-{token}") and folder.name > name
         if folder.name.startswith("step-") and str(folder) not in kept and not being_written:
-            store.delete(f"{folder}/{RECORD_FILE}")  # first of all: what is half removed is no checkpoint
+            store.delete(f"{folder}/{RECORD_FILE}")  # first, so that half a folder is no checkpoint
             store.delete_folder(str(folder))
 
 
@@ -147,7 +146,7 @@ def check_files(checkpoint: StoredCheckpoint) -> None:
     """Compares every file with the record.
 
     Raises:
-        FailedRun: a file is missing or not as it was written, named.
+        FailedRun: a file is missing or has changed; the message names it.
     """
     store, sizes = checkpoint.store, checkpoint.store.sizes()
     for stored in checkpoint.record.files:
@@ -168,7 +167,7 @@ def local_files(checkpoint: StoredCheckpoint) -> AbstractContextManager[Path]:
 
 
 def stored_files(folder: Path) -> tuple[StoredFile, ...]:
-    """What lies in a local folder, by name."""
+    """Records of the files in a local folder, by name."""
     return tuple(_stored_file(file) for file in sorted(folder.iterdir()))
 
 

@@ -1,7 +1,7 @@
-"""Writes checkpoints while training goes on: a snapshot on the node's own disk, uploaded by a thread of Ray's.
+"""Writes checkpoints while training goes on: a thread of Ray uploads a snapshot from the node's own disk.
 
-Only the snapshot holds the ranks up. Each rank uploads its own file; rank 0 waits until all of them are in the store
-and writes the record, which makes the folder a checkpoint. Ray is told of it then, and ends no run before that.
+Ranks wait for the snapshot alone. Each rank uploads its own file. Rank 0 waits until the store has all of them and then
+writes the record, which makes the folder a checkpoint. Ray ends no run before the upload has ended.
 """
 
 import threading
@@ -27,19 +27,19 @@ from diffclip_dist.train.checkpoint.stored_checkpoint import (
 from shards.archive.store import Store
 from shards.errors import FailedRun
 
-_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0)  # before a storage that fails is tried again
+_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0)  # waits between tries when the storage fails
 _POLL_S: Final = 0.2
 
 
 class CheckpointUpload:
-    """A rank's way into the store; one checkpoint at a time is under way.
+    """Uploads a rank's part of each checkpoint, one checkpoint at a time.
 
     Args:
         store: of the run's checkpoints.
         attempt: the Ray run's name, which is its folder in the store.
-        token: names this start of the workers, so that a step saved anew never meets an unfinished older one.
-        keep: complete checkpoints that stay.
-        timeout_s: seconds that rank 0 waits for the other ranks' files, and each rank for the checkpoint before.
+        token: a name for this start of the workers; a step that is saved again gets a new folder.
+        keep: number of newest complete checkpoints that stay.
+        timeout_s: seconds that rank 0 waits for the other ranks' files, and each rank for the previous checkpoint.
     """
 
     def __init__(self, store: Store, attempt: str, token: str, keep: int, timeout_s: float) -> None:
@@ -53,10 +53,10 @@ class CheckpointUpload:
         remove_abandoned()
 
     def save(self, engine: DeepSpeedEngine, state: RunState) -> None:
-        """Takes a snapshot and leaves its upload to a thread; every rank must call equally often.
+        """Takes a snapshot, which a thread uploads; every rank must call equally often.
 
         Raises:
-            FailedRun: the checkpoint before is still not in the store.
+            FailedRun: the store still lacks the previous checkpoint.
         """
         if not self._idle.wait(self._timeout_s):  # at most one snapshot lies on the node's disk
             raise FailedRun(f"{self._store.location}: a checkpoint was not written within {self._timeout_s:g} s")
@@ -88,7 +88,7 @@ class CheckpointUpload:
         _: ray.train.Checkpoint,
         name: str,
     ) -> ray.train.Checkpoint:
-        """Runs in Ray's thread; what it raises, Ray raises in the run."""
+        """Runs in Ray's thread; Ray raises in the run what this raises."""
         folder = f"{self._attempt}/{name}"
         try:
             for file in own:

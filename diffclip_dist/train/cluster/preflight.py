@@ -1,6 +1,7 @@
-"""What must hold on every node before a worker starts, each asked by a task that runs there.
+"""Checks every node before a worker starts.
 
-The driver answers for its own node. Every wait has a limit, and every fault names the node and what was expected of it.
+A task on each node answers; the driver answers for its own. Every wait has a limit, and every fault names the node
+and what was expected.
 """
 
 import ipaddress
@@ -39,7 +40,7 @@ class DiskNeed:
 
     Attributes:
         storage: where checkpoints go.
-        scratch: in each node's folder for temporary files, where a checkpoint lies until it is uploaded.
+        scratch: in each node's folder for temporary files; a checkpoint lies there until its upload ends.
     """
 
     storage: int
@@ -57,8 +58,8 @@ class MarkedPlace:
     """A place that every node must see and write to.
 
     Attributes:
-        setting: that names it.
-        location: of it, a folder or a URL.
+        setting: the setting that names it.
+        location: a folder or a URL.
         marker: name of the file that the driver has written there.
     """
 
@@ -72,12 +73,12 @@ class MarkedPlace:
 
 @dataclass(frozen=True)
 class PlaceReport:
-    """What a node finds there.
+    """What a node finds at a marked place.
 
     Attributes:
         sees_marker: whether the driver's file is there.
-        write_fault: why the place cannot be written to; ``None`` where it can.
-        free: bytes; ``None`` where nothing tells, as on object stores.
+        write_fault: why the node cannot write there; ``None`` where it can.
+        free: bytes; ``None`` where they are unknown, as on object stores.
     """
 
     sees_marker: bool
@@ -87,15 +88,15 @@ class PlaceReport:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node answers.
+    """The answer of one node.
 
     Attributes:
         versions: of Python and the libraries.
-        places: one a place asked about.
+        places: one report for each marked place.
         fingerprint: of the archive, or why it cannot be opened.
         scratch_free: bytes in the folder for temporary files.
-        collectives_fault: why gloo on this node could not be reached from others; ``None`` where it can.
-        offload_fault: why the node cannot keep state on its disk; ``None`` where it can or need not.
+        collectives_fault: why other nodes cannot reach gloo on this one; ``None`` where they can.
+        offload_fault: why the node cannot keep state on its disk; ``None`` where it can, or need not.
     """
 
     versions: Mapping[str, str]
@@ -107,14 +108,14 @@ class NodeReport:
 
 
 def check_nodes(plan: TrainPlan, need: DiskNeed) -> None:
-    """Asks every living node of the cluster that Ray is connected to.
+    """Checks every living node of the Ray cluster.
 
     Args:
         plan: the run's, with absolute folders.
         need: of disk.
 
     Raises:
-        BadInput: a node does not hold to what the run needs, named; the run's folder is left as it was.
+        BadInput: a node lacks something that the run needs; the message names both. The run's folder stays as it was.
     """
     config = plan.config
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -176,14 +177,14 @@ def _holds(store: Store, path: str) -> bool:
 
 
 def inspected_versions() -> dict[str, str]:
-    """Versions that must be equal on all nodes."""
+    """Versions of Python and the libraries, which must be equal on all nodes."""
     return {"python": platform.python_version(), **library_versions()}
 
 
 def _ask(
     nodes: list[dict[str, Any]], config: PretrainConfig, places: Sequence[MarkedPlace]
 ) -> dict[str, NodeReport | str]:
-    """Each node's report, or why there is none, by node."""
+    """Maps each node to its report, or to the reason why there is none."""
     own = ray.get_runtime_context().get_node_id()
     task = ray.remote(num_cpus=0, max_retries=0)(inspect_node)
     asked = {
@@ -202,7 +203,7 @@ def _ask(
             continue
         try:
             answers[node] = ray.get(answer)
-        except ray.exceptions.RayError as error:  # it has gone, or cannot import what the driver can
+        except ray.exceptions.RayError as error:  # the node is gone, or cannot import what the driver can
             answers[node] = f"expected diffclip-dist to answer as on the driver, found: {_last_line(error)}"
     return answers
 
@@ -240,7 +241,7 @@ def _too_full(place: str, what: str, need: int, free: int) -> str:
 
 @contextmanager
 def _marked(setting: str, location: str) -> Iterator[MarkedPlace]:
-    """Writes a file that only who sees this very place finds; folders made for it go where it fails."""
+    """Marks a place with a file of a random name, and removes the file and the folders made for it afterwards."""
     store = open_store(location)
     own = [store.folder, *store.folder.parents] if isinstance(store, LocalStore) else []
     missing = [folder for folder in own if not folder.exists()]
@@ -255,7 +256,7 @@ def _marked(setting: str, location: str) -> Iterator[MarkedPlace]:
         with suppress(OSError):
             store.delete(place.marker)
         for folder in missing:
-            with suppress(OSError):  # another has put something there meanwhile
+            with suppress(OSError):  # another process has written there meanwhile
                 folder.rmdir()
 
 
@@ -286,7 +287,7 @@ def _fingerprint(archive: str) -> str:
 
 
 def _collectives_fault() -> str | None:
-    """Gloo listens where the host's name leads, unless it is told an interface."""
+    """Why other nodes cannot reach gloo here: it listens at the address of the host's name, or at a given interface."""
     if interface := os.environ.get("GLOO_SOCKET_IFNAME"):
         known = [name for _, name in socket.if_nameindex()]
         return None if interface in known else f"expected GLOO_SOCKET_IFNAME to be one of {known}, found {interface}"

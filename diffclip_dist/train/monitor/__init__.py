@@ -1,1 +1,1 @@
-"""What a run reports while it goes on."""
+"""Reports of a run: metrics, progress, faults and reconstructed windows."""

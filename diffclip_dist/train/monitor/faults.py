@@ -1,4 +1,4 @@
-"""What befell a run's workers: Ray's controller learns of it, and the driver's terminal shows it."""
+"""Faults of a run's workers, written to a file by Ray's controller and shown on the driver's terminal."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ class FaultLog(UserCallback):
         self._file = run_dir / FAULTS_FILE
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Ray when workers have failed, before it starts them anew or gives the run up."""
+        """Called by Ray when workers have failed, before it starts new workers or ends the run."""
         del run_context
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         lines = [f"{now}  lost rank {rank}: {cause(error)}\n" for rank, error in sorted(worker_exceptions.items())]
@@ -29,6 +29,6 @@ class FaultLog(UserCallback):
 
 
 def cause(error: BaseException) -> str:
-    """The innermost message that names the fault, without the tracebacks of the layers between."""
+    """The innermost message, which names the fault, without tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

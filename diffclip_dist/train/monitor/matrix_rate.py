@@ -1,4 +1,4 @@
-"""What the device can do at best: the rate of a large matrix product, measured, not looked up."""
+"""The device's best rate, measured with a large matrix product."""
 
 import time
 
@@ -16,6 +16,6 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> f
     for _ in range(repeats + 1):
         start = time.perf_counter()
         product = left @ right
-        float(product[0, 0])  # waits for the device
+        float(product[0, 0])  # this waits for the device
         best = min(best, time.perf_counter() - start)
     return 2.0 * side**3 / best

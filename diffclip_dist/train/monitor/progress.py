@@ -1,4 +1,4 @@
-"""Progress on the terminal, read from the run's own metrics, and from its faults, as they are written."""
+"""Progress on the terminal, read from the run's metrics and faults while it writes them."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ _LINE_EVERY_S = 10.0
 
 @contextmanager
 def follow_metrics(run_dir: Path, steps: int) -> Iterator[None]:
-    """Shows a bar on a terminal, a line now and then elsewhere, until the block ends."""
+    """Shows progress until the block ends: a bar on a terminal, a line now and then elsewhere."""
     stop = threading.Event()
     console = Console()
     show = _show_bar if console.is_terminal else _show_lines
@@ -39,7 +39,7 @@ def _newest(run_dir: Path) -> dict[str, float] | None:
 
 
 def _show_faults(console: Console, run_dir: Path, shown: int) -> int:
-    """Prints what has befallen the run since; how many lines have been shown by now."""
+    """Prints faults that are new since the last call; returns how many lines it has shown so far."""
     lines = read_lines(run_dir / FAULTS_FILE)
     for line in lines[shown:]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,8 +1,7 @@
-"""What a run's model makes of masked windows, as figures and as a picture, each time that a checkpoint is kept.
+"""Reconstructs masked windows with a run's model at each checkpoint, as figures and as a picture.
 
-The windows, their masks and their noise are those of the first step of each sensor combination: they depend on the
-seed alone, so that pictures of one run can be laid side by side. Looking changes nothing of the training: the chain
-runs on a copy of the weights.
+The windows, masks and noise are those of the first step of each sensor combination. They depend on the seed alone, so
+the pictures of a run can be compared. Training does not change: the chain runs on a copy of the weights.
 """
 
 import json
@@ -48,7 +47,7 @@ class FixedWindows:
 
 
 class Reconstruction:
-    """A run's fixed windows, reconstructed as it goes on.
+    """Reconstructs the same windows throughout a run.
 
     Args:
         context: of this rank.
@@ -62,16 +61,16 @@ class Reconstruction:
         """Writes ``RUN/reconstruction.png`` and ``.json`` and shows them in TensorBoard; every rank must call.
 
         Args:
-            engine: whose weights are looked at.
+            engine: with the weights.
             step: steps done.
-            log: of rank 0, which does the work; ``None`` on the others, which only help to gather the weights.
+            log: of rank 0, which reconstructs; ``None`` on other ranks, which only help to gather the weights.
         """
         if self._config.reconstruct_windows == 0:
             return
         weights = trained_weights(engine, "")
         if log is None:
             return
-        # looked at a few times, it would not earn what compiling takes
+        # a few passes would not repay the time to compile
         model = build_model(replace(self._config, compile=False), self._context.modalities)
         model.load_state_dict(weights)
         model.to(self._context.device)
@@ -79,7 +78,7 @@ class Reconstruction:
         errors = [error for chain in chains for error in chain.errors]
         run_dir = Path(self._config.run_dir)
         picture_HWC = save_picture(draw_reconstruction(chains, step), run_dir / PICTURE_FILE)
-        self._write_figures(run_dir / FIGURES_FILE, step, errors)  # right after, so that the two are of one step
+        self._write_figures(run_dir / FIGURES_FILE, step, errors)  # at once: both are of one step
         figures = {
             f"{name}/{error.key}": getattr(error.all_bands, name)
             for error in errors
@@ -90,7 +89,7 @@ class Reconstruction:
     @cached_property
     def _windows(self) -> tuple[FixedWindows, ...]:
         wanted, whole = self._config.reconstruct_windows, self._config.global_batch
-        # the first windows of a global batch without reading all of it, whatever part of it this rank has
+        # the first windows of the global batch, whatever part this rank has, without reading all of it
         parts = max(n for n in range(1, max(whole // wanted, 1) + 1) if whole % n == 0)
         stream = replace(self._context.stream, share=RankShare(0, parts), loader_processes=0)
         fixed = []

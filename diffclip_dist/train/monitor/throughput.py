@@ -1,4 +1,4 @@
-"""Throughput, waiting and utilisation between logged steps, by wall clock from end to end."""
+"""Measures throughput, waiting and utilisation between logged steps, by wall clock."""
 
 import resource
 import time
@@ -21,7 +21,7 @@ from diffclip_dist.train.step import StepResult
 class Meter:
     """Measures one rank's run; all ranks measure together, since the loss is a sum over them.
 
-    The clock runs on through everything between two logged steps, checkpoints included.
+    The clock covers everything between two logged steps, checkpoints included.
     """
 
     def __init__(self, config: PretrainConfig, device: torch.device, start: int) -> None:
@@ -35,7 +35,7 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the wait for samples."""
+        """Measures the block as a wait for samples."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
@@ -51,7 +51,7 @@ class Meter:
         """Metrics of a step and of the time since the last measured one; every rank must call."""
         terms_2M = result.terms_2M.clone()
         dist.all_reduce(terms_2M)
-        visible_M, masked_M = terms_2M.tolist()  # waits for the device, so that the clock below is honest
+        visible_M, masked_M = terms_2M.tolist()  # waits for the device, so that the clock below covers the whole step
         loss = float(weighted_loss(terms_2M, self._config.model))
         now = time.perf_counter()
         elapsed = now - self._since
