@@ -1,1 +1,1 @@
-"""What Python users import: files to archives, archives to encoders, scenes to features, classifiers and maps."""
+"""The Python interface: archives, encoders, features, classifiers and maps."""

@@ -1,1 +1,1 @@
-"""A scene into features of its pixels, by any encoder; no label is used."""
+"""Extracts features of a scene's pixels, by any encoder or none; uses no label."""

@@ -1,8 +1,8 @@
-"""How far spectra of one thing differ, learned from a scene without labels.
+"""A metric of spectra, fitted to a scene without labels.
 
-Neighbouring pixels mostly show the same thing, so the covariance of their differences stands in for the covariance
-within a class. What is left after whitening by it is what tells things apart (minimum noise fraction: Green et al.
-1988, A transformation for ordering multispectral data in terms of image quality).
+Neighbouring pixels mostly show the same thing. So the covariance of their differences estimates the covariance within a
+class. Bands are whitened by it; the directions of most variance that remain separate the classes (minimum noise
+fraction: Green et al. 1988, A transformation for ordering multispectral data in terms of image quality).
 
 Shapes: P pixels, C bands of all modalities, K components.
 """
@@ -18,20 +18,20 @@ from torch import Tensor
 from diffclip_dist.data.windows import SceneWindows
 
 COMPONENTS: Final = 15
-# Pairs across an edge differ most and say nothing of a class
-ALIKE_SHARE: Final = 0.7
-# Drawn towards the mean variance, for bands are many and some barely vary
+# Part of the pairs that is used: the others differ most, and lie across edges
+ALIKE_PART: Final = 0.7
+# Of the covariance, towards the mean variance: bands are many, and some barely vary
 SHRINKAGE: Final = 0.1
 MOST_PIXELS: Final = 20_000
 
 
 @dataclass(frozen=True)
 class BandMetric:
-    """Takes bands to components whose scatter within a thing is the same in every direction.
+    """Projects bands to components with equal noise in every direction.
 
     Attributes:
-        mean_C: what is taken off first.
-        projection_CK: to the components, those with most signal to noise.
+        mean_C: subtracted first.
+        projection_CK: to the components, in order of their signal-to-noise ratio, the highest first.
     """
 
     mean_C: Tensor
@@ -44,7 +44,7 @@ class BandMetric:
 
 
 def fit_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> BandMetric:
-    """Learns the metric from evenly spread pixels that have data, and their neighbours to the right and below."""
+    """Fits the metric to evenly spread pixels that have data, and their neighbours to the right and below."""
     rows, cols = np.nonzero(present)
     kept = np.linspace(0, len(rows) - 1, min(len(rows), MOST_PIXELS)).astype(np.int64)
     rows, cols = rows[kept], cols[kept]
@@ -62,7 +62,7 @@ def fit_band_metric(scene: SceneWindows, present: npt.NDArray[np.bool_]) -> Band
 def _signal_to_noise(centred_PC: Tensor, differences_PC: Tensor) -> Tensor:
     """The projection (C, K) that whitens the noise and keeps the directions with most signal."""
     length_P = differences_PC.square().sum(dim=1)
-    alike_PC = differences_PC[length_P <= length_P.quantile(ALIKE_SHARE)]
+    alike_PC = differences_PC[length_P <= length_P.quantile(ALIKE_PART)]
     noise_CC = alike_PC.T @ alike_PC / (2 * len(alike_PC))
     bands = len(noise_CC)
     level = float(noise_CC.trace()) / bands

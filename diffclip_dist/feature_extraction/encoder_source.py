@@ -1,4 +1,4 @@
-"""The encoder that a command names: pretrained, or the random one that shows what pretraining brings."""
+"""Opens encoders: pretrained ones, random ones as a control, or none."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ class NamedEncoder:
 
     Attributes:
         encoder: the module.
-        label: how results name it: a folder, ``none``, ``none:FOLDER`` or ``bands only``.
+        label: its name in results: a folder, ``none``, ``none:FOLDER`` or ``bands only``.
         training: where its weights come from.
     """
 
@@ -69,7 +69,7 @@ def without_encoder(record: SceneRecord) -> NamedEncoder:
 
 
 def open_encoder(spec: str, record: SceneRecord) -> NamedEncoder:
-    """Opens what ``--encoder`` names.
+    """Opens the encoder that ``--encoder`` names.
 
     Args:
         spec: an encoder's folder; ``none`` for random weights of the default configuration; ``none:FOLDER`` for random

@@ -1,17 +1,17 @@
-"""What a pixel is known by, learned from a scene without labels: the encoder's features and the bands, denoised.
+"""Features of pixels, fitted to a scene without labels: the encoder's features and the bands, smoothed.
 
-A description is averaged over the neighbours that differ from it by little: noise goes, edges stay (bilateral
-filtering: Tomasi and Manduchi 1998; of hyperspectral classification: Kang et al. 2014). How much is little depends on
-the scene, and on how coarsely its classes are drawn; and where a sensor's errors lie side by side, as stripes and
-vapour do, a metric that takes neighbours for alike takes errors for signal. So a scene is described in several ways,
-and the shots tell which serves:
+Smoothing averages a pixel over the neighbours that differ little from it. It removes noise and keeps edges (bilateral
+filter: Tomasi and Manduchi 1998; for hyperspectral classification: Kang et al. 2014). The right bandwidth depends on
+the scene and on how coarsely its classes are drawn. The band metric takes neighbours for alike; where a sensor's errors
+lie side by side, as stripes and vapour do, it takes errors for signal. So each pixel gets several feature sets, and a
+classifier weighs them by its labelled pixels:
 
-1. all that is known of a pixel, averaged over what differs by noise alone (in a scene of mixed pixels, nothing);
-2. the same, averaged over what mostly lies together;
-3. the bands alone, averaged over what differs by noise alone.
+1. encoder and bands, averaged over neighbours that differ by noise alone (over none, where pixels are mixed);
+2. the same, averaged over neighbours that mostly show the same thing;
+3. the bands alone, averaged over neighbours that differ by noise alone.
 
 Shapes: P pixels, M modalities, F read-out width, C bands of all modalities, J joined width, A = 2 sets of axes, K kept
-width, S ways of describing; H rows and W columns of a scene.
+width, S feature sets; H rows and W columns of a scene.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,22 +37,22 @@ Mask = npt.NDArray[np.bool_]
 
 # Principal axes that are kept
 AXES: Final = 64
-# Of squared distances between neighbours: what differs least differs by noise alone, if by anything but its place
+# Of squared distances between neighbours; below it, neighbours differ by noise alone
 NOISE_QUANTILE: Final = 0.1
-# Of the same: what differs less mostly lies within one thing
+# Of the same; below it, neighbours mostly show the same thing
 THING_QUANTILE: Final = 0.3
 # Chosen on generated scenes
 SHARPNESS: Final = 0.5
-# Which axes each way of describing has: all that is known, or the bands alone
-_AXES_OF_WAY: Final = (0, 0, 1)
+# The set of axes of each feature set: 0 encoder and bands, 1 the bands alone
+_AXES_OF_SET: Final = (0, 0, 1)
 
 
 class FeatureExtractor(nn.Module):
     """Features and bands of pixels to one vector each.
 
-    The features, the components of the band metric and the bands have the same part in the scene's variance, so that
-    none drowns the others; a modality without data contributes nothing. All are turned onto the scene's principal axes,
-    and the bands alone onto theirs.
+    Encoder features, components of the band metric and bands are scaled to the same variance over the scene, so that
+    none outweighs the others. A modality without data contributes 0. The joined vector is projected onto the scene's
+    principal axes; the bands are also projected onto principal axes of their own.
     """
 
     mean_MF: Tensor
@@ -82,15 +82,15 @@ class FeatureExtractor(nn.Module):
 
     @classmethod
     def fit(cls, encoder: FeatureEncoder, scene: SceneView, config: FeatureConfig) -> "FeatureExtractor":
-        """Learns from pixels evenly spread over a scene.
+        """Fits to pixels that are evenly spread over a scene.
 
         Args:
             encoder: knows the scene's modalities and no others.
-            scene: any scene; no label is looked at.
+            scene: any scene; its labels are not used.
             config: the read-out, and how many windows are read.
         """
         read = read_sample(encoder, scene, config)
-        features = read.features.cpu()  # principal axes are few and double precision is slow elsewhere
+        features = read.features.cpu()  # fitted in double precision on the CPU
         statistics = FeatureStatistics.of(features)
         metric = fit_band_metric(scene.windows, scene.present)
         parts = _parts(statistics, metric, features, scene.windows.bands_at(read.rows, read.cols).cpu())
@@ -104,7 +104,7 @@ class FeatureExtractor(nn.Module):
         bands_alone_J[: -widths[-1]] = 0.0
         axes_AJK = torch.stack([_principal_axes(centred_PJ, scale) for scale in (scale_J, bands_alone_J)])
         every, bands = (
-            _unlike(*_on_grid(scene.present.shape, read.rows, read.cols, found_PK.float()))
+            _bandwidths(*_on_grid(scene.present.shape, read.rows, read.cols, found_PK.float()))
             for found_PK in centred_PJ @ axes_AJK
         )
         bilateral_bandwidth_S = torch.stack([every.noise, every.within_a_thing, bands.noise])
@@ -112,7 +112,7 @@ class FeatureExtractor(nn.Module):
         return fitted.to(device_of(encoder))
 
     def forward(self, features: PixelFeatures, bands_PC: Tensor) -> Tensor:
-        """Descriptions (A, P, K) of pixels by themselves."""
+        """Features (A, P, K) of pixels, before smoothing."""
         statistics = FeatureStatistics(self.mean_MF, self.deviation_MF)
         metric = BandMetric(self.band_mean_C, self.band_projection_CK)
         joined_PJ = torch.cat(_parts(statistics, metric, features, bands_PC), dim=1)
@@ -122,11 +122,11 @@ class FeatureExtractor(nn.Module):
 
 @dataclass(frozen=True)
 class SceneFeatures:
-    """Pixels of a scene, described.
+    """Features of a scene's pixels.
 
     Attributes:
-        values_SHWK: float32, each way of describing, 0 where a pixel is not known.
-        valid_HW: bool.
+        values_SHWK: float32, each feature set; a pixel that was not wanted may hold anything.
+        valid_HW: bool, pixels that were wanted and have data.
     """
 
     values_SHWK: Tensor
@@ -134,7 +134,7 @@ class SceneFeatures:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """The known pixels (S, P, K), row by row; every classifier looks at them."""
+        """The valid pixels (S, P, K), row by row."""
         return self.values_SHWK[:, self.valid_HW]
 
     def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
@@ -145,13 +145,13 @@ class SceneFeatures:
 def extract_features(
     extractor: FeatureExtractor, encoder: FeatureEncoder, scene: SceneView, wanted: Mask, config: FeatureConfig
 ) -> SceneFeatures:
-    """Describes the wanted pixels of a scene, and averages over neighbours as often as the configuration says.
+    """Features of the wanted pixels of a scene, or of a block of it.
 
-    Without a round of smoothing there is nothing to tell the first two ways apart by, and the second is left out.
+    Without smoothing the first two feature sets are the same, and the second is left out.
 
     Args:
-        extractor: learned on this scene or on another of the same modalities.
-        encoder: the one that it was learned with.
+        extractor: fitted to this scene or to another of the same modalities.
+        encoder: the one that it was fitted with.
         scene: where windows are cut.
         wanted: bool (row, col).
         config: the read-out, the rounds of smoothing and the size of a batch.
@@ -172,14 +172,14 @@ def extract_features(
     valid_HW = grids[0][1]
     values_AHWK = [values_HWK for values_HWK, _ in grids]
     if config.smoothing:
-        ways = zip(_AXES_OF_WAY, extractor.bilateral_bandwidth_S.tolist(), strict=True)
-        values_AHWK = [_smoothed(values_AHWK[axes], valid_HW, unlike, config.smoothing) for axes, unlike in ways]
+        sets = zip(_AXES_OF_SET, extractor.bilateral_bandwidth_S.tolist(), strict=True)
+        values_AHWK = [_smoothed(values_AHWK[axes], valid_HW, bandwidth, config.smoothing) for axes, bandwidth in sets]
     return SceneFeatures(torch.stack(values_AHWK), valid_HW & torch.from_numpy(wanted).to(valid_HW.device))
 
 
 def feature_set_count(config: FeatureConfig) -> int:
-    """S, how often a scene is described."""
-    return len(_AXES_OF_WAY) if config.smoothing else len(set(_AXES_OF_WAY))
+    """S, the number of feature sets."""
+    return len(_AXES_OF_SET) if config.smoothing else len(set(_AXES_OF_SET))
 
 
 def _parts(
@@ -187,8 +187,8 @@ def _parts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features, components and bands of pixels, each (P, its width)."""
     standard_PMF = (features.values_PMF - statistics.mean_MF) / statistics.deviation_MF
-    said_PMF = standard_PMF * features.present_PM[..., None]
-    return said_PMF.flatten(1), normalize(metric.components(bands_PC), dim=-1), bands_PC
+    present_PMF = standard_PMF * features.present_PM[..., None]
+    return present_PMF.flatten(1), normalize(metric.components(bands_PC), dim=-1), bands_PC
 
 
 def _on_grid(
@@ -209,27 +209,27 @@ def _principal_axes(centred_PJ: Tensor, scale_J: Tensor) -> Tensor:
     return axes_JK
 
 
-class _Unlike(NamedTuple):
+class _Bandwidths(NamedTuple):
     """Squared distances by which neighbours differ."""
 
     noise: Tensor
     within_a_thing: Tensor
 
 
-def _unlike(values_HWK: Tensor, valid_HW: Tensor) -> _Unlike:
-    """By how much neighbours differ through noise alone, and within one thing.
+def _bandwidths(values_HWK: Tensor, valid_HW: Tensor) -> _Bandwidths:
+    """Squared distances between neighbours that differ by noise alone, and that show the same thing.
 
-    Noise does not grow with the distance between two pixels, and what they show does: the difference at no distance is
-    what the differences at one and two pixels lead back to (the nugget of a variogram: Matheron 1963). 0 where there is
-    no noise, or no neighbours.
+    Noise does not depend on how far two pixels are apart; what they show does. So noise is the difference at distance
+    0, extrapolated from the differences at one and two pixels (nugget of a variogram: Matheron 1963). It is 0 without
+    noise, and without neighbours.
     """
     at_1, at_2 = (_differences(values_HWK, valid_HW, ((0, step), (step, 0))) for step in (1, 2))
     near, far = torch.quantile(at_1, NOISE_QUANTILE), torch.quantile(at_2, NOISE_QUANTILE)
-    return _Unlike((2 * near - far).clamp_min(0.0), torch.quantile(at_1, THING_QUANTILE))
+    return _Bandwidths((2 * near - far).clamp_min(0.0), torch.quantile(at_1, THING_QUANTILE))
 
 
 def _differences(values_HWK: Tensor, valid_HW: Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
-    """Squared distances between known pixels that lie so far apart; one of 0 where there are none."""
+    """Squared distances between valid pixels at the given shifts; a single 0 where there are none."""
     found = []
     for here, there in _pairs(values_HWK.shape[:2], shifts):
         both = valid_HW[here] & valid_HW[there]
@@ -238,9 +238,16 @@ def _differences(values_HWK: Tensor, valid_HW: Tensor, shifts: Sequence[tuple[in
     return distances if len(distances) else torch.zeros(1)
 
 
-def _smoothed(values_HWK: Tensor, valid_HW: Tensor, unlike: float, rounds: int) -> Tensor:
-    """Each round averages over the neighbours, weighted by how little they differed at first."""
-    if unlike == 0.0:
+def _smoothed(values_HWK: Tensor, valid_HW: Tensor, bandwidth: float, rounds: int) -> Tensor:
+    """Averages over neighbours; the weights come from the values before the first round.
+
+    Args:
+        values_HWK: the features.
+        valid_HW: pixels with features.
+        bandwidth: squared distance at which a neighbour's weight is exp(-SHARPNESS); 0 changes nothing.
+        rounds: of averaging, at least 1.
+    """
+    if bandwidth == 0.0:
         return values_HWK
     shifts = [
         (down, right)
@@ -251,12 +258,12 @@ def _smoothed(values_HWK: Tensor, valid_HW: Tensor, unlike: float, rounds: int) 
     weights = []
     for here, there in pairs:
         distance_HW = (values_HWK[here] - values_HWK[there]).square().sum(dim=-1)
-        alike_HW = torch.exp(-SHARPNESS * distance_HW / unlike)
+        alike_HW = torch.exp(-SHARPNESS * distance_HW / bandwidth)
         weights.append(alike_HW * (valid_HW[here] & valid_HW[there]))
     total_HW = torch.zeros(valid_HW.shape, device=valid_HW.device)
     for (here, _), weight_HW in zip(pairs, weights, strict=True):
         total_HW[here] += weight_HW
-    total_HW.clamp_min_(1.0)  # a known pixel counts itself with 1, an unknown one stays 0
+    total_HW.clamp_min_(1.0)  # a valid pixel has weight 1 for itself; others stay 0
     for _ in range(rounds):
         sum_HWK = torch.zeros_like(values_HWK)
         for (here, there), weight_HW in zip(pairs, weights, strict=True):
@@ -268,7 +275,7 @@ def _smoothed(values_HWK: Tensor, valid_HW: Tensor, unlike: float, rounds: int) 
 def _pairs(
     shape: torch.Size, shifts: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """For each shift, the part of a grid that has a neighbour there, and those neighbours."""
+    """For each shift: the slices of a grid's pixels that have a neighbour there, and of those neighbours."""
     height, width = shape
     for down, right in shifts:
         yield (

@@ -12,13 +12,13 @@ from torch import Tensor
 from diffclip_dist.feature_extraction.feature_config import Readout
 from diffclip_dist.model.encoder import WindowFeatures
 
-# Standard deviations of features are kept above this, so that a feature that never varies stays near 0
+# Lower bound of a feature's standard deviation, so that a constant feature stays near 0
 LEAST_DEVIATION = 1e-4
 
 
 @dataclass(frozen=True)
 class PixelFeatures:
-    """What the encoder says of pixels.
+    """The encoder's features of pixels.
 
     Attributes:
         values_PMF: float32, a row a modality.

@@ -16,7 +16,7 @@ from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.pixel_features import PixelFeatures, read_out
 from diffclip_dist.feature_extraction.views import Grid, Positions, View
 
-# What a quick run spends on reading windows: some seconds on two cores
+# For reading windows in a quick run: some seconds on two cores
 QUICK_FLOPS = 2.5e11
 # The same where there is no encoder
 QUICK_PIXELS = 50_000
@@ -32,7 +32,7 @@ def affordable_windows(encoder: FeatureEncoder) -> int:
 
 @dataclass(frozen=True)
 class ReadPixels:
-    """Pixels that one batch of windows described."""
+    """Features of pixels from one batch of windows."""
 
     rows: Positions
     cols: Positions

@@ -1,6 +1,6 @@
-"""A scene and an encoder brought together: which modalities they share, and how the scene is standardised and read.
+"""A scene prepared for an encoder: shared modalities, standardised values, and the grid of windows.
 
-Nothing here looks at a label.
+No label is used here.
 """
 
 from collections.abc import Sequence

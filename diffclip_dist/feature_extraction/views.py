@@ -1,6 +1,6 @@
-"""Windows in which a pixel is seen: the one it is read from, and turned, mirrored and shifted ones to learn from.
+"""Windows around pixels: the one a pixel is read from, and rotated, mirrored and shifted ones for training.
 
-Every modality of a window moves together.
+All modalities of a window are transformed together.
 
 Shapes: P pixels, N = window**2 tokens, C bands, G = 8 symmetries of a square.
 """
@@ -78,14 +78,14 @@ def plain_view(scene: SceneWindows, grid: Grid, rows: Positions, cols: Positions
 def training_view(
     scene: SceneWindows, grid: Grid, rows: Positions, cols: Positions, position: tuple[int, ...], dropout: float
 ) -> View:
-    """Windows to learn from: each pixel up to half a stride off the centre, the window turned or mirrored.
+    """Windows for training: each pixel up to half a stride off the centre, the window rotated or mirrored.
 
     Args:
         scene: where windows are cut.
         grid: how its pixels are read.
         rows: of the pixels.
         cols: of the pixels.
-        position: what a pixel's draw depends on besides the pixel itself: seed, view.
+        position: seeds a pixel's draw together with the pixel: seed, view.
         dropout: probability that one modality of a window is hidden.
     """
     draws = [np.random.default_rng([*position, *pixel]) for pixel in zip(rows.tolist(), cols.tolist(), strict=True)]

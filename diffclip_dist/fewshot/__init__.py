@@ -1,1 +1,1 @@
-"""A few labelled pixels a class into a classifier."""
+"""Fits classifiers to a few labelled pixels a class."""

@@ -1,9 +1,9 @@
-"""What a scene's unlabelled pixels say of its classes: how frequent each is, and where its middle lies.
+"""Class priors and class means, estimated from a scene's unlabelled pixels.
 
-Both are found by expectation maximisation, begun from the scores of a head that has seen the shots alone, and both add
-to those scores.
+Both come from expectation maximisation that starts at the scores of a head fitted to the shots alone. Both add to those
+scores.
 
-Shapes: P pixels, K width of a description, C classes.
+Shapes: P pixels, K feature width, C classes.
 """
 
 from typing import Final, NamedTuple
@@ -14,20 +14,21 @@ from torch import Tensor
 # All chosen on generated scenes, at 1 to 20 shots.
 SCORE_SHARPNESS: Final = 5.0  # scores to log-likelihoods
 PRIOR_ROUNDS: Final = 3
-UNIFORM_PRIOR_WEIGHT: Final = 0.2  # of pixels, imagined beside those of the scene and spread equally over the classes
-UNIFORM_PRIOR_SHOTS: Final = 2.0  # shots that weigh as much for equal shares as those at hand for the estimated
+UNIFORM_PRIOR_WEIGHT: Final = 0.2  # of a uniform prior, beside 1 for the scene's pixels
+UNIFORM_PRIOR_SHOTS: Final = 2.0  # with so many shots, the estimated prior counts half
 MEAN_ROUNDS: Final = 6
-MEMBER_SHARPNESS: Final = 10.0  # scores to log-likelihoods of a pixel's being counted to a class
+MEMBER_SHARPNESS: Final = 10.0  # scores to log-likelihoods of class membership
 MEAN_TRUST: Final = 8.0
-MEAN_SHOTS: Final = 2.0  # the more shots beyond these, the less the middles count
-SHRINKAGE: Final = 0.02  # of the scatter within classes, towards the same in every direction
+MEAN_SHOTS: Final = 2.0  # with so many shots, the class means count half of what they do with none
+SHRINKAGE: Final = 0.02  # of the covariance within classes, towards a multiple of the identity
 
 
 def prior_scores(score_PC: Tensor, shots: float) -> Tensor:
-    """What each class's frequency adds to its scores (C,).
+    """What each class's prior adds to its scores (C,).
 
-    Shots are as many of each class, and a scene is not: the shares are those of the scene's pixels (Saerens et al.
-    2002, Adjusting the outputs of a classifier to new a priori probabilities). More shots make them count for more.
+    Shots are balanced and scenes are not. The priors are the frequencies of the classes among the scene's pixels
+    (Saerens et al. 2002, Adjusting the outputs of a classifier to new a priori probabilities). The more shots, the more
+    they count.
 
     Args:
         score_PC: of the scene's pixels, about 1 for a pixel's own class and about 0 for others.
@@ -44,11 +45,11 @@ def prior_scores(score_PC: Tensor, shots: float) -> Tensor:
 
 
 class Discriminant(NamedTuple):
-    """Adds to a pixel's scores, the nearer it lies to a class's middle.
+    """A linear function of the features that is added to the scores.
 
     Attributes:
-        direction_KC: a description's product with it is added.
-        offset_C: added everywhere.
+        direction_KC: its slope.
+        offset_C: its value at 0.
     """
 
     direction_KC: Tensor
@@ -58,7 +59,7 @@ class Discriminant(NamedTuple):
 def class_discriminant(features_PK: Tensor, score_PC: Tensor, seen_C: Tensor, shots: float) -> Discriminant:
     """Classes as Gaussians of one covariance, fitted to all of a scene's pixels (linear discriminant analysis by EM).
 
-    The fewer the shots, the less they say where the middle of a class lies, and the more the scene's pixels do.
+    The fewer the shots, the less they tell of a class's mean, and the more weight the scene's pixels get.
 
     Args:
         features_PK: the scene's pixels.
@@ -90,5 +91,5 @@ def class_discriminant(features_PK: Tensor, score_PC: Tensor, seen_C: Tensor, sh
 
 
 def _less_mean(of_classes: Tensor) -> Tensor:
-    """What all classes have in common tells none apart."""
+    """Subtracts the mean over classes, which separates none."""
     return of_classes - of_classes.mean(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Class names into unit vectors: the text side that pixels are matched with.
+"""Turns class names into unit vectors that pixels are matched with.
 
 Shapes: C classes, L text tokens, E text width.
 """
@@ -30,7 +30,7 @@ BANK_QUALIFIERS = (" other", " stuff")
 
 @dataclass(frozen=True)
 class ClassText:
-    """What is known of a class in words."""
+    """The name and the description of a class."""
 
     name: str
     description: str | None = None
@@ -41,7 +41,7 @@ class ClassText:
 
 
 class ClassTextEncoder(nn.Module):
-    """Gives each class a unit vector (C, E); what it is made from is said in `label` and `entries`.
+    """Gives each class a unit vector (C, E).
 
     Attributes:
         label: kind and source, as results show it.
@@ -55,7 +55,7 @@ class ClassTextEncoder(nn.Module):
 
 
 class FrozenTextEncoder(ClassTextEncoder):
-    """Class vectors that were made elsewhere and do not learn."""
+    """Class vectors that are given and not trained."""
 
     def __init__(self, label: str, vectors_CE: Tensor, entries: Mapping[str, Sequence[str]] | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A trained classifier on disk, all that is needed to map a scene: no pickle, no trace of the text model.
+"""A classifier on disk with all that is needed to map a scene; no pickle, no text model.
 
 FOLDER/config.json and model.safetensors hold the head and the class vectors, FOLDER/encoder/ the encoder, if any.
 """

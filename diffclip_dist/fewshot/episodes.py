@@ -1,4 +1,4 @@
-"""Which labelled pixels a classifier may learn from, and which it is tested on.
+"""Draws the labelled pixels that a classifier is fitted to, and those that it is tested on.
 
 Every draw is a function of the seed and the class alone, so the 1-shot pixels are among the 2-shot ones, and neither
 the order of the classes nor the other shots asked for change an episode.
@@ -19,7 +19,7 @@ LabelMap = npt.NDArray[np.uint16]
 
 # Sides of a block in windows: wide enough that a block holds whole windows, small enough that a scene has many.
 BLOCK_WINDOWS = 2
-# Keeps the draw of blocks apart from the draw of any class (class ids are below 2**16).
+# Seeds the draw of blocks apart from that of any class; class ids are below 2**16.
 BLOCK_STREAM = 2**16
 
 
@@ -42,9 +42,9 @@ class Episode:
     Attributes:
         shots: labelled pixels asked for a class.
         seed: which draw.
-        support: the pixels to learn from, class by class.
-        query: the pixels to be tested on, in the order of the scene; none is in the support.
-        notes: one line for each class that could not be given what was asked.
+        support: the pixels to fit to, class by class.
+        query: the pixels to test on, in the order of the scene; none is in the support.
+        notes: one line for each class with fewer pixels than asked for.
     """
 
     shots: int
@@ -136,7 +136,7 @@ def _block_halves(reference: Reference, seed: int, footprint: int) -> tuple[Labe
     """The label map restricted to the training blocks and to the test blocks.
 
     Rare classes choose first, a training block and then a test block each, so that every class that spans two blocks
-    lies on both sides; the blocks nobody chose are dealt alternately.
+    lies on both sides; the other blocks go to both sides in turn.
     """
     side = BLOCK_WINDOWS * footprint
     height, width = reference.labels.shape

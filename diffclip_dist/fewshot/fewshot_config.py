@@ -14,19 +14,19 @@ ClassPriors = Literal["estimated", "equal"]
 
 @dataclass(frozen=True)
 class FewshotConfig(FeatureConfig):
-    """How a classifier reads the encoder out and learns from its shots.
+    """How features are extracted and a classifier is fitted.
 
     Attributes:
-        head: ``cosine`` learns a projection to the text by steps (published); ``kernel`` solves for it in closed form,
-            from the features and from the bands in a metric that the unlabelled scene gives.
-        views: windows a labelled pixel is seen in while learning, at least 1: the one it will be read from, then others
-            turned, mirrored and shifted by up to half a stride.
+        head: ``cosine`` trains a projection to the text (published); ``kernel`` solves for it in closed form, from
+            features and bands.
+        views: windows of a labelled pixel in training, at least 1: the one it is read from, then others rotated,
+            mirrored and shifted by up to half a stride.
         steps: optimisation steps; the last one is the model, so that no label chooses it.
         learning_rate: of projection, scale and text.
         weight_decay: of projection and text.
         modality_dropout: probability that a view hides one modality, in [0, 1).
-        tune_encoder: whether the encoder learns from the shots too (published) or stays as pretrained.
-        encoder_learning_rate: of the encoder where it learns.
+        tune_encoder: whether the encoder is trained on the shots too (published) or stays as pretrained.
+        encoder_learning_rate: of the encoder where it is trained.
         class_priors: ``equal``: ``kernel`` takes all classes for equally frequent. ``estimated``: it estimates their
             frequencies from the scene's unlabelled pixels; better for OA where they differ, somewhat worse for AA.
         discriminant: whether ``kernel`` also estimates the class means from the scene's unlabelled pixels; the fewer

@@ -1,6 +1,6 @@
 """Fits a head, and the encoder if asked, to the shots alone; the last step is the model.
 
-Shapes: P pixels, Q support pixels, M modalities, F read-out width, K width of a description, E text width, C classes.
+Shapes: P pixels, Q support pixels, M modalities, F read-out width, K feature width, E text width, C classes.
 """
 
 import copy
@@ -28,7 +28,7 @@ from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
 from shards.errors import BadInput
 
-# Pixels whose classes are worked out at once
+# Pixels that are classified at once
 PIXEL_BATCH: Final = 2**14
 # Labelled pixels of a kernel head: memory grows with their square and time with their cube
 MOST_SUPPORT: Final = 5_000
@@ -205,7 +205,7 @@ def classify(
     """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere and where no modality has data.
 
     Args:
-        classifiers: classifiers that share one encoder, which reads the scene once for all of them.
+        classifiers: share one encoder, which reads the scene once for all of them.
         scene: the scene to read.
         wanted: bool (row, col).
         config: the read-out and the size of a batch.
@@ -230,7 +230,7 @@ def class_probabilities(
 
     With ``kernel`` the softmax of the scores at temperature 1 / `SCORE_SHARPNESS`, the one that class priors are
     estimated at; with ``cosine`` the softmax of the scaled cosines. Neither is calibrated: one shot a class leaves
-    nothing to calibrate on. They rank pixels by how sure the classifier is; they are no frequencies of being right.
+    nothing to calibrate on. They rank pixels by certainty; they are not frequencies of being right.
 
     Args:
         fitted: the classifier.
@@ -265,12 +265,12 @@ def fit_kernel_classifier(
     """Fits a kernel head to the support, in closed form.
 
     Args:
-        encoder: the one that the descriptions come from; stays as it is.
-        extractor: learned without a label.
+        encoder: the one that the features come from; stays as it is.
+        extractor: fitted without labels.
         features: the scene's pixels, the support among them.
         support: at least one pixel.
-        text: the class texts; learns nothing.
-        config: what is learned of the classes from unlabelled pixels.
+        text: the class texts; not trained.
+        config: whether class priors and class means are estimated.
 
     Raises:
         BadInput: the support is too large.
@@ -293,11 +293,11 @@ def fit_kernel_classifier(
 
 
 def classify_features(classifiers: list[FittedClassifier], features: SceneFeatures) -> npt.NDArray[np.int64]:
-    """Class index (classifier, row, col) of the described pixels, -1 elsewhere.
+    """Class index (classifier, row, col) of the valid pixels, -1 elsewhere.
 
     Args:
-        classifiers: classifiers with kernel heads that share one extractor.
-        features: by that extractor.
+        classifiers: with kernel heads that share one extractor.
+        features: of that extractor.
     """
     valid_HW = features.valid_HW.cpu().numpy()
     found = np.full((len(classifiers), *valid_HW.shape), -1, dtype=np.int64)

@@ -1,11 +1,10 @@
-"""A head that needs no steps: kernel ridge regression from a pixel's descriptions to the text of its class.
+"""The kernel head: kernel ridge regression from a pixel's features to the text of its class, in closed form.
 
-A scene is described in several ways, and what counts as near may be more or less. Each way has a regression with a
-narrow kernel, a medium and a wide one, and they are weighed by how well each tells the classes of labelled pixels that
-it has not seen, so that nothing but the shots chooses.
+Each feature set has three regressions, with a narrow, a medium and a wide kernel. Their weights come from leave-one-out
+predictions on the labelled pixels, so only the shots choose.
 
-Shapes: S ways of describing a pixel, G kernels (every way's narrow one first, then its wider ones), P pixels, Q support
-pixels, K width of a description, E text width, C classes.
+Shapes: S feature sets, G kernels (for each feature set the narrow one first, then the wider ones), P pixels, Q support
+pixels, K feature width, E text width, C classes.
 """
 
 from collections.abc import Iterator
@@ -18,27 +17,27 @@ from torch.nn.functional import normalize
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor
 from diffclip_dist.fewshot.class_priors import SCORE_SHARPNESS, class_discriminant, prior_scores
 
-# All chosen on generated scenes, at 1 to 20 shots.
-KERNEL_WIDTHS: Final = (1.0, 2.0, 4.0)  # in the scene's own spread
+# All chosen on generated scenes, at 1 to 20 shots
+KERNEL_WIDTHS: Final = (1.0, 2.0, 4.0)  # in standard deviations of the scene's features
 RIDGE: Final = 0.01
-# How much the likelihoods of held-out shots count, for they are few and not independent
+# Weight of the held-out log-likelihoods: shots are few and not independent
 HELD_OUT_TRUST: Final = 0.3
-FIRST_WAY: Final = 2.0  # log of how much likelier the first way of describing is than another, before any shot
-LEAST_WEIGHT: Final = 0.01  # of a kernel: what counts for less is left out, and a map made the sooner
-MOST_PIXELS: Final = 20_000  # of a scene, that its classes are worked out from
+FIRST_SET: Final = 2.0  # prior log-odds of the first feature set against another
+LEAST_WEIGHT: Final = 0.01  # of a kernel; those below are left out, which makes maps faster
+MOST_PIXELS: Final = 20_000  # of a scene, for class priors and class means
 
 
 class KernelHead(nn.Module):
-    """Gaussian kernels from descriptions to each support pixel's, then to the text width.
+    """Gaussian kernels between a pixel's features and those of each support pixel, then a projection to the text width.
 
     Attributes:
-        extractor: what its descriptions come from.
-        support_SQK: descriptions of the support.
-        variance_S: mean squared distance of the scene's descriptions from their mean; the kernels' unit.
-        weight_G: what each kernel counts for, summing to 1.
-        dual_coef_GQE: what each support pixel adds.
-        direction_KE: what the first description adds, in proportion.
-        offset_E: what is said far from all of them.
+        extractor: of the features.
+        support_SQK: features of the support.
+        variance_S: mean squared distance of the scene's features from their mean; the unit of the kernels' widths.
+        weight_G: of each kernel, summing to 1.
+        dual_coef_GQE: dual coefficients of the regression.
+        direction_KE: linear term in the first feature set, from the class means.
+        offset_E: constant term, from class priors, class means and the classes without shots.
     """
 
     support_SQK: Tensor
@@ -71,12 +70,12 @@ class KernelHead(nn.Module):
     def fit(
         cls, extractor: FeatureExtractor, scene_SPK: Tensor, support_SQK: Tensor, targets_Q: Tensor, text_CE: Tensor
     ) -> "KernelHead":
-        """Solves for the support in closed form; every class weighs the same, however many pixels it has.
+        """Solves for the support in closed form; each class has the same weight, however many pixels it has.
 
         Args:
-            extractor: what the descriptions come from.
-            scene_SPK: descriptions of the scene's pixels, at least one.
-            support_SQK: descriptions of the labelled pixels.
+            extractor: of the features.
+            scene_SPK: features of the scene's pixels, at least one.
+            support_SQK: features of the labelled pixels.
             targets_Q: class index of each.
             text_CE: unit class vectors.
         """
@@ -85,20 +84,22 @@ class KernelHead(nn.Module):
         count_C = member_QC.sum(dim=0)
         classes = int((count_C > 0).sum())
         ridge_Q = RIDGE * count_C[targets_Q] * classes / len(targets_Q)
-        # a class without shots is farther than any other
+        # a class without shots scores below every other
         level_C = -(count_C == 0).double()
         each_G = torch.ones(len(variance_S) * len(KERNEL_WIDTHS))
         kernels = _kernels(support_SQK, support_SQK, variance_S, each_G)
         held_out_GQC = torch.stack([_held_out(kernel_QQ.double(), member_QC, ridge_Q) for _, kernel_QQ in kernels])
-        said_GQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_GQC + level_C), dim=2)[:, member_QC.bool()]
-        # of a class's only shot nothing is left to tell it by
-        found_G = HELD_OUT_TRUST * said_GQ[:, count_C[targets_Q] > 1].sum(dim=1)
-        found_G[: len(KERNEL_WIDTHS)] += FIRST_WAY
+        held_out_likelihood_GQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_GQC + level_C), dim=2)[
+            :, member_QC.bool()
+        ]
+        # without its only shot, a class cannot be predicted
+        found_G = HELD_OUT_TRUST * held_out_likelihood_GQ[:, count_C[targets_Q] > 1].sum(dim=1)
+        found_G[: len(KERNEL_WIDTHS)] += FIRST_SET
         weight_G = torch.softmax(found_G, dim=0).float()
         weight_G = torch.where(weight_G < LEAST_WEIGHT, 0.0, weight_G)
         weight_G /= weight_G.sum()
         dual_coef_GQC = torch.zeros(len(weight_G), *member_QC.shape, dtype=torch.float64)
-        # one after the other: a batch is factorised by several threads at once, and MKL then waits for ever
+        # one after the other: several threads factorise a batch, and MKL then deadlocks
         for number, kernel_QQ in _kernels(support_SQK, support_SQK, variance_S, weight_G):
             ridged_QQ = kernel_QQ.double() + torch.diag(ridge_Q)
             dual_coef_GQC[number] = torch.linalg.solve(ridged_QQ, member_QC)
@@ -111,10 +112,10 @@ class KernelHead(nn.Module):
     def adapted(
         self, scene_SPK: Tensor, seen_C: Tensor, text_CE: Tensor, *, class_priors: bool, class_means: bool
     ) -> "KernelHead":
-        """This head with what the scene's unlabelled pixels say of its classes.
+        """This head with class priors and class means estimated from the scene's unlabelled pixels.
 
         Args:
-            scene_SPK: descriptions of the scene's pixels, at least one.
+            scene_SPK: features of the scene's pixels, at least one.
             seen_C: bool, which classes have shots.
             text_CE: unit class vectors.
             class_priors: whether a class's estimated frequency adds to its scores.
@@ -127,7 +128,7 @@ class KernelHead(nn.Module):
         if class_priors:
             added_C = prior_scores(score_PC, shots)
         if class_means:
-            # the first way of describing has all that is known, with its noise averaged away
+            # the first feature set holds encoder and bands, with noise averaged away
             direction_KC, offset_C = class_discriminant(spread_SPK[0], score_PC + added_C, seen_C, shots)
             added_C = added_C + offset_C
         from_text_EC = torch.linalg.pinv(text_CE.double()).float()
@@ -142,7 +143,7 @@ class KernelHead(nn.Module):
         return cosines_PC
 
     def scores(self, features_SPK: Tensor, text_CE: Tensor) -> Tensor:
-        """What each class scores (P, C): about 1 for a pixel's own, about 0 for others."""
+        """Scores (P, C): about 1 for a pixel's own class, about 0 for others."""
         scores_PC: Tensor = self._projected(features_SPK) @ text_CE.T
         return scores_PC
 
@@ -158,19 +159,23 @@ class KernelHead(nn.Module):
 
 
 def _kernels(one_SPK: Tensor, other_SQK: Tensor, variance_S: Tensor, weight_G: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Each kernel that counts: its number, and the Gaussian (P, Q) of the distance between each two descriptions."""
+    """Each kernel with a weight: its number, and the Gaussian (P, Q) of the distances between features."""
     weights_SW = weight_G.view(len(variance_S), len(KERNEL_WIDTHS)).tolist()
-    for way, weights in enumerate(weights_SW):
+    for number_of_set, weights in enumerate(weights_SW):
         if not any(weights):
             continue
-        distance_PQ = torch.cdist(one_SPK[way], other_SQK[way], compute_mode="donot_use_mm_for_euclid_dist").square()
-        for number, (width, weight) in enumerate(zip(KERNEL_WIDTHS, weights, strict=True), way * len(KERNEL_WIDTHS)):
+        distance_PQ = torch.cdist(
+            one_SPK[number_of_set], other_SQK[number_of_set], compute_mode="donot_use_mm_for_euclid_dist"
+        ).square()
+        for number, (width, weight) in enumerate(
+            zip(KERNEL_WIDTHS, weights, strict=True), number_of_set * len(KERNEL_WIDTHS)
+        ):
             if weight:
-                yield number, torch.exp(-distance_PQ / (2 * width**2 * variance_S[way]))
+                yield number, torch.exp(-distance_PQ / (2 * width**2 * variance_S[number_of_set]))
 
 
 def _held_out(kernel_QQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:
-    """What a regression on all others says of each pixel (Q, C), in closed form (Rasmussen and Williams, eq. 5.12)."""
+    """Leave-one-out predictions (Q, C) in closed form (Rasmussen and Williams, eq. 5.12)."""
     inverse_QQ = torch.linalg.inv(kernel_QQ + torch.diag(ridge_Q))
     held_out_QC: Tensor = score_QC - inverse_QQ @ score_QC / inverse_QQ.diagonal()[:, None]
     return held_out_QC

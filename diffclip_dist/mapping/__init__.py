@@ -1,1 +1,1 @@
-"""A classifier and a scene into a map."""
+"""Maps scenes with a classifier and writes the maps."""

@@ -1,1 +1,1 @@
-"""Few-shot experiments over many draws, and their report."""
+"""Runs few-shot experiments over many draws and reports them."""

@@ -1,4 +1,4 @@
-"""Shots by seeds: one classifier for each, tested on its own query pixels; the first seed's maps the scene."""
+"""Fits a classifier for each number of shots and each seed, and tests it on its query pixels."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Classes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a scene.
+    """What to run on a scene.
 
     Attributes:
         shots: labelled pixels a class, ascending.
@@ -56,12 +56,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that came of a task.
+    """The results of a task.
 
     Attributes:
         class_ids: of the classes, in the order of the scores.
         runs: by shots, then by seed.
-        maps: shots to class ids (row, col) by the classifier of the first seed, 0 where it says nothing.
+        maps: shots to class ids (row, col) by the classifier of the first seed, 0 where it has no class.
         text_label: kind and source of the text.
         text_entries: for a bank, what stands for each class.
     """
@@ -91,7 +91,7 @@ def run_task(
         scene: a scene with labels.
         encoder: knows the scene's modalities and no others (`encoder_for_scene`).
         task: shots, seeds, protocol, text.
-        config: how a classifier reads and learns.
+        config: how features are extracted and classifiers are fitted.
         limit: at most so many windows are read for tests and maps, evenly spread over the labelled pixels; None reads
             the whole scene.
         report: called with a phase, steps done and steps in all.
@@ -143,7 +143,7 @@ def run_task(
 
 
 def _only_present(reference: Reference, view: SceneView) -> Reference:
-    """The reference without labels where no modality has data: nothing there can be learned or tested."""
+    """The reference without the labels of pixels where no modality has data."""
     split = reference.split
     return Reference(
         np.where(view.present, reference.labels, 0),
@@ -153,7 +153,7 @@ def _only_present(reference: Reference, view: SceneView) -> Reference:
 
 
 def pixels_to_read(view: SceneView, reference: Reference, limit: int | None) -> npt.NDArray[np.bool_]:
-    """The pixels (row, col) that tests and maps look at: all, or those of evenly spread windows with labelled pixels.
+    """The pixels (row, col) that are tested and mapped: all, or those of evenly spread windows with labelled pixels.
 
     Args:
         view: of the scene.
@@ -182,7 +182,7 @@ def _classified(
     config: FewshotConfig,
     report: Callable[[str, int, int], None],
 ) -> Iterator[Classes]:
-    """Class indices (row, col) of each classifier; -1 where it was not asked or has nothing to see.
+    """Class indices (row, col) of each classifier; -1 where it was not asked or no modality has data.
 
     Classifiers that share one encoder read the scene once. A tuned encoder reads its own query pixels, and the whole
     scene where it is to be mapped.

@@ -21,7 +21,7 @@ def write_page(file: Path, study: Study, maps: Path) -> None:
 
     Args:
         file: where to.
-        study: what it tells of.
+        study: the study.
         maps: folder of the study's map pictures, as `publish` names them.
     """
     environment = jinja2.Environment(

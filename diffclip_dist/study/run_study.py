@@ -1,4 +1,4 @@
-"""Conducts a few-shot study from an archive and an encoder, as launch/fewshot.py asks for it."""
+"""Runs a few-shot study on a scene of an archive."""
 
 import time
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def run_study(
         scene_name: of the scene; None takes the only labelled one.
         encoder_spec: as `open_encoder` takes it.
         task: shots, seeds, protocol, text.
-        config: how a classifier reads and learns.
+        config: how features are extracted and classifiers are fitted.
         quick: do little of everything, to show that it runs.
         report: called with a phase, steps done and steps in all.
 

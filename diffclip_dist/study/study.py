@@ -1,4 +1,4 @@
-"""A few-shot study: everything that its outputs are made from."""
+"""A few-shot study: all that its outputs need."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ from shards.preview.class_colours import class_colours
 
 @dataclass(frozen=True)
 class Study:
-    """A task, done.
+    """A task with its results.
 
     Attributes:
         scene: the labelled scene.
         encoder: what it was read with.
-        task: what was asked.
-        config: how it was done.
-        outcome: what came of it.
+        task: what was run.
+        config: its settings.
+        outcome: its results.
         quick: whether it was cut short to show that it runs; its figures are then no measurement.
         seconds: wall-clock time of the runs.
     """
@@ -69,7 +69,7 @@ class Study:
         return {known.name: summarise(scores[:, place].tolist()) for place, known in enumerate(self.classes)}
 
     def class_map(self, shots: int) -> ClassMap:
-        """The map by the first seed's classifier, 0 where it says nothing."""
+        """The map by the first seed's classifier, 0 where it has no class."""
         return self.outcome.maps[shots].astype(map_dtype(max(self.outcome.class_ids)))
 
     def reference_map(self) -> ClassMap:
