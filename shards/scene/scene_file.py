@@ -55,6 +55,10 @@ def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _with_commas(value: object) -> object:
+    return ",".join(value) if isinstance(value, list) and all(isinstance(name, str) for name in value) else value
+
+
 def _band_numbers_or_files(value: object) -> object:
     return value if isinstance(value, dict) else parse_bands(value)
 
@@ -93,7 +97,7 @@ class ModalityFile:
 
     Attributes:
         files: paths or globs; absent where `bands` names the files of each band.
-        variable: inside the file, where it holds several.
+        variable: inside the file, where it holds several; a list, of a file that holds a variable a band.
         bands: the bands wanted (from 1), or for each band's name the files that hold it.
         stack: True: each file is a band. False: the files are a mosaic, and the first wins where one covers another.
             Absent: a mosaic whose files do not cover one another wholly.
@@ -106,7 +110,7 @@ class ModalityFile:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     files: Files | None = None
-    variable: Text | None = None
+    variable: Annotated[Text, BeforeValidator(_with_commas)] | None = None
     bands: Annotated[tuple[int, ...] | dict[Text, Files], BeforeValidator(_band_numbers_or_files)] | None = None
     stack: bool | None = None
     nodata: float | None = None

@@ -1,5 +1,6 @@
 """Zarr and NetCDF through xarray: labelled cubes whose axes, CRS and wavelengths are named in the file."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from shards.scene.readers.missing_values import MissingValues, valid_pixels
 from shards.scene.readers.same_grid import checked_crs
 from shards.scene.readers.scaling import chosen_scaling, scaled_dtype
 from shards.scene.readers.spectral_tags import NM_PER_UNIT
+from shards.scene.readers.stacked import natural_order
 from shards.scene.source import Mask, Scaling, Values
 
 ROW_NAMES = frozenset(
@@ -96,8 +98,10 @@ class CubeLayer:
         places: dict[str, Any] = {row: rows, col: cols}
         if band:
             places[band[0]] = np.array(bands) - 1
-        with _open(self.path) as cube:
-            block = cube[self.variable].isel(places).transpose(*self.axes).to_numpy()
+        with _open(self.path, _group(self.variable)) as cube:
+            array = cube[_name(self.variable)]
+            places |= {axis: 0 for axis in map(str, array.dims) if axis not in self.axes}  # such as one time
+            block = array.isel(places).transpose(*self.axes).to_numpy()
         block = block.reshape(*block.shape[:2], len(bands))
         if self.stored_dtype.kind == "u" and block.dtype.kind == "i":  # `_Unsigned`: the same bits, read otherwise
             block = np.ascontiguousarray(block).view(block.dtype.newbyteorder("=").str.replace("i", "u"))
@@ -111,14 +115,14 @@ def open_cube(path: Path, variable: str | None, given: Given, field: str) -> Cub
         BadInput: it cannot be read, there is no such variable, its axes are not rows, columns and bands, or its place
             is not as given.
     """
-    with _open(path) as cube:
-        found = [str(name) for name, array in cube.data_vars.items() if array.ndim in (2, 3)]
+    with _open(path, _group(variable)) as cube:
+        found = [str(name) for name, array in cube.data_vars.items() if _may_be_cube(array)]
         if variable is None and len(found) == 1:
             variable = found[0]
-        if variable not in found:
+        if variable is None or _name(variable) not in found:
             what = "expected `variable`" if variable is None else f"variable {variable!r} is not in it"
             raise BadInput(f"{path}: {what}; it holds: {', '.join(found) or 'no array of 2 or 3 axes'}")
-        array = cube[variable]
+        array = cube[_name(variable)]
         axes = _axes(path, array)
         dtype = plain_dtype(unsigned(array.dtype, array.attrs))
         if dtype is None:
@@ -129,16 +133,68 @@ def open_cube(path: Path, variable: str | None, given: Given, field: str) -> Cub
         bands = sizes[2] if len(axes) == 3 else 1
         missing = cube_missing(array.attrs, bands, given.nodata)
         scaling = chosen_scaling(cube_scaling(array.attrs, bands), given, bands, f"{path} ({variable})")
-        wavelengths, fwhm = _spectral(array, axes[2]) if len(axes) == 3 else (None, None)
+        wavelengths, fwhm = _spectral(cube, array, axes[2]) if len(axes) == 3 else (None, None)
+        if wavelengths is None and bands == 1:
+            wavelengths = _own_wavelength(array)
         crs, transform, notes = _place(path, cube, array, axes, given, field)
         grid = Grid(sizes[0], sizes[1], crs, transform, curved=bool(notes))
         return CubeLayer(path, variable, axes, grid, bands, dtype, missing, scaling, wavelengths, fwhm, notes)
 
 
+def band_variables(path: Path, variable: str | None) -> tuple[str, ...]:
+    """Variables that are the bands of one layer, a variable each.
+
+    Args:
+        path: the file.
+        variable: the variables' names with commas between them, or None: then all the file's arrays, where each of them
+            is one band, on the same axes and of the same type. Quality flags and coordinates are none.
+
+    Returns:
+        Their names, numbered ones in the order of their numbers; none where one variable is the whole layer.
+    """
+    if variable is not None:
+        return tuple(name.strip() for name in variable.split(",")) if "," in variable else ()
+    with _open(path, None) as cube:
+        arrays = [array for array in cube.data_vars.values() if _may_be_cube(array) and not _is_beside_data(array)]
+        kinds = {(array.dims, array.dtype) for array in arrays}
+        if len(arrays) < 2 or len(kinds) > 1 or not all(_is_one_band(array) for array in arrays):
+            return ()
+        names = [str(array.name) for array in arrays]
+    return tuple(sorted(names, key=natural_order) if all(re.search(r"\d", name) for name in names) else names)
+
+
+def _may_be_cube(array: xarray.DataArray) -> bool:
+    """Whether a variable has at least two axes, of which at most three are longer than one."""
+    return array.ndim >= 2 and sum(size > 1 for size in array.shape) <= 3
+
+
+def _is_one_band(array: xarray.DataArray) -> bool:
+    names = [str(name).lower() for name in array.dims]
+    placed = sum(name in ROW_NAMES for name in names) == sum(name in COL_NAMES for name in names) == 1
+    others = [size for name, size in zip(names, array.shape, strict=True) if name not in ROW_NAMES | COL_NAMES]
+    return placed and all(size == 1 for size in others)
+
+
+def _is_beside_data(array: xarray.DataArray) -> bool:
+    """Whether a variable holds quality flags (by CF's attributes) or the place of each pixel."""
+    return any(key.startswith("flag_") for key in array.attrs) or str(array.name).lower() in GEOLOCATION_NAMES
+
+
+def _group(variable: str | None) -> str | None:
+    """The group that a variable lies in: ``a/b`` of ``a/b/name``."""
+    return (variable or "").rpartition("/")[0] or None
+
+
+def _name(variable: str) -> str:
+    return variable.rpartition("/")[2]
+
+
 @contextmanager
-def _open(path: Path) -> Iterator[xarray.Dataset]:
+def _open(path: Path, group: str | None) -> Iterator[xarray.Dataset]:
     try:
         how: dict[str, Any] = {"chunks": None, "mask_and_scale": False, "decode_times": False, "decode_coords": "all"}
+        if group is not None:
+            how["group"] = group
         if path.is_dir():
             how |= {"engine": "zarr", "consolidated": False}
         with xarray.open_dataset(path, **how) as cube:
@@ -150,13 +206,15 @@ def _open(path: Path) -> Iterator[xarray.Dataset]:
 
 
 def _axes(path: Path, array: xarray.DataArray) -> tuple[str, ...]:
-    """Names of the row, column and (if any) band axis."""
+    """Names of the row, column and (if any) band axis; further axes, such as time, have a length of one."""
     names = [str(name) for name in array.dims]
     rows = [name for name in names if name.lower() in ROW_NAMES]
     cols = [name for name in names if name.lower() in COL_NAMES]
-    if len(rows) != 1 or len(cols) != 1:
+    others = [name for name in names if name not in rows + cols]
+    bands = [name for name in others if array.sizes[name] > 1] or others[:1]
+    if len(rows) != 1 or len(cols) != 1 or len(bands) > 1:
         raise BadInput(f"{path}: {array.name}: axes {', '.join(names)}, expected y, x and at most one of bands")
-    return (rows[0], cols[0], *(name for name in names if name not in (rows[0], cols[0])))
+    return (rows[0], cols[0], *bands)
 
 
 def _place(
@@ -188,12 +246,28 @@ def _is_geolocation(variable: xarray.DataArray, axes: tuple[str, ...]) -> bool:
     return set(variable.dims) == set(axes[:2]) and str(variable.name).lower() in GEOLOCATION_NAMES
 
 
-def _spectral(array: xarray.DataArray, axis: str) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Wavelengths and widths in nanometres, from coordinates along the band axis that carry a unit of length."""
+def _spectral(
+    cube: xarray.Dataset, array: xarray.DataArray, axis: str
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Wavelengths and widths in nanometres, from vectors along the band axis that carry a unit of length.
+
+    Coordinates of the array come first, then the file's other variables that are named so.
+    """
     found: dict[str, tuple[float, ...]] = {}
-    for name, coordinate in array.coords.items():
+    named = {name: vector for name, vector in cube.data_vars.items() if re.search("wave|fwhm", str(name).lower())}
+    for name, coordinate in [*array.coords.items(), *named.items()]:
         factor = NM_PER_UNIT.get(str(coordinate.attrs.get("units", "")).strip().lower())
         if coordinate.dims == (axis,) and factor is not None:
             kind = "fwhm" if "fwhm" in str(name).lower() else "wavelength"
             found.setdefault(kind, tuple(float(value) * factor for value in coordinate.to_numpy()))
     return found.get("wavelength"), found.get("fwhm")
+
+
+def _own_wavelength(array: xarray.DataArray) -> tuple[float] | None:
+    """The wavelength in nanometres that a variable of one band tells of itself, with a unit of length."""
+    for key in ("radiation_wavelength", "central_wavelength", "wavelength"):
+        for unit in (f"{key}_unit", f"{key}_units"):
+            factor = NM_PER_UNIT.get(str(array.attrs.get(unit, "")).strip().lower())
+            if key in array.attrs and factor is not None:
+                return (float(array.attrs[key]) * factor,)
+    return None

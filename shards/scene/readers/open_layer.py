@@ -8,7 +8,7 @@ from pathlib import Path
 from shards.errors import BadInput
 from shards.scene.products.known_products import KNOWN, choose_layer, product_layers
 from shards.scene.readers.arrays import open_array
-from shards.scene.readers.cubes import open_cube
+from shards.scene.readers.cubes import band_variables, open_cube
 from shards.scene.readers.layer import Given, Layer
 from shards.scene.readers.raster import open_rasters
 from shards.scene.readers.stacked import stack
@@ -74,6 +74,8 @@ def open_layer(
     single = [path for path in paths if path.suffix.lower() in ARRAY_SUFFIXES | CUBE_SUFFIXES]
     if single and len(paths) > 1:
         raise BadInput(f"{single[0]}: {field}: cannot be joined with other files; only rasters can")
+    if single and single[0].suffix.lower() in CUBE_SUFFIXES and (names := band_variables(single[0], variable)):
+        return stack({name: open_cube(single[0], name, given, field) for name in names}, "nearest", field)
     if single:
         open_single = open_array if single[0].suffix.lower() in ARRAY_SUFFIXES else open_cube
         return open_single(single[0], variable, given, field)
