@@ -8,7 +8,7 @@ import xarray
 
 from shards.errors import BadInput
 from shards.scene.array_scene import ArrayScene, Transform
-from shards.scene.readers.cubes import _axes, _spectral
+from shards.scene.readers.cubes import band_wavelengths, cube_axes
 from shards.scene.source import Values
 
 UNNAMED = "image"  # a DataArray without a name
@@ -34,7 +34,7 @@ def spatial_axes(array: xarray.DataArray) -> tuple[str, ...]:
     Raises:
         BadInput: they cannot be told from the names.
     """
-    return _axes(Path("xarray"), array)
+    return cube_axes(Path("xarray"), array)
 
 
 def xarray_scene(data: xarray.Dataset | xarray.DataArray, name: str) -> ArrayScene:
@@ -55,8 +55,9 @@ def xarray_scene(data: xarray.Dataset | xarray.DataArray, name: str) -> ArraySce
     wavelengths: dict[str, tuple[float, ...]] = {}
     for modality, array in arrays.items():
         axes = spatial_axes(array)
-        values[modality] = _values(array.transpose(*axes))
-        if len(axes) == 3 and (found := _spectral(array, axes[2])[0]) is not None:
+        single = {axis: 0 for axis in array.dims if axis not in axes}  # such as one time
+        values[modality] = _values(array.isel(single).transpose(*axes))
+        if len(axes) == 3 and (found := band_wavelengths(array, axes[2])[0]) is not None:
             wavelengths[modality] = found
     first = next(iter(arrays.values()))
     crs = first.rio.crs or data.rio.crs

@@ -123,7 +123,7 @@ def open_cube(path: Path, variable: str | None, given: Given, field: str) -> Cub
             what = "expected `variable`" if variable is None else f"variable {variable!r} is not in it"
             raise BadInput(f"{path}: {what}; it holds: {', '.join(found) or 'no array of 2 or 3 axes'}")
         array = cube[_name(variable)]
-        axes = _axes(path, array)
+        axes = cube_axes(path, array)
         dtype = plain_dtype(unsigned(array.dtype, array.attrs))
         if dtype is None:
             raise BadInput(f"{path}: {variable}: values of type {array.dtype}, expected real numbers")
@@ -133,7 +133,7 @@ def open_cube(path: Path, variable: str | None, given: Given, field: str) -> Cub
         bands = sizes[2] if len(axes) == 3 else 1
         missing = cube_missing(array.attrs, bands, given.nodata)
         scaling = chosen_scaling(cube_scaling(array.attrs, bands), given, bands, f"{path} ({variable})")
-        wavelengths, fwhm = _spectral(cube, array, axes[2]) if len(axes) == 3 else (None, None)
+        wavelengths, fwhm = band_wavelengths(array, axes[2], cube) if len(axes) == 3 else (None, None)
         if wavelengths is None and bands == 1:
             wavelengths = _own_wavelength(array)
         crs, transform, notes = _place(path, cube, array, axes, given, field)
@@ -205,7 +205,7 @@ def _open(path: Path, group: str | None) -> Iterator[xarray.Dataset]:
         raise BadInput(f"{path}: cannot be read: {error}") from error
 
 
-def _axes(path: Path, array: xarray.DataArray) -> tuple[str, ...]:
+def cube_axes(path: Path, array: xarray.DataArray) -> tuple[str, ...]:
     """Names of the row, column and (if any) band axis; further axes, such as time, have a length of one."""
     names = [str(name) for name in array.dims]
     rows = [name for name in names if name.lower() in ROW_NAMES]
@@ -246,16 +246,20 @@ def _is_geolocation(variable: xarray.DataArray, axes: tuple[str, ...]) -> bool:
     return set(variable.dims) == set(axes[:2]) and str(variable.name).lower() in GEOLOCATION_NAMES
 
 
-def _spectral(
-    cube: xarray.Dataset, array: xarray.DataArray, axis: str
+def band_wavelengths(
+    array: xarray.DataArray, axis: str, cube: xarray.Dataset | None = None
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Wavelengths and widths in nanometres, from vectors along the band axis that carry a unit of length.
 
-    Coordinates of the array come first, then the file's other variables that are named so.
+    Args:
+        array: the cube's values; its coordinates come first.
+        axis: name of its band axis.
+        cube: the dataset that it lies in, whose other variables may be such vectors by their names.
     """
     found: dict[str, tuple[float, ...]] = {}
-    named = {name: vector for name, vector in cube.data_vars.items() if re.search("wave|fwhm", str(name).lower())}
-    for name, coordinate in [*array.coords.items(), *named.items()]:
+    beside = [] if cube is None else [*cube.data_vars.items()]
+    named = [(name, vector) for name, vector in beside if re.search("wave|fwhm", str(name).lower())]
+    for name, coordinate in [*array.coords.items(), *named]:
         factor = NM_PER_UNIT.get(str(coordinate.attrs.get("units", "")).strip().lower())
         if coordinate.dims == (axis,) and factor is not None:
             kind = "fwhm" if "fwhm" in str(name).lower() else "wavelength"
