@@ -1,18 +1,18 @@
-"""What can go wrong and is not a fault of the code, kept apart because the commands answer each differently."""
+"""Errors that are not faults of the code. The commands answer each kind with its own exit status."""
 
 
 class BadInput(ValueError):
-    """What the user gave cannot be used: a file, a field or an option. Commands exit with status 2.
+    """A file, a field or an option cannot be used. Commands exit with status 2.
 
     The message is one line that names the file, the field and what was expected.
     """
 
 
 class DamagedArchive(RuntimeError):
-    """An archive on disk is not what its manifest says.
+    """An archive does not match its manifest.
 
     Args:
-        archive: where the archive lies.
+        archive: location of the archive.
         faults: one line per damaged file, each naming the file and the fault.
     """
 
@@ -22,9 +22,9 @@ class DamagedArchive(RuntimeError):
         super().__init__(f"{archive}: damaged: " + "; ".join(faults))
 
     def __reduce__(self) -> tuple[type["DamagedArchive"], tuple[str, tuple[str, ...]]]:
-        """A worker's fault reaches the driver as it is."""
+        """Keeps both fields when a worker sends the error to the driver."""
         return DamagedArchive, (self.archive, self.faults)
 
 
 class FailedRun(RuntimeError):
-    """A run that started and could not be finished. Commands exit with status 1; the message is one line."""
+    """A run started and could not finish. Commands exit with status 1. The message is one line."""

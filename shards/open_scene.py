@@ -1,4 +1,4 @@
-"""Turns what a user names on the command line into a scene that can be read."""
+"""Opens the scene that a user names on the command line."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Archives on disk or in an object store: manifest, Zarr scenes, WebDataset tiles, verification."""
+"""Reads, writes and verifies archives: manifest, Zarr scenes, WebDataset tiles, on disk or in an object store."""

@@ -1,4 +1,4 @@
-"""An archive, opened and checked, to read tiles and scenes from."""
+"""Opens and checks an archive, and reads its tiles and scenes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Scene:
     """A scene, or a part of it, as read.
 
     Attributes:
-        record: what the manifest says of it.
+        record: the manifest's record of the scene.
         values: per modality (row, col, band) in the stored dtype.
         valid: per modality (row, col).
         labels: class ids (row, col), 0 is unlabelled; None for a scene without labels.
@@ -70,7 +70,7 @@ class StoredScene:
 
     Attributes:
         archive: where it lies.
-        record: what the manifest says of it.
+        record: the manifest's record of the scene.
     """
 
     archive: "Archive"
@@ -91,7 +91,7 @@ class Archive:
     Attributes:
         store: where it lies.
         manifest: what it holds.
-        cache: keeps tiles of a remote archive on this machine; None for a local one.
+        cache: keeps tiles of a remote archive on this machine; None for a local archive.
     """
 
     store: Store
@@ -185,7 +185,7 @@ class Archive:
     def _sample(self, tile: TileRecord) -> bytes:
         if self.cache is None:
             return self.store.read_range(tile.path, tile.offset, tile.bytes)
-        # the fingerprint keeps an archive that was built anew from being read with the old one's pieces
+        # with the fingerprint in the key, an archive that was rebuilt is not read from the old one's pieces
         key = f"{self.fingerprint} {tile.path} {tile.offset} {tile.bytes}"
         sample = self.cache.get(key)
         if sample is None:
@@ -204,9 +204,9 @@ class Archive:
 
         Args:
             name: the scene.
-            modalities: names of those that are wanted, None for all.
-            rows: rows that are wanted, counted from 0.
-            cols: columns that are wanted.
+            modalities: names of the modalities to read; None reads all.
+            rows: rows to read, counted from 0.
+            cols: columns to read, counted from 0.
 
         Raises:
             BadInput: there is no such scene or modality.

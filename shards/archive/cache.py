@@ -22,18 +22,18 @@ DEFAULT_MB = 8192
 
 @dataclass(frozen=True)
 class Cache:
-    """Pieces of files in a folder; the least recently used go first when there are too many.
+    """Pieces of files in a folder. It deletes the least recently used pieces to make room.
 
     Attributes:
         folder: local folder, see `private_folder`.
-        limit_bytes: the pieces together never take more, but for those that several processes write in one moment.
+        limit_bytes: upper limit for all pieces together; processes that write at the same moment may exceed it briefly.
     """
 
     folder: Path
     limit_bytes: int
 
     def get(self, key: str) -> bytes | None:
-        """A piece; None where it is not there, or not as it was written under this key."""
+        """The piece of this key; None if it is absent or its hash does not fit."""
         path = self._path(key)
         try:
             content = path.read_bytes()
@@ -47,7 +47,7 @@ class Cache:
         return piece
 
     def put(self, key: str, piece: bytes) -> None:
-        """Keeps a piece, after making room for it; a cache that cannot be written keeps nothing."""
+        """Keeps a piece, after making room for it. If the folder cannot be written to, it keeps nothing."""
         size = len(piece) + HASH_BYTES
         if size > self.limit_bytes:
             return
@@ -66,7 +66,7 @@ class Cache:
     def _make_room(self, size: int) -> None:
         found = []
         for entry in os.scandir(self.folder):
-            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            with contextlib.suppress(FileNotFoundError):  # another process has deleted it
                 status = entry.stat()
                 found.append((status.st_mtime_ns, status.st_size, entry.path))
         total = sum(file_size for _, file_size, _ in found)
@@ -84,7 +84,7 @@ def machine_cache() -> Cache:
     """The cache that the environment asks for: DIFFCLIP_CACHE names its folder, DIFFCLIP_CACHE_MB its size (8192).
 
     Raises:
-        BadInput: the size is no number of megabytes, or the folder is not the user's own.
+        BadInput: the size is not a whole number of megabytes, or the folder is not the user's own.
     """
     default = Path(tempfile.gettempdir()) / f"diffclip-dist-cache-{os.getuid()}"
     size = os.environ.get(SIZE_VARIABLE, str(DEFAULT_MB))
@@ -101,8 +101,8 @@ def private_folder(folder: Path) -> Path:
     """A folder of this user's own, made with mode 700 where it is absent.
 
     Raises:
-        BadInput: it is a link, another user's, or open for others to write to, so its content cannot be trusted; or it
-            cannot be made.
+        BadInput: the folder is a link, belongs to another user, or others may write to it, so its content cannot be
+            trusted; or it cannot be made.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""How the values of a scene are compressed.
+"""Compression of a scene's values.
 
-The choice is `benchmarks/archive_io.py`'s, among the codecs of the Zarr version 3 specification itself, which every
-reader of the format can decode: Zstd behind Blosc's byte shuffle. With blocks of a megabyte in place of Blosc's own
-small ones, level 1 makes scenes as small as level 4 otherwise would, several times as fast. PCodec makes float scenes
-smaller still, but only zarr-python can read them. crc32c around each chunk tells damage at once.
+The codec is Zstd after Blosc's byte shuffle. `benchmarks/archive_io.py` compares it with others. It belongs to the Zarr
+version 3 specification, so every reader of the format decodes it. Blocks of a megabyte, larger than Blosc's default,
+make level 1 compress as well as level 4 does otherwise, several times as fast. PCodec makes float scenes smaller still,
+but only zarr-python reads it. A crc32c around each chunk reveals damage on reading.
 """
 
 import numcodecs.blosc
@@ -15,8 +15,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
 
 from shards.scene.source import Values
 
-# threads would leave the order of Blosc's blocks to chance; a worker is one process on one core, and many workers on a
-# node would have their threads wait for each other
+# with threads the order of Blosc's blocks, and so the bytes, would vary; and a worker is one process on one core
 numcodecs.blosc.use_threads = False
 zarr.config.set({"threading.max_workers": 1})
 
@@ -25,7 +24,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def chunk_codecs(dtype: np.dtype[np.generic]) -> list[Codec]:
-    """From values to a chunk's bytes, lossless."""
+    """The lossless codecs from values to a chunk's bytes, in order."""
     return [
         BytesCodec(),
         BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle", typesize=dtype.itemsize, blocksize=BLOCK_BYTES),
@@ -34,14 +33,14 @@ def chunk_codecs(dtype: np.dtype[np.generic]) -> list[Codec]:
 
 
 def sharded(dtype: np.dtype[np.generic], chunk_shape: tuple[int, ...]) -> ShardingCodec:
-    """Many chunks in one file, so that an object store holds few objects and a reader still fetches single chunks."""
+    """A codec that packs many chunks into one file. Stores hold few objects; a reader fetches single chunks."""
     return ShardingCodec(
         chunk_shape=chunk_shape, codecs=chunk_codecs(dtype), index_codecs=[BytesCodec(), Crc32cCodec()]
     )
 
 
 def round_bits(values: Values, kept_bits: int) -> Values:
-    """Floats with all but so many bits of their mantissa rounded away, to compress better; integers as they are."""
+    """Floats rounded to so many bits of mantissa, which compress better; integers unchanged."""
     if values.dtype.kind != "f" or kept_bits >= np.finfo(values.dtype.name).nmant:
         return values
     rounded: Values = BitRound(keepbits=kept_bits).encode(np.ascontiguousarray(values))

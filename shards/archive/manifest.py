@@ -1,4 +1,4 @@
-"""manifest.json: what an archive holds, to the byte. Data only; reading and writing of archives lies elsewhere."""
+"""manifest.json: the records of an archive's scenes, tiles and files, and how they are read and written."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def inside_archive(path: str) -> str:
-    """Refuses a path that could leave the archive's folder, or that could be written in another way.
+    """The path itself, if it stays inside the archive's folder and has only this one spelling.
 
     Raises:
         ValueError: it is absolute, has an empty part, `.`, `..`, a backslash or a control character.
@@ -81,10 +81,10 @@ class ModalityRecord:
         dtype: dtype of the values as stored.
         wavelengths_nm: centre of each band, where known.
         fwhm_nm: full width at half maximum of each band, where known.
-        bad_bands: bands (from 1) that the files called bad.
+        bad_bands: bands (from 1) that the files mark as bad.
         mean: per band over valid pixels.
-        std: standard deviation per band over valid pixels, above 0; for a constant band 1, so that dividing is safe.
-        constant_bands: bands (from 1) that hold one value in every valid pixel: dead channels, nothing to learn from.
+        std: standard deviation per band over valid pixels, above 0; 1 for a constant band, so that dividing is safe.
+        constant_bands: bands (from 1) that hold one value in every valid pixel.
         valid_pixels: pixels valid in this modality.
         missing_value: what a missing pixel holds in every band; NaN for floats.
         band_names: name of each band, where files were stacked as bands.
@@ -109,7 +109,7 @@ class ModalityRecord:
 
 @dataclass(frozen=True)
 class TileRecord:
-    """A tile: where it lies in its tar, and which pixels of the scene are its core (the halo lies around it).
+    """A tile: where it lies in its tar, and which pixels of the scene are its core. The halo lies around the core.
 
     Attributes:
         scene: name of its scene.
@@ -178,7 +178,7 @@ class SceneRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All an archive holds. The fingerprint is a hash over everything else in the manifest, file hashes included."""
+    """What an archive holds. The fingerprint is a hash over the rest of the manifest, file hashes included."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     format_version: Annotated[int, Field(ge=1)]
@@ -191,7 +191,7 @@ _ADAPTER = TypeAdapter(Manifest)
 
 
 def new_manifest(scenes: tuple[SceneRecord, ...], files: tuple[FileRecord, ...]) -> Manifest:
-    """A manifest of these scenes and files, with its fingerprint; both are put into order."""
+    """A manifest of these scenes and files, with its fingerprint. It sorts both."""
     ordered_files = tuple(sorted(files, key=lambda record: record.path))
     ordered_scenes = tuple(sorted(scenes, key=lambda record: record.name))
     bare = Manifest(FORMAT_VERSION, "0" * 64, ordered_scenes, ordered_files)
@@ -211,7 +211,7 @@ def read_manifest(content: bytes, archive: str) -> Manifest:
         archive: the archive's location, for messages.
 
     Raises:
-        DamagedArchive: it is no manifest, of a newer version, its fingerprint does not fit, or it contradicts itself.
+        DamagedArchive: it is no manifest, is of a newer version, does not fit its fingerprint, or contradicts itself.
     """
 
     def damaged(fault: str) -> DamagedArchive:
@@ -287,7 +287,7 @@ def _fingerprint(plain: dict[str, Any]) -> str:
 
 
 def _contradiction(manifest: Manifest) -> str | None:
-    """What does not fit together in a manifest, however it was made; None where all does."""
+    """What contradicts itself in a manifest; None if nothing does."""
     sizes = {record.path: record.bytes for record in manifest.files}
     if len(sizes) < len(manifest.files):
         return "a file is listed twice"

@@ -1,4 +1,4 @@
-"""How a missing pixel is marked inside an array, so that no separate mask has to be stored."""
+"""The value that marks a missing pixel in an array, in place of a separate mask."""
 
 from collections.abc import Iterator
 
@@ -10,11 +10,11 @@ _WIDER = {"int8": "int16", "uint8": "int16", "int16": "int32", "uint16": "int32"
 
 
 def missing_candidates(modality: Modality) -> Iterator[tuple[np.dtype[np.generic], float | int]]:
-    """Dtypes and missing values in which a modality might be stored, the best first.
+    """Dtypes and missing values in which a modality can be stored, the best first.
 
-    Floats take NaN; integers the nodata of their files, where declared, else an end of their range, else the lowest
-    value of a wider type. An end of the range will not do where some valid pixel holds it in every band
-    (`holds_missing_value`); then comes the next candidate's turn.
+    Floats take NaN. Integers take the nodata of their files where it is declared, else an end of their range, else the
+    lowest value of a wider type. If a valid pixel holds the missing value in every band (`holds_missing_value`), the
+    builder takes the next candidate.
     """
     dtype = np.dtype(modality.dtype)
     if dtype.kind == "f":
@@ -32,7 +32,7 @@ def missing_candidates(modality: Modality) -> Iterator[tuple[np.dtype[np.generic
 
 
 def valid_mask(stored: Values, missing_value: float) -> Mask:
-    """Where stored values (row, col, band) are not missing: (row, col)."""
+    """True (row, col) where stored values (row, col, band) are not missing."""
     if stored.dtype.kind == "f":
         return np.asarray(~np.isnan(stored[..., 0]))
     missing = np.asarray(stored[..., 0] == missing_value)
@@ -42,5 +42,5 @@ def valid_mask(stored: Values, missing_value: float) -> Mask:
 
 
 def holds_missing_value(stored: Values, valid: Mask, missing_value: float) -> bool:
-    """Whether some valid pixel would be read as missing."""
+    """Whether a valid pixel holds the missing value in every band, and so would be read as missing."""
     return bool((valid & ~valid_mask(stored, missing_value)).any())

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class Unreachable(FailedRun, OSError):
-    """An object store that did not answer, or broke off, in every try."""
+    """An object store did not answer, or broke the connection, in every try."""
 
 
 def is_network_fault(error: BaseException) -> bool:
@@ -37,11 +37,11 @@ def unreachable(place: str, error: BaseException) -> Unreachable:
 
 
 def with_retries(call: Callable[[], Result], place: str) -> Result:
-    """The result of a call, which is tried again after a network fault.
+    """The result of a call. It tries again after a network fault.
 
     Args:
         call: may be made twice without harm.
-        place: what it is about, for the message.
+        place: the file or folder, for the message.
 
     Raises:
         Unreachable: the last try met a network fault too.

@@ -1,4 +1,4 @@
-"""Giving a file its name only when its bytes are safe on disk.
+"""Gives a file its final name when its bytes are on disk.
 
 A rename alone is not enough: after a power cut the new name may stand for an empty file. The data are synced before the
 rename, and the folder that holds the name after it.

@@ -1,4 +1,4 @@
-"""Where an archive lies: a local folder or any fsspec URL (s3://, gs://, memory://), behind one small interface."""
+"""Files in a local folder or below any fsspec URL (s3://, gs://, memory://), behind one small interface."""
 
 import errno
 import hashlib
@@ -34,7 +34,7 @@ class Store(Protocol):
         """The place as the user wrote it, for messages."""
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each file there is, -1 for links and devices; empty where the place does not exist."""
+        """Bytes of each file, -1 for links and devices; empty if the place does not exist."""
 
     def read(self, path: str) -> bytes:
         """A whole file; FileNotFoundError where there is none."""
@@ -64,14 +64,14 @@ class Store(Protocol):
         """Deletes the place and all below it."""
 
     def zarr_store(self, path: str) -> Any:
-        """What zarr opens a group from, for reading."""
+        """The argument from which zarr opens a group for reading."""
 
     def local_folder(self, path: str, files: Sequence[str]) -> AbstractContextManager[Path]:
-        """Files below a path in a local folder while the block lasts: where they lie already, or copies of them."""
+        """A local folder with the files below a path, or with copies of them, while the block lasts."""
 
 
 def open_store(location: str | Path) -> Store:
-    """The store at a place; nothing is made there.
+    """The store at a location. It creates nothing.
 
     Raises:
         BadInput: the URL's scheme is unknown, or what it needs is not installed.
@@ -92,7 +92,7 @@ def open_store(location: str | Path) -> Store:
 
 
 def absolute_location(location: str) -> str:
-    """The same place from any working directory: a folder's whole path, a URL as it is."""
+    """The location independent of the working directory: a folder's absolute path, or the URL."""
     return location if "://" in location else str(Path(location).resolve())
 
 
@@ -157,7 +157,7 @@ class LocalStore:
 
     @contextmanager
     def local_folder(self, path: str, files: Sequence[str]) -> Iterator[Path]:
-        del files  # they lie there with others
+        del files  # the folder holds them, perhaps with others
         yield self.folder / path
 
 
@@ -263,7 +263,7 @@ class RemoteStore:
             yield Path(folder)
 
     def _tried(self, path: str, call: Callable[[str], Result]) -> Result:
-        """What a call gives for a file's full path, tried again after a network fault."""
+        """The result of a call with a file's full path. It tries again after a network fault."""
         return with_retries(lambda: call(self._full(path)), f"{self.location}/{path}")
 
     def _full(self, path: str) -> str:

@@ -1,8 +1,8 @@
 """Tars of tiles, written and read in sequence with the webdataset package.
 
 Importing webdataset imports torch wherever torch is installed: seconds, and some 500 MB for each process that builds.
-Its writer needs nothing of torch, so the module of the writer is imported alone. Its reader does not come without the
-rest, so webdataset is imported only when a tar is read in sequence. `shards` itself needs no torch.
+The writer does not use torch, so only the writer's module is imported. The reader cannot be imported alone, so
+webdataset is imported when a tar is read in sequence. `shards` itself needs no torch.
 """
 
 import functools
@@ -23,7 +23,7 @@ from shards.archive.tiles import BLOCK, decode_members, member_suffixes
 from shards.scene.source import Values
 
 END_OF_TAR: Final = bytes(2 * BLOCK)
-# the package's files under a name of our own, so that whoever imports webdataset itself gets the whole of it
+# a name of our own for the package's files, so that `import webdataset` still gives the whole package
 _WRITER_PACKAGE: Final = "_webdataset_writer"
 
 
@@ -93,7 +93,7 @@ def _webdataset_writer() -> ModuleType:
 def read_samples(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
     """Samples of a tar in sequence: suffix to content, undecoded, and the key under `__key__`.
 
-    webdataset's own decoders are not used: some of them unpickle.
+    It uses none of webdataset's decoders, because some of them unpickle.
 
     Args:
         file: the tar, open at its beginning.
@@ -112,12 +112,12 @@ def tar_faults(store: Store, path: str, tiles: Iterable[TileRecord], scene: Scen
     Args:
         store: where the archive lies.
         path: the tar; its size and hash are the manifest's.
-        tiles: those that it should hold, by offset.
+        tiles: the tiles that it should hold, by offset.
         scene: their scene.
     """
     listed = list(tiles)
     first = f"{listed[0].key}.json".encode()
-    # tarfile would unpack a compressed tar, however large it becomes; it is one if it does not begin with a name
+    # tarfile would decompress a tar to any size; a compressed one does not begin with a member's name
     if store.read_range(path, 0, len(first)) != first:
         yield f"{path}: does not begin with the member {first.decode()}"
         return

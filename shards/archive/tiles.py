@@ -1,6 +1,6 @@
-"""Tiles, and one sample of a tar read by its offset.
+"""Tiles, and the reading of one sample by its offset in a tar.
 
-A sample is KEY.json and KEY.MODALITY.npy, as WebDataset has it. Training reads tiles in a shuffled global order, so it
+A sample is KEY.json and KEY.MODALITY.npy, in WebDataset's form. Training reads tiles in a shuffled global order, so it
 fetches single samples by the offset and size that the manifest lists. webdataset reads a tar from its beginning only,
 so this way of reading is our own. `shards.archive.tile_tars` writes tars, and reads them in sequence, with webdataset.
 """
@@ -27,7 +27,7 @@ class Tile:
     """A tile as read, halo included.
 
     Attributes:
-        record: its place.
+        record: the manifest's record of the tile.
         values: per modality (height + 2 * halo, width + 2 * halo, band) in the stored dtype, read-only.
         valid: per modality (height + 2 * halo, width + 2 * halo); False beyond the scene's edge.
     """

@@ -1,4 +1,4 @@
-"""Which pixels go into which tile and which shard; pure arithmetic."""
+"""The division of a scene into shards and tiles."""
 
 import math
 from collections.abc import Iterator
@@ -8,20 +8,20 @@ from shards.errors import BadInput
 
 LARGEST_TILE = 4096
 MANTISSA_BITS = 52  # of a float64
-# a shard's pixels lie in memory this many times at most: as read, as stored, and on their way through the codecs
+# copies of a shard's pixels in memory at once: as read, as stored, and in the codecs
 COPIES = 4
 
 
 @dataclass(frozen=True)
 class ArchiveSettings:
-    """How an archive is cut.
+    """How an archive is divided and rounded.
 
     Attributes:
         tile_size: core of a tile, in pixels along a side; also the chunk of the Zarr scene.
         halo: pixels around the core; windows up to 2 * halo + 1 can be cut around every core pixel.
-        samples_per_shard: at most so many tiles in a tar, and so many chunks in a Zarr shard.
-        kept_bits: bits of the mantissa that floats keep; the rest are rounded away. None keeps all: lossless.
-        memory_mb: megabytes that one worker may take for the pixels of a shard; smaller shards where it is too little.
+        samples_per_shard: the most tiles in a tar, and the most chunks in a Zarr shard.
+        kept_bits: bits of mantissa to which floats are rounded; None is lossless.
+        memory_mb: megabytes that a worker may use for a shard's pixels; shards become smaller if they need more.
     """
 
     tile_size: int = 64
@@ -52,10 +52,10 @@ class ArchiveSettings:
 
 
 def fitting_settings(settings: ArchiveSettings, pixel_bytes: int, scene: str) -> ArchiveSettings:
-    """The settings with as many samples a shard as fit into the memory allowed.
+    """The settings with the most samples per shard that fit into the allowed memory.
 
     Args:
-        settings: as wanted.
+        settings: as the user wants them.
         pixel_bytes: bytes of one pixel over all modalities.
         scene: name of the scene, for messages.
 
@@ -94,7 +94,7 @@ class Box:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One writer's work: a Zarr shard of every array and one tar."""
+    """What one worker builds at once: a Zarr shard of every array, and one tar."""
 
     index: int
     box: Box

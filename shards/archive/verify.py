@@ -1,4 +1,4 @@
-"""Compares an archive's files with its manifest, and names each that is not as it was written."""
+"""Compares an archive's files with its manifest and names each changed file."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -12,12 +12,12 @@ Check = Literal["size", "hash"]
 
 
 def find_faults(store: Store, manifest: Manifest, check: Check) -> tuple[str, ...]:
-    """One line for each file that is missing, extra, or not as the manifest says; empty where all is well.
+    """One line for each file that is missing, extra, or not as the manifest says; empty if there is none.
 
     Args:
         store: where the archive lies.
         manifest: what it should hold.
-        check: `size` looks at sizes alone; `hash` reads every byte, the manifest's own too, and every tile.
+        check: `size` compares sizes alone; `hash` reads every byte, the manifest's included, and every tile.
     """
     faults = list(_size_faults(store, manifest))
     if check == "hash":
@@ -46,7 +46,7 @@ def _size_faults(store: Store, manifest: Manifest) -> Iterator[str]:
 
 
 def _tile_faults(store: Store, manifest: Manifest, wrong: set[str]) -> Iterator[str]:
-    """Faults of tars whose hashes fit but whose members are not the tiles listed: another program made them."""
+    """Faults of tars whose hashes fit but whose members are not the listed tiles, as of a forged archive."""
     for scene in manifest.scenes:
         in_order = sorted(scene.tiles, key=lambda tile: (tile.path, tile.offset))
         for path, tiles in groupby(in_order, key=lambda tile: tile.path):

@@ -1,4 +1,4 @@
-"""A scene as a Zarr v3 group: one array a modality (y, x, band), labels, coordinates, CRS, as CF and xarray have it."""
+"""A scene as a Zarr v3 group, after the CF conventions: arrays of modalities (y, x, band), labels, coordinates, CRS."""
 
 import warnings
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class StoredModality:
 
 @dataclass(frozen=True)
 class SceneLayout:
-    """All that is known of a stored scene before a pixel of it is read."""
+    """What is known of a stored scene before its pixels are read."""
 
     name: str
     height: int
@@ -105,10 +105,10 @@ def array_of(group: zarr.Group, name: str) -> "zarr.Array[Any]":
 def read_part(
     group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str, place: tuple[slice, slice]
 ) -> npt.NDArray[Any]:
-    """Rows and columns of an array, which must be as the manifest says before room is made for it.
+    """Rows and columns of an array. Shape and dtype are compared with the manifest's before memory is allocated.
 
     Raises:
-        ValueError: shape or dtype are others.
+        ValueError: shape or dtype differ from the manifest's.
     """
     array = array_of(group, name)
     if array.shape != shape or array.dtype != np.dtype(dtype):

@@ -1,1 +1,1 @@
-"""Scenes into an archive."""
+"""Builds an archive of scenes, in one process or many, with the same bytes."""

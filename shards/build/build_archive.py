@@ -1,4 +1,4 @@
-"""Scenes into an archive, shard by shard, by one process or many, with the same bytes whichever way."""
+"""Builds an archive of scenes, shard by shard, in one process or many, to the same bytes."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from shards.scene.source import Modality, SceneSource
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a scene is: bytes of pixels done and in all, and the same in shards."""
+    """Progress of one scene: bytes of pixels and shards, done and in total."""
 
     scene: str
     bytes_done: int
@@ -44,21 +44,20 @@ def build_archive(
     add: bool = False,
     report: Report = lambda _: None,
 ) -> Manifest:
-    """Builds an archive of scenes; the same scenes and settings give the same bytes, whatever the number of workers.
+    """Builds an archive of scenes. The same scenes and settings give the same bytes for any number of workers.
 
-    A build that was killed goes on where it was when it is started again: shards that are finished, and whose files
-    still have their hashes, are kept.
+    A build that was killed and is started again keeps the finished shards whose files still have their hashes.
 
     Args:
         sources: the scenes, each with a name of its own.
         out: the archive's place: a folder or an fsspec URL, where nothing is yet.
-        settings: tile size, halo, samples a shard, memory.
-        workers: shards that are built at once; more than 1 are Ray tasks.
-        add: the archive is there already, and the scenes are added to it; what is there is not written again.
+        settings: tile size, halo, samples per shard, memory.
+        workers: shards built at once; more than 1 run as Ray tasks.
+        add: adds the scenes to the archive at `out`, whose files are not written again.
         report: called after each shard.
 
     Raises:
-        BadInput: two scenes bear one name, `out` is taken, or a scene cannot be used; nothing is left behind.
+        BadInput: two scenes have one name, `out` exists, or a scene cannot be used; nothing is left behind.
         DamagedArchive: the archive to be added to is not as its manifest says.
         FailedRun: a file cannot be written, as on a full disk; nothing is left behind.
     """
@@ -75,7 +74,7 @@ def build_archive(
         except ValueError as error:
             raise BadInput(f"scene name: {error}") from error
         if (names + taken).count(name) > 1:
-            raise BadInput(f"{out}: two scenes bear the name {name!r}; each needs a name of its own")
+            raise BadInput(f"{out}: two scenes have the name {name!r}; each needs a name of its own")
     records: list[SceneRecord] = list(older.scenes) if older else []
     files: list[FileRecord] = list(older.files) if older else []
     try:
@@ -93,9 +92,9 @@ def build_archive(
 def _build_scenes(
     sources: Sequence[SceneSource], staging: Staging, settings: ArchiveSettings, workers: int, report: Report
 ) -> list[tuple[SceneRecord, list[FileRecord]]]:
-    """Builds all scenes at once, so that many small ones keep the workers as busy as a large one.
+    """Builds all scenes at once, so that many small ones keep the workers busy.
 
-    A scene of which a modality's missing value turns out to be in use by a valid pixel is built again with another.
+    If a valid pixel holds a modality's missing value, the scene is built again with another missing value.
     """
     choices = [_Choice(source) for source in sources]
     built: dict[int, tuple[SceneRecord, list[FileRecord]]] = {}
@@ -125,7 +124,7 @@ def _build_scenes(
 
 
 class _Choice:
-    """In which dtype and with which missing value each modality of a scene is stored."""
+    """The choice of dtype and missing value for each modality of a scene."""
 
     def __init__(self, source: SceneSource) -> None:
         self._scene = source.name
@@ -152,13 +151,13 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Job:
-    """A scene's work.
+    """What has to be built of a scene.
 
     Attributes:
         source: the scene.
         layout: how it is stored.
         plans: its shards.
-        staging: where they go.
+        staging: where the shards are put.
         key: differs wherever source, layout or settings differ.
     """
 
@@ -203,7 +202,7 @@ def _write_metadata(job: _Job) -> list[FileRecord]:
 
 
 def _build_one(jobs: Mapping[int, _Job], item: tuple[int, ShardPlan]) -> tuple[int, ShardPlan, ShardResult | str]:
-    """Builds a shard, or keeps it if it is finished; gives the modality's name where a missing value is taken."""
+    """Builds a shard, or keeps a finished one. Returns a modality's name if a valid pixel holds its missing value."""
     number, plan = item
     job = jobs[number]
     name = f"{job.layout.name}/{plan.index:06d}.json"

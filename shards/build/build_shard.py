@@ -1,4 +1,4 @@
-"""One shard of a scene: its Zarr shards and its tar, made from a block of pixels. What one worker does."""
+"""Builds one shard of a scene: a block of pixels becomes Zarr shards and a tar."""
 
 import hashlib
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from shards.scene.source import Classes, Mask, SceneSource, Values
 
 
 class MissingValueTaken(Exception):
-    """A valid pixel holds the value that was to mark missing ones; the modality needs another."""
+    """A valid pixel holds the missing value in every band; the modality needs another missing value."""
 
     def __init__(self, modality: str) -> None:
         self.modality = modality
@@ -47,7 +47,7 @@ def build_shard(source: SceneSource, layout: SceneLayout, plan: ShardPlan, folde
     """Writes a shard's files, in the archive's layout, below an empty folder.
 
     Raises:
-        MissingValueTaken: see there.
+        MissingValueTaken: a valid pixel holds a modality's missing value.
     """
     scene_folder = folder / SCENES_FOLDER / f"{layout.name}.zarr"
     group = create_zarr_scene(scene_folder, layout)
@@ -60,7 +60,7 @@ def build_shard(source: SceneSource, layout: SceneLayout, plan: ShardPlan, folde
     files = []
     for path in _files_below(folder):
         if path in metadata:
-            (folder / path).unlink()  # the builder writes a scene's metadata, once
+            (folder / path).unlink()  # the builder writes each scene's metadata once
         else:
             samples = len(tiles) if path.startswith(TILES_FOLDER) else 0
             files.append(file_record(folder, path, samples))
@@ -97,7 +97,7 @@ def _read_with_halo(source: SceneSource, stored: StoredModality, layout: SceneLa
 def _write_modalities(
     group: zarr.Group, layout: SceneLayout, box: Box, blocks: dict[str, Values]
 ) -> tuple[dict[str, BandStatistics], Mask]:
-    """Writes the core of each block; gives its statistics and where any modality is valid (row, col)."""
+    """Writes the core of each block. Returns its statistics, and where any modality is valid (row, col)."""
     halo = layout.settings.halo
     core = np.s_[halo : halo + box.height, halo : halo + box.width]
     statistics: dict[str, BandStatistics] = {}

@@ -1,4 +1,4 @@
-"""The default archive: one of the generated scene, for a first run with nothing at hand.
+"""The default archive, of the generated scene, for a first run without data.
 
 What builds and opens archives takes seconds to import, so each function imports it: a command's --help names the
 archive and needs neither.
@@ -40,7 +40,7 @@ def _archive_in_memory() -> Archive:
 
 
 def ensure_generated_archive(location: str) -> None:
-    """Builds the generated scene's archive at its default place, where it is asked for and absent."""
+    """Builds the default archive if this is its location and it is absent."""
     folder = Path(location)
     if location == GENERATED_ARCHIVE and not folder.exists():
         _build(folder)

@@ -1,4 +1,4 @@
-"""Work spread over processes: in this one, or as Ray tasks on one machine or a cluster."""
+"""Runs a function over many items, in this process or as Ray tasks on one machine or a cluster."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-# a call that was cancelled may still be writing for so long
+# a cancelled call may still write for this long
 SECONDS_TO_STOP = 30
 
 # shards go to disk; only plans and records go through Ray
@@ -20,23 +20,23 @@ Result = TypeVar("Result")
 def run_all(
     function: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], workers: int
 ) -> Iterator[Result]:
-    """Results of `function(shared, item)`, as they come.
+    """Results of `function(shared, item)` in the order in which they finish.
 
     Args:
         function: importable, free of state.
         shared: sent to each process once.
         items: one call each.
-        workers: calls at work at once; 1 calls in this process, more are tasks on the Ray cluster that RAY_ADDRESS
+        workers: calls that run at once; 1 runs in this process, more run on the Ray cluster that RAY_ADDRESS
             names, or on one started here.
 
     Raises:
-        whatever a call raised; calls not yet begun are dropped.
+        Exception: what a call raised; the remaining calls are dropped.
     """
     if workers == 1 or len(items) == 1:
         for item in items:
             yield function(shared, item)
         return
-    import ray  # takes a second to import, and a single worker does without
+    import ray  # takes a second to import, and a single worker does not need it
 
     with ray_session(workers):
         remote = ray.remote(num_cpus=1)(function)
@@ -59,7 +59,7 @@ def run_all(
 
 @contextmanager
 def ray_session(workers: int) -> Iterator[None]:
-    """Ray, joined where one is known, else started on this machine and stopped again."""
+    """Connects to the Ray cluster that RAY_ADDRESS names, or starts one here and stops it at the end."""
     import ray
 
     if ray.is_initialized():

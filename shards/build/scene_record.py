@@ -1,4 +1,4 @@
-"""The manifest's record of a scene, put together from what its shards gave."""
+"""Makes the manifest's record of a scene from the results of its shards."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from shards.errors import BadInput
 
 
 def scene_record(layout: SceneLayout, results: Sequence[ShardResult]) -> SceneRecord:
-    """The manifest's record of a scene, from what its shards gave, in their order.
+    """The manifest's record of a scene, from the results of its shards in their order.
 
     Raises:
         BadInput: a modality has no valid pixel, or a band is constant.

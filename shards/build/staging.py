@@ -1,7 +1,8 @@
 """Where an archive is built: finished files, a journal of finished shards, and how the whole is published.
 
-A local archive grows in a hidden folder beside its place and is renamed to it. On an object store, which cannot rename,
-its files are put in place at once and the manifest last: without a manifest there is no archive.
+A local archive is built in a hidden folder beside its final place and renamed at the end. An object store cannot
+rename, so there each file is put in its final place and the manifest is written last: without a manifest there is no
+archive.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ class Staging:
     Attributes:
         content: where finished files of the archive go.
         journal: an entry for each finished shard, see `build_journal`.
-        scratch: local folder on the content's own disk for files in the making, None for the system's own.
+        scratch: local folder, on the content's disk, for unfinished files; None for the system's temporary folder.
     """
 
     content: Store
@@ -52,10 +53,10 @@ def open_staging(out: str | Path, scenes: Sequence[str], adding: bool) -> Iterat
     Args:
         out: place of the archive.
         scenes: names of the scenes that are built.
-        adding: whether an archive is there, to which they are added.
+        adding: whether the scenes are added to an archive at `out`.
 
     Raises:
-        BadInput: something else lies at `out`, another build of it is at work, or it cannot be written.
+        BadInput: something else lies at `out`, another build of it is running, or it cannot be written.
     """
     target = open_store(out)
     if isinstance(target, LocalStore):
@@ -85,17 +86,17 @@ def open_staging(out: str | Path, scenes: Sequence[str], adding: bool) -> Iterat
 
 
 def publish(staging: Staging, out: str | Path, manifest: Manifest, scenes: Sequence[str], adding: bool) -> None:
-    """Makes the finished content the archive at `out`, the manifest last.
+    """Publishes the finished content as the archive at `out`, the manifest last.
 
     Args:
         staging: holds every file of the new scenes.
         out: place of the archive.
         manifest: of the whole archive, older scenes included.
         scenes: names of the scenes that were built.
-        adding: whether older scenes are there already.
+        adding: whether the archive has older scenes.
 
     Raises:
-        FailedRun: a file that a worker finished is not there.
+        FailedRun: a file that a worker finished is absent.
     """
     target = open_store(out)
     listed = {record.path for record in manifest.files}
@@ -107,7 +108,7 @@ def publish(staging: Staging, out: str | Path, manifest: Manifest, scenes: Seque
                 "workers on several machines need an archive on storage that all share"
             )
     for path in there:
-        # left by an earlier build of these scenes that was killed, from other input or with other settings
+        # left by a killed build of these scenes, from other input or with other settings
         if belongs_to(path, scenes) and path not in listed:
             staging.content.delete(path)
     text = write_manifest(manifest)
@@ -135,14 +136,14 @@ def belongs_to(path: str, scenes: Sequence[str]) -> bool:
 
 @contextmanager
 def _locked(folder: Path, out: str) -> Iterator[None]:
-    """Holds a folder for this process; the system lets go when the process ends, however it ends."""
+    """Locks a folder for this process. The system unlocks it when the process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise BadInput(f"{out}: another build of this archive is at work") from error
+                raise BadInput(f"{out}: another build of this archive is running") from error
             yield
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise BadInput(f"{out}: cannot be written: {error.strerror}") from error

@@ -8,7 +8,7 @@ from pydantic import ConfigDict
 
 from shards.scene.source import Mask, Values
 
-# values turned to float64 at once, so that statistics never double the memory of a block
+# values converted to float64 at once; more would double a block's memory
 SLICE_VALUES = 1 << 21
 
 PerBand = tuple[float, ...]
@@ -16,9 +16,9 @@ PerBand = tuple[float, ...]
 
 @dataclass(frozen=True)
 class BandStatistics:
-    """Of the valid pixels seen so far: their count, and per band mean, squared deviations, lowest, highest value."""
+    """Of some valid pixels: their count, and per band the mean, sum of squared deviations, lowest and highest value."""
 
-    # lowest and highest of no pixel are infinite, which JSON can only hold as text
+    # the lowest and highest value of no pixel are infinite, which JSON holds as text
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
     count: int
     mean: PerBand
@@ -28,7 +28,7 @@ class BandStatistics:
 
     @classmethod
     def empty(cls, bands: int) -> "BandStatistics":
-        """Statistics of no pixel at all."""
+        """Statistics of no pixel."""
         zero = (0.0,) * bands
         return cls(0, zero, zero, (np.inf,) * bands, (-np.inf,) * bands)
 

@@ -1,1 +1,1 @@
-"""Pictures of an archive's scenes."""
+"""Draws pictures of an archive's scenes."""

@@ -1,11 +1,11 @@
-"""A colour for each class: water is blue, trees are green; the rest take colours told apart in colour blindness."""
+"""A colour for each class: blue for water, green for trees; the rest take colours for the colour-blind."""
 
 import colorsys
 import math
 import re
 from collections.abc import Mapping
 
-# The first row with a word of the name decides, so specific words come first.
+# the first row with a word of the class's name decides, so specific words come first
 NATURAL = (
     (("synthetic", "artificial turf", "stadium"), "#7a5195"),
     (("water", "river", "lake", "sea", "pond", "pool"), "#2b7bba"),
@@ -31,7 +31,7 @@ NATURAL = (
     (("roof", "building", "house", "residential", "artificial", "urban"), "#d1453b"),
     (("commercial", "industrial"), "#8c2d4f"),
 )
-# Paul Tol's muted scheme, then his light one: told apart under the common kinds of colour blindness
+# Paul Tol's muted scheme, then his light one: distinct under the common kinds of colour blindness
 OTHERS = (
     "#cc6677", "#332288", "#ddcc77", "#117733", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499",
     "#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#aaaa00",

@@ -1,4 +1,4 @@
-"""A scene of any size seen small: thinned pixels of each modality, and the mean spectrum of each class."""
+"""An overview of a scene of any size: every n-th pixel of each modality, and the mean spectrum of each class."""
 
 import math
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ LARGEST_SIDE = 1024
 # nanometres of red, green and blue light; of near infrared, red and green for sensors without blue
 TRUE_COLOUR = (650.0, 550.0, 470.0)
 FALSE_COLOUR = (860.0, 650.0, 550.0)
-# a band further than this from a colour's wavelength does not stand for it
+# a band further than this from a colour's wavelength does not show the colour
 COLOUR_REACH_NM = 40.0
 
 
 @dataclass(frozen=True)
 class ShownBands:
-    """Which bands (from 0) a picture shows, as red, green and blue or as one grey, and what to call it."""
+    """Which bands (from 0) a picture shows, as red, green and blue or as one grey, and the title."""
 
     bands: tuple[int, ...]
     title: str
@@ -29,11 +29,11 @@ class ShownBands:
 
 @dataclass(frozen=True)
 class Overview:
-    """A scene seen small.
+    """An overview of a scene.
 
     Attributes:
         record: the scene.
-        step: every so many rows and columns stand here.
+        step: n, where every n-th row and column is kept.
         shown: per modality, the bands shown.
         pictures: per modality (row, col, shown band), NaN where missing.
         valid: per modality (row, col).

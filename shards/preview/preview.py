@@ -1,4 +1,4 @@
-"""A PNG of a scene: each modality in colour, where it is valid, the labels with their legend, and mean spectra."""
+"""Draws a scene as PNG: each modality and its valid pixels, the labels with a legend, and mean spectra."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from shards.preview.overview import Overview, overview
 PANEL_INCHES = 4.2
 DOTS_PER_INCH = 110
 UNLABELLED, MISSING = "#ffffff", "#d9d9d9"
-# percent of the values that a picture leaves out at either end of its scale
+# percent of the values that lie beyond either end of the colour scale
 STRETCH = 2.0
 
 
@@ -27,7 +27,7 @@ def write_previews(archive: Archive, folder: Path) -> tuple[Path, ...]:
 
     Args:
         archive: any size; scenes are read shard by shard.
-        folder: made where it is absent.
+        folder: created if it is absent.
 
     Returns:
         The files, in the order of the scenes.
@@ -42,7 +42,7 @@ def write_previews(archive: Archive, folder: Path) -> tuple[Path, ...]:
         for scene in archive.manifest.scenes:
             figure = draw_preview(overview(archive, scene.name))
             path = folder / f"{scene.name}.png"
-            # without metadata the same scene gives the same bytes
+            # metadata would hold matplotlib's version
             figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
             paths.append(path)
     except OSError as error:
@@ -57,7 +57,7 @@ def draw_preview(scene: Overview) -> Figure:
     columns = len(modalities) + (scene.labels is not None)
     across = max(2, columns)
     tall = PANEL_INCHES * min(1.6, max(0.45, record.height / record.width))
-    # a lone modality has its mask beside it, several have theirs beneath
+    # the mask of a single modality is beside it; those of several are below
     heights = [tall] + ([tall * 0.75] if columns > 1 else []) + ([PANEL_INCHES * 0.8] if spectral else [])
     figure = Figure(figsize=(PANEL_INCHES * across, sum(heights) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -160,7 +160,7 @@ def _draw_spectra(axes: Any, scene: Overview, name: str) -> None:
 
 
 def spectrum_breaks(x: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """Where bands are left out, so that no line is drawn across what was not measured."""
+    """Positions of gaps between bands, across which no line is drawn."""
     steps = np.diff(x)
     if not steps.size:
         return np.zeros(0, dtype=np.intp)

@@ -1,1 +1,1 @@
-"""Generated scenes, for demonstrations and tests."""
+"""Makes generated scenes for demonstrations and tests."""

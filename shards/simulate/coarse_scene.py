@@ -1,8 +1,8 @@
-"""A generated scene from far away: pixels that mix several kinds of land cover, and broad classes.
+"""A generated scene as seen from orbit: each pixel mixes several kinds of land cover, and the classes are broad.
 
-It is the generated terrain seen from orbit, as `synthetic` is seen from the air: there neighbours of one thing differ
-by noise, here they differ by what they are mixed from. What serves one harms the other, so settings that are to hold
-for both are chosen on both.
+It shows the same kind of terrain as `synthetic`, which is seen from the air. There, neighbouring pixels of one object
+differ by noise; here they differ by their mixture. Averaging over neighbours helps there and harms here, so settings
+are chosen on both scenes.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from shards.simulate.procedural_noise import Integers, Reals, hashes, uniform
 from shards.simulate.sensor_model import STORED_PER_REFLECTANCE, blurred, normals
 from shards.simulate.terrain import Cover, terrain
 
-# fine rows made at once, so that memory is bounded by the values that are asked for
+# fine rows made at once, to bound memory
 _STRIP: Final = 96
-# covered by one draw of the reference map, in pixels
+# side, in pixels, of the patches in which the reference map is drawn
 _PATCH: Final = 4
-# from this wavelength on another spectrometer looks
+# a second spectrometer measures from this wavelength on
 _SPLIT_NM: Final = 1000.0
 
 _BROAD: Final[Mapping[str, tuple[Cover, ...]]] = MappingProxyType(
@@ -42,7 +42,7 @@ _BROAD: Final[Mapping[str, tuple[Cover, ...]]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class CoarseSceneSpec:
-    """What to make up.
+    """The settings of a coarse generated scene.
 
     Attributes:
         name: name of the scene.
@@ -52,8 +52,8 @@ class CoarseSceneSpec:
         bands: bands from 420 to 990 nm, and from 1000 to 2450 nm; at least 1 each.
         seed: another seed is another place.
         noise: standard deviation of the sensor's noise in units of reflectance, 0 or more.
-        purity: share of a pixel that its class must cover to be in the reference map, 0 to 1.
-        labelled: share of such pixels that the reference map holds, 0 to 1.
+        purity: share of a pixel that its class must cover for the pixel to be labelled, 0 to 1.
+        labelled: share of such pixels that are labelled, 0 to 1.
     """
 
     name: str = "synthetic-coarse"
@@ -104,7 +104,7 @@ class CoarseScene:
 
     @property
     def identity(self) -> str:
-        """The specification, which decides every pixel."""
+        """The settings, which determine every pixel."""
         return repr(self.spec)
 
     @cached_property
@@ -136,7 +136,7 @@ class CoarseScene:
         return values, np.ones((y.size, x.size), np.bool_)
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
-        """Class ids (row, col); 0 where no class covers enough, or the reference map does not reach."""
+        """Class ids (row, col); 0 where no class covers enough of a pixel, or outside the reference map."""
         y, x = np.arange(self.height)[rows], np.arange(self.width)[cols]
         labels = np.zeros((y.size, x.size), np.uint16)
         drawn = uniform(hashes(self.spec.seed * 1000 + 510, y[:, None] // _PATCH, x[None] // _PATCH))
@@ -160,7 +160,7 @@ class CoarseScene:
             top, bottom = int(y[here][0]) * cell, (int(y[here][-1]) + 1) * cell
             values, _ = fine.read("hsi", slice(top, bottom), across)
             blocks = values.reshape(len(y[here]), cell, x.size, cell, -1)
-            # whole numbers, so that the order of adding up changes nothing
+            # a sum of integers does not depend on its order
             means[here] = blocks.sum(axis=(1, 3), dtype=np.int64) / cell**2
         mixed: Reals = 0.5 * means + 0.5 * blurred(np.pad(means, ((1, 1), (1, 1), (0, 0)), mode="edge"))
         return mixed
@@ -177,7 +177,7 @@ class CoarseScene:
 
 
 def _with_rim(places: Integers, size: int) -> Integers:
-    """One place more on each side, as far as the scene goes."""
+    """The places and one more on each side, within the scene."""
     return np.arange(max(int(places[0]) - 1, 0), min(int(places[-1]) + 2, size)) if places.size else places
 
 
@@ -186,6 +186,6 @@ def _places(wanted: Integers, among: Integers) -> slice:
 
 
 def _strips(rows: int, cell: int) -> list[slice]:
-    """The rows that are made at once."""
+    """Slices of the rows that are made at once."""
     step = max(_STRIP // cell, 1)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

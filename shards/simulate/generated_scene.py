@@ -1,7 +1,7 @@
-"""The generated scene: a made-up terrain seen by a made-up spectrometer and laser scanner.
+"""The generated scene: simulated terrain, measured by a simulated spectrometer and laser scanner.
 
-Every value is a function of the specification and the pixel alone, so a scene of any size can be read block by block.
-Whatever shows such a scene says that it is generated.
+Every value is a function of the settings and the pixel alone, so a scene of any size can be read block by block. Every
+output of such a scene says that it is generated.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,13 +19,13 @@ from shards.simulate.sensor_model import RIM, Spectrometer, scan
 from shards.simulate.spectra import FIRST_NM, LAST_NM
 from shards.simulate.terrain import Terrain, terrain
 
-# made at once, so that memory is bounded by the values that are asked for
+# made at once, to bound memory
 BLOCK_ROWS, BLOCK_COLS = 96, 256
 
 
 @dataclass(frozen=True)
 class GeneratedSceneSpec:
-    """What to make up.
+    """The settings of a generated scene.
 
     Attributes:
         name: name of the scene.
@@ -35,13 +35,13 @@ class GeneratedSceneSpec:
         first_nm: centre of its first band, at least 350 nm.
         last_nm: centre of its last band, at most 2550 nm.
         seed: another seed is another place.
-        overlap: 0 to 1, how far look-alike classes share one spectrum (at 1 only height and place tell them apart).
-        variation: 0 to 1, how far things of one class differ.
-        roughness: 0 to 1, how far pixels of one thing differ.
+        overlap: 0 to 1, how far similar classes share one spectrum (at 1 only height and place separate them).
+        variation: 0 to 1, how far objects of one class differ.
+        roughness: 0 to 1, how far pixels of one object differ.
         noise: standard deviation of the sensor's noise in units of reflectance.
         relief_m: difference between the highest and the lowest ground in metres.
-        labelled: share of the scene that the reference map covers, 0 to 1.
-        rare: 0 to 1, how much less of its land the reference covers for the rarer half of the classes.
+        labelled: share of the scene that is labelled, 0 to 1.
+        rare: 0 to 1, how unbalanced the labels are; see `reference_share`.
     """
 
     name: str = "synthetic"
@@ -83,7 +83,7 @@ PRESETS: Mapping[str, GeneratedSceneSpec] = MappingProxyType(
             GeneratedSceneSpec(
                 name="synthetic-hard", height=144, width=192, seed=7, overlap=0.65, noise=0.02, rare=0.8
             ),
-            # another sensor over another place: visible to near infrared alone, a third of the bands
+            # another sensor over another place: fewer bands, visible and near infrared
             GeneratedSceneSpec(name="synthetic-vnir", seed=11, bands=24, first_nm=420.0, last_nm=960.0),
         )
     }
@@ -119,7 +119,7 @@ class GeneratedScene:
 
     @property
     def identity(self) -> str:
-        """The specification, which decides every pixel."""
+        """The settings, which determine every pixel."""
         return repr(self.spec)
 
     @cached_property
@@ -138,7 +138,7 @@ class GeneratedScene:
         )
 
     def read(self, modality: str, rows: slice, cols: slice) -> tuple[Values, Mask]:
-        """Values (row, col, band) and where they are valid (row, col); `height` is NaN in the holes of its footprint.
+        """Values (row, col, band) and where they are valid (row, col); `height` is NaN where no pulse came back.
 
         Raises:
             BadInput: no such modality.
@@ -160,13 +160,13 @@ class GeneratedScene:
         return values, valid
 
     def read_labels(self, rows: slice, cols: slice) -> Labels:
-        """Class ids (row, col); 0 where the reference map does not reach."""
+        """Class ids (row, col); 0 where a pixel is unlabelled."""
         (top, bottom), (left, right) = _ends(rows, self.height), _ends(cols, self.width)
         labels = np.zeros((bottom - top, right - left), np.uint16)
         share = self.spec.labelled * reference_share(self.spec.rare)
         for y, x in _blocks(top, bottom, left, right):
             cover = self._terrain(y, x).cover
-            # the reference is drawn patch by patch, class by class
+            # labels are drawn patch by patch and class by class
             places = np.meshgrid(y.astype(np.float64), x.astype(np.float64), indexing="ij")
             _, _, patch_row, patch_col = nearest_points(self._seed + 400, *places, spacing=7.0)
             drawn = uniform(hashes(self._seed + 401, patch_row, patch_col, cover)) < share[cover]
@@ -181,7 +181,7 @@ class GeneratedScene:
 
     @property
     def _seed(self) -> int:
-        # fields of one scene take seeds next to each other; scenes stay far apart
+        # the fields of one scene use consecutive seeds; other scenes use others
         return self.spec.seed * 1000
 
     def _terrain(self, y: Integers, x: Integers) -> Terrain:

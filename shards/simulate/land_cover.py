@@ -1,4 +1,4 @@
-"""How each kind of land cover looks: its name, its description, and the materials that it is mixed from."""
+"""The classes of the generated scene: name, description, and the mixture of materials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ class Appearance:
     Attributes:
         name: class name.
         description: what it looks like to the sensors, for text prompts.
-        typical: shares of materials, summing to 1.
-        from_thing_to_thing: what whole houses, fields or trees of the class tend towards.
-        from_pixel_to_pixel: what single pixels of one thing tend towards.
+        typical: shares of materials, with the sum 1.
+        between_objects: mixture towards which whole houses, fields or trees of the class vary.
+        within_object: mixture towards which single pixels of one object vary.
     """
 
     name: str
     description: str
     typical: Mixture
-    from_thing_to_thing: Mixture
-    from_pixel_to_pixel: Mixture
+    between_objects: Mixture
+    within_object: Mixture
 
 
 APPEARANCES: Mapping[Cover, Appearance] = {
@@ -139,16 +139,16 @@ APPEARANCES: Mapping[Cover, Appearance] = {
     ),
 }
 
-# kinds that look alike from above and differ in height or in what surrounds them
-LOOK_ALIKES: tuple[frozenset[Cover], ...] = (
+# classes with similar spectra, which differ in height or in their surroundings
+SIMILAR_CLASSES: tuple[frozenset[Cover], ...] = (
     frozenset({Cover.HEALTHY_GRASS, Cover.CROPS, Cover.SHRUBS, Cover.BROADLEAF_TREES, Cover.CONIFERS}),
     frozenset({Cover.ROAD, Cover.BITUMEN_ROOF, Cover.RAILWAY}),
     frozenset({Cover.CONCRETE, Cover.METAL_ROOF}),
     frozenset({Cover.BARE_SOIL, Cover.TILE_ROOF, Cover.DRY_GRASS}),
 )
 
-# from the best covered class to the least, where a reference map is unbalanced
-SELDOM_DRAWN: tuple[Cover, ...] = (
+# from the most to the least labelled class, where labels are unbalanced
+BY_LABELLED_SHARE: tuple[Cover, ...] = (
     Cover.ROAD,
     Cover.CROPS,
     Cover.BROADLEAF_TREES,
@@ -170,29 +170,29 @@ MATERIAL_NAMES: tuple[str, ...] = tuple(MATERIALS)
 
 
 def mixing_table(overlap: float) -> Reals:
-    """Shares of materials, (3, class id, material): typical, from thing to thing, from pixel to pixel; row 0 is unused.
+    """Shares of materials, (3, class id, material): typical, between objects, within an object. Class id 0 is unused.
 
     Args:
-        overlap: 0 to 1, how far each class is drawn to the mean of those that look like it.
+        overlap: 0 to 1, how far each class is moved to the mean of its similar classes.
     """
     table = np.zeros((3, max(Cover) + 1, len(MATERIAL_NAMES)))
     for cover, looks in APPEARANCES.items():
-        for part, mixture in enumerate((looks.typical, looks.from_thing_to_thing, looks.from_pixel_to_pixel)):
+        for part, mixture in enumerate((looks.typical, looks.between_objects, looks.within_object)):
             for material, share in mixture.items():
                 table[part, cover, MATERIAL_NAMES.index(material)] = share
-    for group in LOOK_ALIKES:
+    for group in SIMILAR_CLASSES:
         ids = sorted(group)
         table[:, ids] = (1 - overlap) * table[:, ids] + overlap * table[:, ids].mean(axis=1, keepdims=True)
     return table
 
 
 def reference_share(rare: float) -> Reals:
-    """How much of each class's land the reference covers, relative to the best covered class, by class id.
+    """Labelled share of each class's pixels, relative to the most labelled class, by class id.
 
     Args:
-        rare: 0 (all alike) to 1 (the rarest class has none); coverage falls evenly in between.
+        rare: 0 (all classes alike) to 1 (the least labelled class has no label); the share falls evenly in between.
     """
     share = np.zeros(max(Cover) + 1)
-    # seldom drawn classes are spread over all groups of look-alikes
-    share[list(SELDOM_DRAWN)] = 1 - rare * np.arange(len(SELDOM_DRAWN)) / (len(SELDOM_DRAWN) - 1)
+    # the order mixes the groups of similar classes
+    share[list(BY_LABELLED_SHARE)] = 1 - rare * np.arange(len(BY_LABELLED_SHARE)) / (len(BY_LABELLED_SHARE) - 1)
     return share

@@ -1,7 +1,7 @@
-"""Random fields without state: a value is a hash of a seed and a place, so blocks of any shape agree to the last bit.
+"""Random fields without state. A value is a hash of a seed and a place, so blocks of any shape agree in every bit.
 
-Only arithmetic that IEEE 754 rounds exactly is used per pixel (no exp or sin, no matrix products), because vectorised
-transcendental functions and blocked sums may round differently with the length of the array.
+Per-pixel arithmetic uses only operations that IEEE 754 rounds exactly: no exp or sin, no matrix products. Vectorised
+functions and blocked sums may round differently with the length of an array.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def hashes(seed: int, *coordinates: Integers | Hashes) -> Hashes:
         seed: any integer; another seed gives an unrelated field.
         coordinates: integer arrays, at least one.
     """
-    # start from a mixed seed, so that neighbouring seeds do not give shifted copies of one field
+    # a mixed seed keeps consecutive seeds from giving shifted copies of one field
     state = _mixed(np.array([(seed * _GOLDEN + 1) & _WORD], dtype=np.uint64))
     for coordinate in coordinates:
         state = _mixed((state ^ coordinate.astype(np.uint64)) + np.uint64(_GOLDEN))
@@ -42,7 +42,7 @@ def uniform(words: Hashes) -> Reals:
 
 
 def smoothstep(x: Reals) -> Reals:
-    """3x^2 - 2x^3 on [0, 1], constant outside: no edge in value or slope."""
+    """3x^2 - 2x^3 on [0, 1], constant outside; its slope has no step."""
     x = np.clip(x, 0.0, 1.0)
     return x * x * (3.0 - 2.0 * x)
 
@@ -73,7 +73,7 @@ def nearest_points(seed: int, y: Reals, x: Reals, spacing: float) -> tuple[Reals
         for step_x in (-1, 0, 1):
             i, j = cell_y + step_y, cell_x + step_x
             word = hashes(seed, i, j)
-            # jitter over 70 % of the cell: with the whole cell, a point two cells away could be the nearest
+            # jitter over 70 % of the cell: over the whole cell, a point two cells away could be the nearest
             point_y = i + 0.15 + 0.7 * (word >> np.uint64(40)).astype(np.float64) * 2.0**-24
             point_x = j + 0.15 + 0.7 * (word & np.uint64(0xFFFFFF)).astype(np.float64) * 2.0**-24
             square = (y - point_y) * (y - point_y) + (x - point_x) * (x - point_x)

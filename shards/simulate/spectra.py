@@ -1,7 +1,7 @@
-"""Reflectance of ground materials as functions of wavelength: made up from physics' shapes, not measured.
+"""Reflectance of ground materials as functions of wavelength: modelled, not measured.
 
 Leaves follow the shape of leaf models such as PROSPECT (chlorophyll, red edge, liquid water at 970, 1200, 1450 and
-1940 nm); mineral and man-made materials are a smooth continuum with absorption features at the places that spectral
+1940 nm); mineral and man-made materials are a smooth continuum with absorption features at wavelengths that spectral
 libraries report (iron oxide 480 and 870 nm, clay 2200 nm, carbonate 2335 nm, hydrocarbons 1730 and 2310 nm).
 """
 

@@ -1,7 +1,7 @@
-"""What stands where in a generated scene: districts, streets, houses, fields, woods, a river.
+"""The terrain of a generated scene: districts, streets, houses, fields, woods, a river.
 
-Lengths are in pixels; a pixel is `PIXEL_M` metres. y runs down the rows and x along the columns. The answer at a pixel
-does not depend on which others are asked for.
+Lengths are in pixels; a pixel is `PIXEL_M` metres. y runs down the rows and x along the columns. The terrain at
+a pixel does not depend on the block that it is part of.
 """
 
 import enum
@@ -42,7 +42,7 @@ class Cover(enum.IntEnum):
 
 
 class District(enum.IntEnum):
-    """Use of the land between roads. Nine, so that a block of 3 x 3 districts holds each once."""
+    """Land use of a district. There are nine, so that a block of 3 x 3 districts holds each once."""
 
     VILLAS = 0
     TERRACES = 1
@@ -63,24 +63,24 @@ class Terrain:
         cover: `Cover` of each pixel.
         stands_m: height above the ground in metres.
         ground_m: height of the ground in metres.
-        thing: a hash shared by the pixels of one house, field, tree or street.
+        object_hash: a hash shared by the pixels of one house, field, tree or street.
     """
 
     cover: Covers
     stands_m: Reals
     ground_m: Reals
-    thing: Hashes
+    object_hash: Hashes
 
-    def paint(self, where: Flags, cover: Cover, stands_m: Reals | float, thing: Hashes) -> None:
-        """Puts one kind of thing over what is there."""
+    def paint(self, where: Flags, cover: Cover, stands_m: Reals | float, object_hash: Hashes) -> None:
+        """Puts one kind of cover over what is there."""
         self.cover = np.where(where, int(cover), self.cover)
         self.stands_m = np.where(where, stands_m, self.stands_m)
-        self.thing = np.where(where, thing, self.thing)
+        self.object_hash = np.where(where, object_hash, self.object_hash)
 
 
 @dataclass(frozen=True)
 class _Lot:
-    """A rectangular grid laid over a district, turned with it: where each pixel lies in its lot."""
+    """A rectangular grid over a district, rotated with it: the place of each pixel in its lot."""
 
     along: Reals
     across: Reals
@@ -88,15 +88,15 @@ class _Lot:
     col: Integers
 
 
-# a turn per district out of a table, so that no sine is taken per pixel
-_TURNS = np.array([(math.cos(math.radians(a)), math.sin(math.radians(a))) for a in (-24, -11, 0, 8, 17, 31)])
+# a district's rotation comes from a table, so that no sine is taken per pixel
+_ROTATIONS = np.array([(math.cos(math.radians(a)), math.sin(math.radians(a))) for a in (-24, -11, 0, 8, 17, 31)])
 
 
 def terrain(seed: int, rows: Integers, cols: Integers, relief_m: float) -> Terrain:
     """The terrain of a block of pixels.
 
     Args:
-        seed: another seed is another place; fields take the hundred seeds from here on.
+        seed: another seed is another place; the fields use the hundred seeds from here on.
         rows: row of each row of the block, may be negative.
         cols: column of each column of the block, may be negative.
         relief_m: difference between the highest and the lowest ground in metres.
@@ -124,7 +124,7 @@ def terrain(seed: int, rows: Integers, cols: Integers, relief_m: float) -> Terra
 
 @lru_cache(maxsize=8)
 def _orders(seed: int) -> Integers:
-    """Some orders of the nine uses of land; a block of 3 x 3 districts takes one of them."""
+    """Some orders of the nine land uses; a block of 3 x 3 districts takes one of them."""
     # each row sorts nine hashes, which is a permutation
     return np.argsort(hashes(seed, np.arange(32)[:, None], np.arange(9)), axis=1, kind="stable")
 
@@ -136,7 +136,7 @@ def _districts(seed: int, row: Integers, col: Integers) -> Integers:
 
 
 def _lot(y: Reals, x: Reals, word: Hashes, length: float, depth: float) -> _Lot:
-    cosine, sine = np.moveaxis(_TURNS[(word % np.uint64(len(_TURNS))).astype(np.int64)], -1, 0)
+    cosine, sine = np.moveaxis(_ROTATIONS[(word % np.uint64(len(_ROTATIONS))).astype(np.int64)], -1, 0)
     across, along = (cosine * y - sine * x) / depth, (sine * y + cosine * x) / length
     row, col = np.floor(across), np.floor(along)
     return _Lot((along - col) * length, (across - row) * depth, row.astype(np.int64), col.astype(np.int64))
