@@ -112,6 +112,11 @@ def test_importing_all_of_shards_brings_in_no_torch() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    names = [path.name for path in (REPOSITORY / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted({*names}), "pytest imports them by their bare names"
+
+
 def _commands() -> list[Path]:
     """The scripts that are run by name."""
     scripts = [*(REPOSITORY / "launch").glob("*.py"), *(REPOSITORY / "benchmarks").glob("*.py")]
