@@ -347,6 +347,7 @@ def _with_labels(
         {number + id_shift: text for number, text in sorted(texts.items())} for texts in (classes, spec.descriptions)
     )
     meaning = Classes(names, descriptions, spec.split is not None, id_shift)
+    notes = (*notes, *(note for label in opened.values() for note in label.layer.notes))
     return FileScene(described.name, grid, modalities, layers, meaning, opened.get("labels"), split, notes)
 
 

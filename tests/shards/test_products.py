@@ -311,6 +311,14 @@ def test_a_prisma_cube_is_chosen_by_its_path_or_name(tmp_path: Path, shard_comma
     assert "expected `variable`; it holds: vnir, swir" in outcome.err
 
 
+def test_a_band_that_was_not_delivered_may_be_asked_for(tmp_path: Path, shard_command: ShardCommand) -> None:
+    write_prisma(tmp_path / "PRS_L2D.he5")
+    vnir = {"files": "PRS_L2D.he5", "variable": "vnir", "bands": "1,2"}
+    outcome = shard_command(write_scene(tmp_path, {"vnir": vnir}), "--out", tmp_path / "archive")
+    assert outcome.status == 0
+    assert Archive.open(tmp_path / "archive").scene("place").modalities[0].bad_bands == (1,)
+
+
 # EMIT
 
 

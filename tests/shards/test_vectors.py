@@ -292,6 +292,16 @@ def test_a_missing_package_is_told_with_its_remedy(
     assert shard_command(points, "--out", tmp_path / "archive").status == 0
 
 
+def test_features_outside_the_scene_are_counted(tmp_path: Path, shard_command: ShardCommand) -> None:
+    away = shapely.box(0, 0, 10, 10)
+    write_features(tmp_path / "f.gpkg", [polygon(WOOD), away, away], cover=["wood", "lake", "wood"])
+    scene = scene_with(tmp_path, {"vectors": "f.gpkg"})
+    np.testing.assert_array_equal(scene.read_labels(*WHOLE), inside(WOOD) * 2)
+    outcome = shard_command(tmp_path / "scene.yaml", "--out", tmp_path / "archive")
+    assert outcome.status == 0
+    assert "f.gpkg: labels: 2 of 3 features lie outside the scene" in outcome.err
+
+
 def test_features_changed_on_disk_are_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "points.csv"
     path.write_text("row,col,cover\n0,0,1\n")

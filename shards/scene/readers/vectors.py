@@ -11,7 +11,7 @@ import csv
 import functools
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -109,12 +109,14 @@ class VectorLayer:
         grid: the scene's grid.
         classes: class ids and names; the attribute may hold either.
         ignored: further ids that the attribute may hold.
+        notes: what a user should know of the features, a line each.
     """
 
     source: VectorSource
     grid: Grid
     classes: tuple[tuple[int, str], ...]
     ignored: frozenset[int]
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> str:
@@ -160,10 +162,6 @@ class VectorLayer:
 
     @property
     def scalings(self) -> tuple[Scaling, ...]:
-        return ()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
         return ()
 
     def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
@@ -246,14 +244,22 @@ def open_vectors(source: VectorSource, grid: Grid, classes: Mapping[int, str], i
     layer = VectorLayer(source, grid, tuple(classes.items()), ignored)
     placed = _placed(layer, _stamps(layer.paths))
     height, width = grid.height, grid.width
-    columns, rows = placed.points_P2.T
-    inside = ((columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)).any()
+    columns_P, rows_P = placed.points_P2.T
+    inside_P = (columns_P >= 0) & (columns_P < width) & (rows_P >= 0) & (rows_P < height)
     left, top, right, bottom = placed.bounds.T
-    if not inside and not ((right > 0) & (left < width) & (bottom > 0) & (top < height)).any():
+    inside = (right > 0) & (left < width) & (bottom > 0) & (top < height)
+    on_scene = {*placed.point_owners_P[inside_P].tolist(), *np.array(placed.polygon_owners, np.intp)[inside].tolist()}
+    outside = len(placed.names) - len(on_scene)
+    if not on_scene:
         raise BadInput(
             f"{layer.files}: {source.field}: no feature lies on the scene; check the coordinates, and give `crs` where "
             "the file's own is missing or wrong"
         )
+    if outside:
+        note = (
+            f"{layer.files}: {source.field}: {outside} of {len(placed.names)} features lie outside the scene: left out"
+        )
+        layer = replace(layer, notes=(note,))
     return layer
 
 
