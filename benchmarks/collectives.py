@@ -1,4 +1,4 @@
-"""What the workers send each other in a step: as DeepSpeed does it, and as its own log counted it."""
+"""The collectives of a training step, as DeepSpeed runs them and as its log counts them."""
 
 import math
 from dataclasses import dataclass
@@ -65,13 +65,13 @@ def traffic_of_step(
 
 
 def start_counting() -> None:
-    """Has DeepSpeed log the collectives of this process from here on."""
+    """Makes DeepSpeed log the collectives of this process from here on."""
     deepspeed.comm.configure(enabled=True, prof_all=True, verbose=False)
     deepspeed.comm.reset_log()
 
 
 def counted(workers: int) -> tuple[Traffic, ...]:
-    """What has been logged since `start_counting`, which ends here."""
+    """The collectives since `start_counting`; the counting ends here."""
     deepspeed.comm.configure(enabled=False, prof_all=False)
     log = deepspeed.comm.comm.comms_logger.get_raw_data()
     found = []

@@ -1,8 +1,8 @@
 """How long a step takes on any number of workers: computing, collectives, what of them hides, and data.
 
-A worker computes for as long as its windows' operations take at the rate that it reaches. Collectives take a time per
+A worker computes its windows' operations at the rate that it reaches. Collectives take a time per
 byte and a time per call (the ring's byte counts and the tree's depth: Thakur et al. 2005, section 4). A share of them
-runs beside the backward pass. Loader processes read beside all of it, and only what takes longer is waited for.
+runs beside the backward pass. Loader processes read beside all of it, and a step waits only if reading takes longer.
 """
 
 import math
@@ -16,7 +16,7 @@ BACKWARD_SHARE = 2 / 3  # of a step's operations: two products for each one of t
 
 @dataclass(frozen=True)
 class Link:
-    """What joins workers.
+    """A link between workers.
 
     Attributes:
         bytes_per_s: that one worker sends, and receives, in a collective.
@@ -45,7 +45,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Workers and what joins them.
+    """Workers and the links between them.
 
     Attributes:
         flops_per_s: that a worker reaches on this model, waiting left out.
@@ -68,7 +68,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class WorkerStep:
-    """What one worker does in a step.
+    """The work of one worker in a step.
 
     Attributes:
         flops: matrix operations of its windows, forward and backward.
@@ -83,7 +83,7 @@ class WorkerStep:
 
 @dataclass(frozen=True)
 class StepSeconds:
-    """A step's wall clock, in parts that add up to it.
+    """A step's wall clock in parts, which add up to it.
 
     Attributes:
         compute: the model.

@@ -1,4 +1,4 @@
-"""What a worker's engine really holds, counted over the memory behind its tensors; `memory` has the formula."""
+"""Counts the memory behind the tensors of a worker's engine, to compare with the formula in `memory`."""
 
 import gc
 import warnings

@@ -1,4 +1,4 @@
-"""The cost model on clusters that are not at hand: the presets on 8 to 1,024 GPUs, from assumptions it prints."""
+"""Projects the presets onto 8 to 1,024 GPUs with the cost model, from assumptions that it prints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

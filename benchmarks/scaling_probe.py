@@ -1,6 +1,6 @@
-"""Measures the parts that a step is made of, on real engines: what the cost model is checked against.
+"""Measures the parts of a training step on real engines, to check the cost model.
 
-All workers do the same at the same time, so that each is measured beside the others, as in training.
+All workers do the same at the same time, as in training.
 """
 
 import gc
@@ -66,7 +66,7 @@ class StageProbe:
 
 @dataclass(frozen=True)
 class Probe:
-    """What one worker group was measured to do.
+    """Measurements of one worker group.
 
     Attributes:
         workers: in the group.
@@ -93,7 +93,7 @@ _PROBE_FILE: Final = "probe.json"
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """What is measured.
+    """The measurements to make.
 
     Attributes:
         config: the run that is timed; its ZeRO stage is set by `timed_stages`.
@@ -113,7 +113,7 @@ class ProbePlan:
 
 
 def probe(plan: ProbePlan) -> Probe:
-    """Runs the measurements on the cluster that Ray is connected to, or here for one worker, which talks to nobody.
+    """Runs the measurements on Ray's cluster, or in this process for one worker.
 
     Raises:
         FailedRun: a worker failed.
@@ -250,7 +250,7 @@ def _held(context: TrainContext) -> HeldState:
 
 
 def _links(device: torch.device) -> dict[Kind, Link]:
-    """What a worker reaches in each kind of collective, told from a small and a large one."""
+    """Measures a small and a large collective of each kind, and works out its link."""
     workers = dist.get_world_size()
 
     def all_reduce(numbers: int) -> Callable[[], object]:
@@ -295,7 +295,7 @@ def _finish(device: torch.device) -> None:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """Length of what the intervals cover together."""
+    """Length of the union of the intervals."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, reached))

@@ -101,7 +101,7 @@ def measure(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a window of the archive takes.
+    """What the cost model needs to know of a window.
 
     Attributes:
         schemas: its modalities.
@@ -121,7 +121,7 @@ class Sample:
 def probe_plan(
     archive: str, run_dir: str, workers: int, timed: tuple[ZeroStage, ...], held: tuple[ZeroStage, ...], effort: Effort
 ) -> ProbePlan:
-    """What is measured on so many workers."""
+    """The measurements to make on a number of workers."""
 
     def run(windows: int, model: ModelConfig) -> PretrainConfig:
         return PretrainConfig(
@@ -181,7 +181,7 @@ def prediction(found: Probe, stage: StageProbe, sample: Sample, windows: int) ->
 
 
 def traffic_rows(probes: Sequence[Probe], sample: Sample) -> list[dict[str, Value]]:
-    """What DeepSpeed logged beside what the cost model counts."""
+    """Collectives that DeepSpeed logged, beside those that the cost model counts."""
     with torch.device("meta"):
         tensors = [parameter.numel() for parameter in MaskDiffusion(PUBLISHED, sample.schemas).parameters()]
     return [

@@ -11,7 +11,15 @@ from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PRESETS, PUBLISHED
+from diffclip_dist.train.checkpoint.stored_checkpoint import (
+    RECORD_FILE,
+    CheckpointRecord,
+    RunState,
+    newest_checkpoint,
+    write_record,
+)
 from diffclip_dist.train.pretrain_config import read_run_config, resolve_config, same_run
+from shards.archive.store import open_store
 from shards.errors import BadInput
 
 HOUSTON = (ModalitySchema("hsi", 144), ModalitySchema("lidar", 1))
@@ -133,3 +141,19 @@ def test_the_configuration_of_a_run_made_under_former_names_is_read(tmp_path: Pa
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(plain))
     assert read_run_config(file) == config
+
+
+def test_a_checkpoint_made_under_former_names_is_read(tmp_path: Path) -> None:
+    config = resolve_config(None, {}, ["stream.shuffle_streams=4", "stream.shuffle_buffer=2"])
+    store = open_store(tmp_path)
+    write_record(
+        store, "attempt-0001/step-00000003-ab", CheckpointRecord(RunState(3, "f" * 64, config, 1, 0.5, {}), ())
+    )
+    record = tmp_path / "attempt-0001" / "step-00000003-ab" / RECORD_FILE
+    written = record.read_text()
+    former = written.replace('"shuffle_streams"', '"lanes"').replace('"shuffle_buffer"', '"pool_tiles"')
+    assert former != written
+    record.write_text(former)
+    newest = newest_checkpoint(store)
+    assert newest is not None
+    assert newest.state.config == config

@@ -1,4 +1,4 @@
-"""A pretraining run's settings: plain, frozen, validated at once, and overridable by file and by ``key=value``."""
+"""A pretraining run's settings, read from defaults, a file, options and ``key=value`` settings, and checked at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,7 +28,7 @@ def _at_least(name: str, value: float, least: float) -> None:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """How samples are drawn from the archive.
+    """How a run takes samples from the archive.
 
     Attributes:
         shuffle_streams: streams of tiles that each batch takes an equal share from; divides the global batch. A resumed
@@ -36,7 +36,7 @@ class StreamConfig:
         shuffle_buffer: tiles that a stream shuffles at a time; bounds memory. A resumed run keeps it.
         pixel_share: share of each tile's valid pixels that training uses, in (0, 1]. A resumed run keeps it.
         loader_processes: processes a worker reads ahead with; 0 reads in the worker. Samples are the same.
-        verify: what of the archive is checked before a run begins: every file's ``size``, or its ``hash`` as well.
+        verify: the check of the archive before a run: every file's ``size``, or its ``hash`` as well.
     """
 
     shuffle_streams: int = 8
@@ -60,8 +60,8 @@ class OptimiserConfig:
         weight_decay: decoupled, on matrices alone.
         betas: of Adam.
         clip_norm: largest global gradient norm; 0 leaves gradients as they are.
-        ema_decay: share of the weights' exponential moving average that a step keeps, in [0, 1); the encoder is then
-            exported with the average. 0 keeps none.
+        ema_decay: decay of the weights' exponential moving average at each step, in [0, 1); the encoder is then
+            exported with the average. 0 keeps no average.
     """
 
     learning_rate: float = 1e-3
@@ -88,12 +88,12 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class OffloadConfig:
-    """What a worker keeps off its device, slower to reach (ZeRO-Offload, Ren et al. 2021; ZeRO-Infinity, 2021).
+    """State that a worker keeps off its device (ZeRO-Offload, Ren et al. 2021; ZeRO-Infinity, 2021).
 
     Attributes:
-        optimizer: where master weights, moments and average lie and are moved: ``none``, on the device; ``host``, in
-            the node's memory (from ZeRO stage 1); or ``disk`` (stage 3).
-        parameters: where a worker's part of the parameters lies while no layer uses it; other than ``none`` in stage 3.
+        optimizer: where master weights, moments and average lie and are updated: ``none``, on the device; ``host``,
+            in the node's memory (from ZeRO stage 1); or ``disk`` (stage 3).
+        parameters: where a worker's part of the parameters lies while no layer uses it; ``none`` below stage 3.
         folder: for ``disk``, a folder of each node on a fast disk of its own; workers write below it.
     """
 
@@ -111,7 +111,7 @@ class OffloadConfig:
         return "disk" in (self.optimizer, self.parameters)
 
     def places(self, zero_stage: int) -> tuple[Place, Place, Place]:
-        """Where parameters, reduced gradients and the optimizer's state lie under a stage, as far as it allows."""
+        """Where parameters, reduced gradients and the optimizer's state lie under a ZeRO stage."""
         optimizer = self.optimizer if zero_stage >= (3 if self.optimizer == "disk" else 1) else "none"
         gradients = optimizer if zero_stage >= 2 else "none"
         return self.parameters if zero_stage == 3 else "none", gradients, optimizer
@@ -126,30 +126,30 @@ class PretrainConfig:
         run_dir: where the run's files go; on a cluster a folder that every node sees.
         storage_path: where checkpoints go instead of ``RUN/checkpoints``: a folder that every node sees, or a URL such
             as ``s3://bucket/run``.
-        workers: Ray Train workers, one a GPU, or one a process on CPUs.
-        min_workers: fewest workers that the run goes on with when others are lost and not replaced; it takes up to
-            ``workers`` again as nodes come. 0 waits for all of them.
+        workers: Ray Train workers, one for each GPU; on CPUs, one for each process.
+        min_workers: fewest workers that the run goes on with after others are lost. It takes up to ``workers``
+            again when nodes come back. 0 waits for all of them.
         zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too.
         steps: optimizer steps.
         global_batch: windows a step over all workers; a multiple of the number of workers.
-        micro_batch: most windows that a worker takes through the model at once.
+        micro_batch: most windows in one forward pass of a worker.
         precision: ``float32``, or ``bfloat16`` with float32 master weights.
-        activation_checkpointing: whether transformer blocks are computed anew in the backward pass rather than kept:
+        activation_checkpointing: whether the backward pass computes transformer blocks again instead of keeping them:
             less memory, a third more operations, the same losses.
         compile: whether transformer blocks are compiled (torch.compile) at the first steps; ZeRO stages 0 to 2, since
             stage 3 gathers parameters in hooks within a block.
         seed: of every random draw.
         log_every: steps between log lines.
         checkpoint_every: steps between checkpoints; the last step always makes one.
-        keep_checkpoints: newest checkpoints that are kept.
-        reconstruct_windows: windows whose masked tokens are reconstructed and drawn whenever a checkpoint is kept; 0
-            leaves it out, as a model that does not fit on one device whole needs.
-        max_failures: how often a failed worker group is started anew from the newest checkpoint.
-        timeout_s: seconds after which a worker that waits for the others in a collective gives up.
-        stream: how samples are drawn.
-        optimiser: how weights are moved.
-        offload: what lies off the device.
-        model: what is trained.
+        keep_checkpoints: number of newest checkpoints that are kept.
+        reconstruct_windows: windows that are reconstructed and drawn at each checkpoint; 0 for none, which a model
+            needs that does not fit on one device.
+        max_failures: most restarts of failed workers from the newest checkpoint.
+        timeout_s: seconds that a worker waits for the others in a collective before it gives up.
+        stream: how samples are taken from the archive.
+        optimiser: how weights are updated.
+        offload: state that lies off the device.
+        model: the model that is trained.
     """
 
     archive: str = GENERATED_ARCHIVE
@@ -217,7 +217,7 @@ class PretrainConfig:
 
     @property
     def order(self) -> OrderConfig:
-        """What the global order of samples depends on."""
+        """The settings that the global order of samples depends on."""
         return OrderConfig(
             self.seed,
             self.global_batch,
@@ -323,7 +323,7 @@ def _preset(name: object, source: str) -> Mapping[str, object]:
 
 
 def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings laid over others, section by section."""
+    """Lays settings over others, section by section."""
     laid = {**under, **over}
     for name, value in laid.items():
         if isinstance(value, Mapping):
@@ -377,8 +377,8 @@ def _apply_setting(tree: dict[str, Any], key: str, value: object) -> None:
 def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """Fields in which two configurations differ such that one cannot resume the other's checkpoints.
 
-    Where and how a run is computed (workers, ZeRO stage, micro-batch, activation checkpointing, compiling, offload,
-    loader processes) and what it leaves behind (logs, checkpoints) may change; what is computed may not.
+    Settings that change no result may differ: workers, ZeRO stage, micro-batch, activation checkpointing, compiling,
+    offload, loader processes, logs and checkpoints.
     """
     free = {
         "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "micro_batch",

@@ -1,4 +1,4 @@
-"""Pretraining in this process alone, for studies that pretrain dozens of small models one after the other."""
+"""Pretrains in this process alone, for studies that pretrain dozens of small models one after the other."""
 
 import gc
 import os
@@ -20,13 +20,12 @@ from shards.errors import FailedRun
 
 
 def pretrain_single_process(config: PretrainConfig) -> Path:
-    """Runs a whole pretraining run here and now: a world of one, ZeRO stage 0, the same losses as under Ray.
+    """Pretrains with one worker and ZeRO stage 0, to the same losses as under Ray.
 
-    Left out of what `cluster.driver.pretrain` does: Ray, checkpoints and resuming (``keep_checkpoints`` and
-    ``max_failures`` have no effect, ``checkpoint_every`` only says when windows are reconstructed; a run that is killed
-    starts anew), the settings' ``workers``, ``zero_stage`` and ``offload``, ``RUN/config.yaml``, progress on the
-    terminal, and the refusal of a run folder that has been used: its log is written anew. Threads are those that torch
-    has now.
+    Unlike `cluster.driver.pretrain`, this starts no Ray and keeps no checkpoint, so a killed run starts from step 0. It
+    ignores ``workers``, ``zero_stage``, ``offload``, ``keep_checkpoints`` and ``max_failures``; ``checkpoint_every``
+    only sets when windows are reconstructed. It writes no ``RUN/config.yaml``, prints no progress, and writes over the
+    log of an earlier run in the same folder. It uses as many threads as torch has now.
 
     Args:
         config: the run's settings.
@@ -62,7 +61,7 @@ class NoCheckpoints:
 
 @contextmanager
 def world_of_one(device: torch.device) -> Iterator[None]:
-    """A process group of this process; DeepSpeed wants to read its rank from the environment."""
+    """A process group of this process alone; DeepSpeed reads its rank from the environment."""
     rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     before = {name: os.environ.get(name) for name in rank}
     os.environ.update(rank)
@@ -72,7 +71,7 @@ def world_of_one(device: torch.device) -> Iterator[None]:
         yield
     finally:
         deepspeed.comm.destroy_process_group()
-        gc.collect()  # the engine refers to itself, and would keep its buffers and threads into the next run
+        gc.collect()  # the engine refers to itself; without this its buffers and threads would last into the next run
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name)

@@ -18,7 +18,7 @@ from diffclip_dist.train.schedule import learning_rate
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves behind, still on the device.
+    """The result of a step, still on the device.
 
     Attributes:
         terms_2M: this rank's part of the global batch's mean squared errors, visible and masked, per modality.
@@ -30,7 +30,7 @@ class StepResult:
 
 
 def probe_loss(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig) -> float:
-    """The run's loss on a batch with the draws of step 0, without moving the weights; every rank must call."""
+    """The loss on a batch with the noise and masks of step 0; the weights stay. Every rank must call."""
     counts_2M = token_counts(batch, config.model, config.seed, 0)
     dist.all_reduce(counts_2M)
     terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
@@ -44,7 +44,7 @@ def probe_loss(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConf
 
 
 def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig, step: int) -> StepResult:
-    """Takes this rank's share of a global batch through the model and moves the weights.
+    """Trains on this rank's share of a global batch and updates the weights.
 
     Losses are divided by the token counts of the whole global batch, so that neither the number of workers nor holes
     in a footprint change the gradient.

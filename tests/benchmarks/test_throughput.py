@@ -1,8 +1,9 @@
-"""benchmarks/throughput.py: real runs, the contract's JSON, and figures that agree with each other."""
+"""benchmarks/throughput.py: a real run, the contract's JSON, and figures worked out by hand."""
 
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,14 @@ COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "throughput.py"
 
 
 @pytest.mark.slow
-def test_each_row_is_a_run_whose_figures_agree(generated_archive: Path, tmp_path: Path) -> None:
+def test_a_row_is_a_real_run(generated_archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
+    start = time.perf_counter()
     ended = subprocess.run(
         [sys.executable, str(COMMAND), "--quick", "--archive", str(generated_archive), "--json", str(out)],
         capture_output=True, text=True, timeout=500,
     )  # fmt: skip
+    elapsed = time.perf_counter() - start
     assert ended.returncode == 0, ended.stderr
     assert "small (generated)" in ended.stdout
     assert "samples/s" in ended.stdout
@@ -33,10 +36,22 @@ def test_each_row_is_a_run_whose_figures_agree(generated_archive: Path, tmp_path
     for row in report["rows"]:
         assert row["scenes"] == "small (generated)"
         assert row["repeats"] == throughput_rows.QUICK.repeats
-        assert row["samples_per_s"] == pytest.approx(row["samples_per_s_per_worker"] * row["workers"])
+        # the measured stretches took place within the command
+        assert row["repeats"] * throughput_rows.QUICK.samples / row["samples_per_s"] < elapsed
         assert 0.0 <= row["data_wait_percent"] < 100.0
-        reached = row["samples_per_s_per_worker"] * row["model_gflop_per_sample"]
-        assert reached == pytest.approx(row["mfu_percent"] / 100.0 * row["matrix_gflop_per_s_per_worker"], rel=0.01)
+        assert row["mfu_percent"] > 0.0
+
+
+def test_a_row_is_worked_out_from_a_line_of_the_runs_metrics() -> None:
+    logged = {
+        "samples_per_s": 300.0, "samples_per_s_per_worker": 100.0, "data_wait_fraction": 0.02, "mfu": 0.25,
+        "memory_bytes": 3 * 2**20,
+    }  # fmt: skip
+    row = throughput_rows.figures(throughput_rows.Setup(workers=3), logged, flops=2_000_000_000)
+    assert (row["samples_per_s"], row["samples_per_s_per_worker"], row["workers"]) == (300.0, 100.0, 3)
+    assert (row["data_wait_percent"], row["mfu_percent"], row["memory_mib_per_worker"]) == (2.0, 25.0, 3.0)
+    # 100 samples of 2 GFLOP a second are 200 GFLOP/s, a quarter of 800
+    assert (row["model_gflop_per_sample"], row["matrix_gflop_per_s_per_worker"]) == (2.0, 800.0)
 
 
 def test_the_published_configuration_comes_first_and_other_rows_change_one_thing() -> None:

@@ -76,10 +76,10 @@ def _train(plan: TrainPlan, scaling: ScalingConfig, attempt: str) -> None:
             callbacks=[FaultLog(run_dir)],  # type: ignore[list-item]
             failure_config=FailureConfig(
                 max_failures=config.max_failures,
-                # workers that never come up: Ray would try for ever
+                # without this Ray would try for ever to start workers that never come up
                 controller_failure_limit=config.max_failures,
             ),
-            # Ray keeps them all, and `checkpoints.prune` those of the policy: the record must go first
+            # Ray removes no checkpoint; `stored_checkpoint.prune` does, and removes the record first
         ),
     )
     try:
@@ -89,7 +89,7 @@ def _train(plan: TrainPlan, scaling: ScalingConfig, attempt: str) -> None:
 
 
 def _storage(store: Store) -> dict[str, Any]:
-    """A store in Ray's terms."""
+    """Ray's settings for a store."""
     if isinstance(store, RemoteStore):
         filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store.filesystem))
         return {"storage_path": store.root, "storage_filesystem": filesystem}
@@ -97,7 +97,7 @@ def _storage(store: Store) -> dict[str, Any]:
 
 
 def check_run_dir(config: PretrainConfig, resume: bool) -> None:
-    """Refuses to go on silently from another run, or to resume one that is not there or was set up otherwise."""
+    """Refuses a folder that holds another run, and to resume a run that is absent or has other settings."""
     run_dir = Path(config.run_dir)
     exists = (run_dir / CONFIG_FILE).exists()
     if exists and not resume:
@@ -132,14 +132,14 @@ def check_newest_checkpoint(plan: TrainPlan) -> None:
 
 
 def _next_attempt(checkpoints: Store) -> str:
-    """A name under which no earlier start of this run has left files: Ray would go on from an old one silently."""
+    """A new name for this start of the run; under an old name Ray would go on from that start's state."""
     folders = {PurePosixPath(path).parts[0] for path in checkpoints.sizes()}
     earlier = [int(folder.removeprefix("attempt-")) for folder in folders if folder.startswith("attempt-")]
     return f"attempt-{max(earlier, default=0) + 1:04d}"
 
 
 def worker_resources(config: PretrainConfig) -> ScalingConfig:
-    """A GPU a worker where the cluster has enough, else an equal share of its cores; no worker spans two nodes.
+    """Gives each worker a GPU if the cluster has enough, else an equal share of the cores; no worker spans two nodes.
 
     Raises:
         BadInput: the cluster has no cores for workers.
@@ -159,7 +159,7 @@ def worker_resources(config: PretrainConfig) -> ScalingConfig:
 
 
 def cores_per_worker(cores: Sequence[float], most: Sequence[int], workers: int) -> float:
-    """The largest equal share with which so many workers fit onto the nodes; whole cores where it is one or more.
+    """The largest equal share of cores with which the workers fit onto the nodes, rounded down to whole cores from 1.
 
     Args:
         cores: of each node.
@@ -179,7 +179,7 @@ def cores_per_worker(cores: Sequence[float], most: Sequence[int], workers: int) 
 
 @contextmanager
 def ray_cluster() -> Iterator[None]:
-    """The cluster that a job runs on or ``RAY_ADDRESS`` names; else one of our own, on loopback, while it lasts."""
+    """Connects to the cluster of ``RAY_ADDRESS`` or of the job; else starts one on loopback and stops it at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = "RAY_ADDRESS" not in os.environ
     if own:

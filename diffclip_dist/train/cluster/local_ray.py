@@ -1,4 +1,4 @@
-"""A Ray head of our own on loopback, with token authentication, that ends with its process and touches no other Ray."""
+"""Starts a Ray head on loopback with token authentication; it ends with its process and touches no other Ray."""
 
 import os
 import secrets
@@ -20,8 +20,8 @@ from shards.errors import FailedRun
 
 _LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT_S: Final = 120.0
-# Ray takes 127.0.0.1 for this machine's outward address, and listens on every interface, unless it believes that
-# clusters are impossible here; the variable's name is history, it works on any system
+# without this setting Ray replaces 127.0.0.1 by this machine's outward address and listens on every interface; it
+# works on any system, whatever its name says
 LOOPBACK_ONLY: Final = MappingProxyType({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
 
 
@@ -64,7 +64,7 @@ def local_ray_head(cores: int | None = None) -> Iterator[LocalRay]:
         "RAY_USAGE_STATS_ENABLED": "0",
         **LOOPBACK_ONLY,
         "RAY_ADDRESS": f"{_LOOPBACK}:{head}",
-        # jobs say `python`, and mean this one
+        # jobs start `python`, which must be this one
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_API_SERVER_ADDRESS": f"http://{_LOOPBACK}:{dashboard}",
     }
@@ -116,7 +116,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], environment: Mapping[str, s
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Asks the head to stop its processes; takes the rest of its own session down if it does not."""
+    """Asks the head to stop its processes; kills its session if it does not."""
     process.terminate()
     try:
         process.wait(timeout=30)

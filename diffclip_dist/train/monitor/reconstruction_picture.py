@@ -1,4 +1,4 @@
-"""A picture of reconstructed windows: true, masked, reconstructed, spectra beneath, and the skill at each noise level.
+"""Draws reconstructed windows: true, masked and reconstructed, their spectra, and the skill at each noise level.
 
 Shapes: B windows, N tokens of a window, C bands, H rows and W columns of the picture.
 """
@@ -34,7 +34,7 @@ STRETCH: Final = 2.0  # percent of the true values beyond either end of a colour
 
 @dataclass(frozen=True)
 class DrawnChain:
-    """What a picture shows of one sensor combination.
+    """One sensor combination's part of a picture.
 
     Attributes:
         batch: the windows.
@@ -50,7 +50,7 @@ class DrawnChain:
 
 
 def draw_reconstruction(chains: Sequence[DrawnChain], step: int) -> Figure:
-    """The picture: per modality a block of windows, and below them the skill along the chain.
+    """Draws a block of windows for each modality, and below them the skill along the chain.
 
     Args:
         chains: one a sensor combination; at most four windows of each are drawn, those with the most modalities.
@@ -78,7 +78,7 @@ def draw_reconstruction(chains: Sequence[DrawnChain], step: int) -> Figure:
 
 
 def save_picture(figure: Figure, file: Path) -> npt.NDArray[np.uint8]:
-    """Writes a figure as PNG, under another name until it is whole, and gives its pixels (H, W, 3)."""
+    """Writes a figure as PNG, under another name until it is whole; returns its pixels (H, W, 3)."""
     canvas: Any = figure.canvas
     canvas.draw()
     picture_HWC = np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -92,7 +92,7 @@ def save_picture(figure: Figure, file: Path) -> npt.NDArray[np.uint8]:
 
 
 def _chosen(chain: DrawnChain) -> list[int]:
-    """Which windows are drawn: those in which the most modalities have something masked, the first among equals."""
+    """Chooses the windows to draw: those with the most masked modalities, the first among equals."""
     masked_MB = np.stack([mask.masked_BN.any(dim=1).cpu().numpy() for mask in chain.chain.masks.values()])
     return [int(window) for window in np.argsort(-masked_MB.sum(axis=0), kind="stable")[:MOST_WINDOWS]]
 
@@ -135,7 +135,7 @@ def _figures(errors: Errors) -> str:
 def _images(
     chain: DrawnChain, schema: ModalitySchema, record: ModalityRecord, chosen: list[int]
 ) -> dict[str, list[npt.NDArray[np.float64]]]:
-    """What each row is called, and its windows as red, green and blue from 0 to 1."""
+    """Each row's name, and its windows as red, green and blue from 0 to 1."""
     bands = list(shown_bands(record).bands)
     mask, valid_BN = chain.chain.masks[schema.key], chain.batch.valid[schema.key].cpu().numpy()
     true_BNE = chain.batch.windows[schema.key][..., bands].cpu().numpy()
@@ -165,7 +165,7 @@ def _rgb(colour: str) -> tuple[float, ...]:
 
 
 def _marked(chain: DrawnChain, schema: ModalitySchema, window: int) -> int | None:
-    """The masked pixel nearest to the window's centre, whose spectrum is drawn; none where none is masked."""
+    """The masked pixel nearest to the window's centre, for the spectrum; None where none is masked."""
     masked = np.flatnonzero(chain.chain.masks[schema.key].masked_BN[window].cpu().numpy())
     side = round(chain.batch.valid[schema.key].shape[1] ** 0.5)
     distance = (masked // side - side // 2) ** 2 + (masked % side - side // 2) ** 2
@@ -204,7 +204,7 @@ def _draw_spectrum(
 
 
 def _draw_skill(axes: Any, errors: Sequence[ModalityErrors]) -> None:
-    """Skill of each link: to the left all is noise, to the right the chain has come to its end."""
+    """Draws the skill of each link, from noise on the left to the end of the chain on the right."""
     for error in errors:
         timesteps, skills = zip(*error.skill_by_timestep, strict=True)
         values = [np.nan if skill is None else skill for skill in skills]

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: ``metrics.jsonl`` and TensorBoard events, written by rank 0."""
+"""The log that rank 0 of a run writes: ``metrics.jsonl`` and TensorBoard events."""
 
 import json
 import math
@@ -45,7 +45,7 @@ class StepMetrics:
 
 
 class RunLog:
-    """Appends metrics; after a resume, drops the lines of steps that are about to be done again."""
+    """Appends metrics; after a resume, drops the lines of steps that the run takes again."""
 
     def __init__(self, run_dir: Path, start: int) -> None:
         self._file = run_dir / METRICS_FILE
@@ -80,7 +80,7 @@ class RunLog:
     def show(
         self, name: str, picture_HWC: npt.NDArray[np.uint8], figures: Mapping[str, float | None], step: int
     ) -> None:
-        """Adds a picture and the figures beneath its name to TensorBoard; a figure that is no number is left out."""
+        """Adds a picture and the figures beneath its name to TensorBoard; leaves out figures that are None."""
         self._events.add_image(name, picture_HWC, step, dataformats="HWC")
         for figure, value in figures.items():
             if value is not None:
