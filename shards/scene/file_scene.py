@@ -33,7 +33,7 @@ STACK_OR_MOSAIC = (
     "if they are a mosaic of which the first file wins, write `stack: false`"
 )
 ONE_LABEL_MAP = "give one label map, or several that lie side by side"
-# a stack's files on another grid than the first keep their values, each repeated over the finer pixels
+# coarser files of a stack keep their values, each repeated over the finer pixels
 STACK_RESAMPLING = "nearest"
 
 

@@ -105,7 +105,7 @@ class ModalityFile:
         scale, offset: physical value = scale * file value + offset, for files whose tags do not say it.
         crs: coordinate reference system of files that carry none, such as EPSG:32633.
         wavelengths: centre of each band in nanometres.
-        resample: how files on another grid are brought onto the first modality's, or onto the first band's.
+        resample: how files on another grid are brought onto the first modality's, or within a stack onto the finest.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT

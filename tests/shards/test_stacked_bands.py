@@ -56,7 +56,7 @@ def test_files_without_band_numbers_are_named_by_what_sets_them_apart(
 
 
 @pytest.mark.parametrize(("size", "method"), [(20, None), (60, None), (20, "bilinear")])
-def test_coarser_bands_are_resampled_onto_the_first(
+def test_coarser_bands_are_resampled_onto_the_finest(
     size: int, method: str | None, tmp_path: Path, shard_command: ShardCommand
 ) -> None:
     fine, coarse = pixels(12, 12, 1, "uint16"), pixels(120 // size, 120 // size, 1, "uint16", seed=1)
@@ -71,6 +71,18 @@ def test_coarser_bands_are_resampled_onto_the_first(
     else:
         middle = scene.values["s2"][1:3, 1:3, 1].mean()
         assert middle == pytest.approx(coarse[:2, :2, 0].mean(), rel=1e-5)
+
+
+def test_a_coarse_band_that_comes_first_does_not_coarsen_the_others(
+    tmp_path: Path, shard_command: ShardCommand
+) -> None:
+    fine, coarse = pixels(12, 12, 1, "uint16"), pixels(2, 2, 1, "uint16", seed=1)
+    write_raster(tmp_path / "B02.tif", fine)
+    write_raster(tmp_path / "B01.tif", coarse, transform=from_origin(500, 900, 60, 60))
+    scene = read(tmp_path, {"files": "B*.tif", "stack": True}, shard_command)
+    assert scene.record.modality("s2").band_names == ("B01", "B02")
+    np.testing.assert_array_equal(scene.values["s2"][..., 1], fine[..., 0])
+    np.testing.assert_array_equal(scene.values["s2"][..., 0], np.kron(coarse[..., 0], np.ones((6, 6))))
 
 
 def test_a_band_of_several_tiles_is_a_mosaic_in_the_stack(tmp_path: Path, shard_command: ShardCommand) -> None:

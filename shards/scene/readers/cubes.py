@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import rioxarray  # noqa: F401  adds .rio to xarray's objects
 import xarray
+from affine import Affine
 
 from shards.errors import BadInput
 from shards.scene.readers.cube_attributes import cube_missing, cube_scaling, unsigned
@@ -191,13 +192,17 @@ def _name(variable: str) -> str:
 
 @contextmanager
 def _open(path: Path, group: str | None) -> Iterator[xarray.Dataset]:
+    how: dict[str, Any] = {"chunks": None, "mask_and_scale": False, "decode_times": False, "decode_coords": "all"}
+    if group is not None:
+        how["group"] = group
+    if path.is_dir():
+        how |= {"engine": "zarr", "consolidated": False}
     try:
-        how: dict[str, Any] = {"chunks": None, "mask_and_scale": False, "decode_times": False, "decode_coords": "all"}
-        if group is not None:
-            how["group"] = group
-        if path.is_dir():
-            how |= {"engine": "zarr", "consolidated": False}
-        with xarray.open_dataset(path, **how) as cube:
+        opened = xarray.open_dataset(path, **how)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # attributes that are no text, too
+        raise BadInput(f"{path}: cannot be read: {error}") from error
+    try:
+        with opened as cube:
             yield cube
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, BadInput):
@@ -228,16 +233,18 @@ def _place(
     crs_wkt = checked_crs(own, own is not None or has_coordinates, given, f"{path}: {field}")
     for axis in axes[:2] if has_coordinates else ():
         steps = np.diff(array.coords[axis].to_numpy().astype(np.float64))
-        if len(steps) and np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()):
+        # written so that steps that are no numbers are uneven too
+        if len(steps) and not np.abs(steps - steps.mean()).max() < UNEVEN * abs(steps.mean()):
             raise BadInput(f"{path}: {field}: coordinates {axis!r} are not evenly spaced; warp it onto a grid first")
-    if own is None and not has_coordinates:
+    transform = placed.rio.transform() if own is not None or has_coordinates else Affine.identity()
+    if transform.is_identity and not has_coordinates:
         swath = sorted(str(name) for name in cube.variables if _is_geolocation(cube[name], axes))
         note = (
             f"{path}: placed by two-dimensional {' and '.join(swath)} alone: read in the sensor's own geometry, "
             "without a place; to place it, warp it onto a grid first (gdalwarp -geoloc)"
         )
         return None, None, (note,) if swath else ()
-    a, b, c, d, e, f = (float(value) for value in tuple(placed.rio.transform())[:6])
+    a, b, c, d, e, f = (float(value) for value in tuple(transform)[:6])
     return crs_wkt, (a, b, c, d, e, f), ()
 
 

@@ -100,7 +100,7 @@ def open_stack(
     Args:
         files: by the band's name; several files of one band are a mosaic.
         variable, given, field, covering: as of `open_layer`.
-        method: name of the rasterio resampling for files on another grid than the first.
+        method: name of the rasterio resampling for files on another grid than the finest.
 
     Raises:
         BadInput: they cannot be read or do not agree; the message names the file.

@@ -26,6 +26,10 @@ def chosen_scaling(own: Scaling | None, given: Given, bands: int, where: str) ->
             f"{where}: scale, offset: the file's own are {own.scale[0]:g}, {own.offset[0]:g} and scene.yaml gives "
             f"{told.scale[0]:g}, {told.offset[0]:g}; leave `scale` and `offset` out, or correct the file's tags"
         )
+    if own is not None and not (np.isfinite([own.scale, own.offset]).all() and np.all(own.scale)):
+        raise BadInput(
+            f"{where}: scale {own.scale[0]:g}, offset {own.offset[0]:g} in the file; expected finite ones, not 0"
+        )
     chosen = own or told
     return None if chosen is None or is_identity(chosen) else chosen
 

@@ -1,5 +1,6 @@
 """Several files stacked as the bands of one layer."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class StackedLayer:
 
     Attributes:
         names: of the layers.
-        layers: on the grid of the first.
+        layers: all on one grid.
     """
 
     names: tuple[str, ...]
@@ -139,7 +140,7 @@ class StackedLayer:
 
 
 def stack(layers: Mapping[str, Layer], method: str, field: str) -> StackedLayer:
-    """Stacks layers; those on another grid are resampled onto the grid of the first.
+    """Stacks layers; those on another grid are resampled onto the finest, the first of several.
 
     Args:
         layers: by name, in the order of the bands.
@@ -149,17 +150,25 @@ def stack(layers: Mapping[str, Layer], method: str, field: str) -> StackedLayer:
     Raises:
         BadInput: a layer lies on another grid and does not say where.
     """
-    (first_name, first), *_ = layers.items()
+    finest_name, finest = min(layers.items(), key=lambda item: _pixel_area(item[1].grid))
     placed: list[Layer] = []
     for layer in layers.values():
         try:
-            check_same_grid(first, layer, field, first_name)
+            check_same_grid(finest, layer, field, finest_name)
             placed.append(layer)
         except BadInput:
-            if layer.grid.transform is None or first.grid.transform is None:
+            if layer.grid.transform is None or finest.grid.transform is None:
                 raise
-            placed.append(resample(layer, first.grid, method, field))
+            placed.append(resample(layer, finest.grid, method, field))
     return StackedLayer(tuple(layers), tuple(placed))
+
+
+def _pixel_area(grid: Grid) -> float:
+    """Area of a pixel in units of the CRS; infinite where the files do not say it."""
+    if grid.transform is None:
+        return math.inf
+    a, b, _, d, e, _ = grid.transform
+    return abs(a * e - b * d)
 
 
 def bands_by_name(paths: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:
