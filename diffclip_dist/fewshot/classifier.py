@@ -29,6 +29,7 @@ from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
 from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, read_config, save_encoder
 from shards.archive.manifest import ModalityRecord, SceneRecord
+from shards.archive.publish import publish_file
 from shards.errors import BadInput
 from shards.preview.class_colours import class_colours
 
@@ -154,11 +155,13 @@ def save_classifier(folder: Path, classifier: Classifier, encoder_training: Trai
         encoder_config = EncoderConfig(ENCODER_FORMAT_VERSION, encoder.config, encoder.modalities, encoder_training)
         save_encoder(folder / ENCODER_FOLDER, encoder.state_dict(), encoder_config)
     weights = {name: tensor.detach().contiguous() for name, tensor in fitted.head.state_dict().items()}
-    safetensors.torch.save_file({**weights, "text_CE": fitted.text_CE.contiguous()}, folder / WEIGHTS_FILE)
+    partial_weights = folder / f".{WEIGHTS_FILE}.partial"
+    safetensors.torch.save_file({**weights, "text_CE": fitted.text_CE.contiguous()}, partial_weights)
+    publish_file(partial_weights, folder / WEIGHTS_FILE)
     partial = folder / f".{CONFIG_FILE}.partial"
     # pydantic writes a missing value of NaN as null, for JSON knows no NaN
     partial.write_bytes(pydantic.TypeAdapter(ClassifierConfig).dump_json(classifier.config, indent=2) + b"\n")
-    partial.replace(folder / CONFIG_FILE)
+    publish_file(partial, folder / CONFIG_FILE)
 
 
 def load_classifier(folder: Path) -> Classifier:

@@ -15,6 +15,7 @@ from torch import Tensor
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.model_config import ModelConfig
+from shards.archive.publish import publish_file
 from shards.errors import BadInput
 
 FORMAT_VERSION: Final = 1
@@ -60,10 +61,10 @@ def save_encoder(folder: Path, weights: dict[str, Tensor], config: EncoderConfig
     contiguous = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
     partial_weights = folder / f".{WEIGHTS_FILE}.partial"
     safetensors.torch.save_file(contiguous, partial_weights)
-    partial_weights.replace(folder / WEIGHTS_FILE)
+    publish_file(partial_weights, folder / WEIGHTS_FILE)
     partial_config = folder / f".{CONFIG_FILE}.partial"
     partial_config.write_text(json.dumps(asdict(config), indent=2) + "\n")
-    partial_config.replace(folder / CONFIG_FILE)
+    publish_file(partial_config, folder / CONFIG_FILE)
 
 
 def read_config(folder: Path) -> EncoderConfig:
