@@ -19,6 +19,14 @@ DEFAULT_ENCODER = Path(PretrainConfig.run_dir) / "encoder"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes; an option of the classifier that is left out is None: the preset decides."""
+    presets = FEWSHOT_PRESETS["default"], FEWSHOT_PRESETS["published"]
+
+    def by_preset(name: str) -> str:
+        default, published = (getattr(preset, name) for preset in presets)
+        words = {True: "on", False: "off"}
+        shown, other = words.get(default, default), words.get(published, published)
+        return f"({shown})" if shown == other else f"({shown}; published: {other})"
+
     parser.add_argument(
         "--archive", default=GENERATED_ARCHIVE,
         help=f"archive with the labelled scene ({GENERATED_ARCHIVE}: a generated scene, built if absent)",
@@ -49,24 +57,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--readout",
         choices=get_args(Readout),
-        help="what describes a pixel: its window's class token, its own, or both",
+        help=f"the features of a pixel: its window's class token, its own token, or both {by_preset('readout')}",
     )
     parser.add_argument(
         "--head", choices=get_args(HeadKind),
         help="cosine learns by steps; kernel is solved in closed form, uses the unlabelled scene's own metric of "
-        "spectra, and averages over neighbours that look alike, as far as held-out shots say that it helps",
+        "spectra, and averages over neighbours that look alike, as far as held-out shots say that it helps "
+        + by_preset("head"),
     )  # fmt: skip
     parser.add_argument(
         "--tune-encoder", action=argparse.BooleanOptionalAction,
-        help="whether the encoder learns from the shots too, with --head cosine; slow",
+        help=f"whether the encoder learns from the shots too, with --head cosine; slow {by_preset('tune_encoder')}",
     )  # fmt: skip
     parser.add_argument(
         "--class-priors", choices=get_args(ClassPriors),
-        help="with --head kernel: estimated from the scene's unlabelled pixels, for OA; or equal, for AA",
+        help="with --head kernel: estimated from the scene's unlabelled pixels, for OA; or equal, for AA "
+        + by_preset("class_priors"),
     )  # fmt: skip
     parser.add_argument(
         "--discriminant", action=argparse.BooleanOptionalAction,
-        help="with --head kernel: estimate the class means from the scene's unlabelled pixels",
+        help="with --head kernel: estimate the class means from the scene's unlabelled pixels "
+        + by_preset("discriminant"),
     )  # fmt: skip
     parser.add_argument("--class-shares", dest="old_class_priors", help=argparse.SUPPRESS)
     parser.add_argument(
