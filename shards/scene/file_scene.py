@@ -10,11 +10,11 @@ import rasterio
 from rasterio.errors import CRSError
 
 from shards.errors import BadInput
+from shards.scene.open_layer import find_files, open_layer, open_stack
 from shards.scene.products.known_products import product_layers
 from shards.scene.readers.arrays import read_vector
 from shards.scene.readers.layer import Affine6, Given, Grid, Layer
 from shards.scene.readers.missing_values import nodata_as
-from shards.scene.readers.open_layer import find_files, open_layer, open_stack
 from shards.scene.readers.resampled import resample
 from shards.scene.readers.same_grid import check_same_grid, same_crs
 from shards.scene.readers.spectral_tags import nm_per_unit
