@@ -133,10 +133,19 @@ class FewShotClassifier(EstimatorParameters):
         readable = readable_scene(scene)
         held = readable if isinstance(readable, Scene) else readable.read()
         encoder = encoder_for(self.encoder, held.record)
-        names = held.record.classes if self.class_names is None else self.class_names
-        descriptions = held.record.descriptions if self.class_names is None else {}
-        checked = _checked_labels(held, labels)
-        fitted = fit_to_labels(held, encoder, checked, names, descriptions, self.text, config, self.random_state)
+        # an archive raises the ids of a scene that has a class 0 by one; given labels and names have the user's ids
+        shift = held.record.class_id_shift
+        lowered = 0 if labels is None else shift
+        if self.class_names is None:
+            names = {class_id - lowered: name for class_id, name in held.record.classes.items()}
+            descriptions = {class_id - lowered: text for class_id, text in held.record.descriptions.items()}
+        else:
+            names = {class_id + shift - lowered: name for class_id, name in self.class_names.items()}
+            descriptions = {}
+        fitted = fit_to_labels(
+            held, encoder, _checked_labels(held, labels), names, descriptions, self.text, config, self.random_state,
+            shift - lowered,
+        )  # fmt: skip
         self._keep(fitted, encoder)
         return self
 
@@ -144,8 +153,9 @@ class FewShotClassifier(EstimatorParameters):
         """Maps a scene, block by block.
 
         Returns:
-            Class ids (row, col), 0 where no modality has data; uint8 where every id fits, else uint16. A DataArray with
-            the scene's coordinates and CRS for an xarray scene, else a NumPy array.
+            Class ids (row, col), 0 where no modality has data; uint8 where every id fits, else uint16. Fitted to a
+            scene's own labels that have a class 0, ids are one higher, as in ``classes_``. A DataArray with the scene's
+            coordinates and CRS for an xarray scene, else a NumPy array.
 
         Raises:
             NotFittedError: `fit` was not called.
@@ -217,7 +227,7 @@ class FewShotClassifier(EstimatorParameters):
         loaded = cls(
             None if config.encoder == BANDS_ONLY else encoder,
             text=config.text,
-            class_names={known.class_id: known.name for known in config.classes},
+            class_names={known.user_id: known.name for known in config.classes},
             random_state=config.seed,
             **{one.name: getattr(config.fewshot, one.name) for one in fields(FewshotConfig)},
         )

@@ -4,7 +4,7 @@ FOLDER/config.json and model.safetensors hold the head and the class vectors, FO
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +31,6 @@ from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_enco
 from shards.archive.manifest import ModalityRecord, SceneRecord
 from shards.archive.publish import publish_file
 from shards.errors import BadInput
-from shards.preview.class_colours import class_colours
 
 FORMAT_VERSION: Final = 5
 # Still read; other names for the same
@@ -100,7 +99,7 @@ class ClassifierConfig:
 def classifier_config(
     record: SceneRecord,
     encoder: NamedEncoder,
-    class_names: Mapping[int, str],
+    classes: Sequence[MappedClass],
     *,
     shots: int,
     seed: int,
@@ -113,7 +112,7 @@ def classifier_config(
     Args:
         record: the scene.
         encoder: fitted to the scene.
-        class_names: id to name, in the order of the class vectors.
+        classes: in the order of the class vectors.
         shots: labelled pixels a class.
         seed: of the shots and of the head.
         protocol: how the shots were drawn.
@@ -121,7 +120,6 @@ def classifier_config(
         fewshot: read-out and training settings.
     """
     known = {schema.name for schema in encoder.encoder.modalities}
-    colours = class_colours(class_names)
     return ClassifierConfig(
         FORMAT_VERSION,
         record.name,
@@ -131,7 +129,7 @@ def classifier_config(
         protocol,
         encoder.label,
         text,
-        tuple(MappedClass(class_id, name, colours[class_id]) for class_id, name in class_names.items()),
+        tuple(classes),
         tuple(modality for modality in record.modalities if modality.name in known),
         fewshot,
     )

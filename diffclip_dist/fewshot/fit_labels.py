@@ -9,12 +9,13 @@ import torch
 from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
 from diffclip_dist.feature_extraction.scene_view import view_scene
 from diffclip_dist.fewshot.class_text import ClassText, build_text
-from diffclip_dist.fewshot.classifier import Classifier, classifier_config
+from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier_config
 from diffclip_dist.fewshot.episodes import LabelMap, Pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitting import Support, fit_classifiers
 from shards.archive.archive import Scene
 from shards.errors import BadInput
+from shards.preview.class_colours import class_colours
 
 ALL_LABELS: Final = "all labels"
 
@@ -28,6 +29,7 @@ def fit_to_labels(
     text: str,
     config: FewshotConfig,
     seed: int,
+    id_shift: int = 0,
 ) -> Classifier:
     """Fits a classifier to all labelled pixels that have data.
 
@@ -40,6 +42,7 @@ def fit_to_labels(
         text: kind of text, as `build_text` takes it.
         config: the head, and how it is fitted.
         seed: of the text's first weights and of the views of a cosine head.
+        id_shift: class id minus the user's, see `MappedClass`.
 
     Raises:
         BadInput: no labelled pixel has data, or the text does not fit the classes.
@@ -54,8 +57,10 @@ def fit_to_labels(
     class_text = build_text(text, texts, torch.Generator().manual_seed(seed))
     support = Support.of(Pixels(rows, cols, labels[rows, cols].astype(np.int64)), list(names))
     classifiers, _ = fit_classifiers(encoder.encoder, view, [support], [class_text], [seed], view.present, config)
+    colours = class_colours(names)
+    classes = [MappedClass(class_id, name, colours[class_id], id_shift) for class_id, name in names.items()]
     kept = classifier_config(
-        scene.record, encoder, names, shots=int(counts.max()), seed=seed, protocol=ALL_LABELS, text=class_text.label,
+        scene.record, encoder, classes, shots=int(counts.max()), seed=seed, protocol=ALL_LABELS, text=class_text.label,
         fewshot=config,
     )  # fmt: skip
     return Classifier(kept, classifiers[0])

@@ -121,15 +121,15 @@ class KernelHead(nn.Module):
             class_priors: whether a class's estimated frequency adds to its scores.
             class_means: whether a pixel's distance from the estimated class means adds to its scores.
         """
-        spread_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
-        score_PC = self.scores(spread_SPK, text_CE)
+        sampled_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
+        score_PC = self.scores(sampled_SPK, text_CE)
         shots = self.support_SQK.shape[1] / len(text_CE)
         added_C, direction_KC = torch.zeros(len(text_CE)), torch.zeros(scene_SPK.shape[2], len(text_CE))
         if class_priors:
             added_C = prior_scores(score_PC, shots)
         if class_means:
             # the first feature set holds encoder and bands, with noise averaged away
-            direction_KC, offset_C = class_discriminant(spread_SPK[0], score_PC + added_C, seen_C, shots)
+            direction_KC, offset_C = class_discriminant(sampled_SPK[0], score_PC + added_C, seen_C, shots)
             added_C = added_C + offset_C
         from_text_EC = torch.linalg.pinv(text_CE.double()).float()
         return KernelHead(

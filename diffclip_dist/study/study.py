@@ -92,7 +92,7 @@ class Study:
         config = classifier_config(
             self.scene.record,
             self.encoder,
-            {known.class_id: known.name for known in self.classes},
+            self.classes,
             shots=shots,
             seed=run.episode.seed,
             protocol=self.task.protocol,

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import xarray
 from sklearn.base import clone
-from small_study import CLASSES, HEIGHT, WIDTH, command
+from small_study import CLASSES, HEIGHT, WIDTH, command, write_small_scene
 
 import diffclip_dist as dc
 from diffclip_dist.api.estimator_parameters import NotFittedError
@@ -128,6 +128,24 @@ def test_fitting_to_a_studys_shots_gives_the_studys_classifier(archive: Archive,
     fitted = dc.FewShotClassifier(encoder=encoder).fit(archive["town"], shots)
     assert np.array_equal(fitted.predict(archive["town"]), expected)
     assert np.array_equal(dc.FewShotClassifier.load(study / "model-2shot").predict(archive["town"]), expected)
+
+
+def test_a_class_0_of_the_scenes_own_labels_keeps_its_id_in_map_files(encoder: Path, tmp_path: Path) -> None:
+    named = {0: "bare", **CLASSES}
+    scene = write_small_scene(tmp_path / "zero", "zero", classes=named, ignore=[255])
+    zero = dc.build_archive([scene], tmp_path / "archive")["zero"]
+    classifier = dc.FewShotClassifier(encoder=encoder, head="cosine", steps=5, views=1).fit(zero)
+    assert classifier.class_names_ == {class_id + 1: name for class_id, name in named.items()}
+    classifier.save(tmp_path / "classifier")
+    found = dc.predict_map(tmp_path / "classifier", zero, out=tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as read:
+        assert np.array_equal(read.read(1), found - 1)
+        assert read.tags()["CLASS_0"] == "bare"
+    labels = zero.read(()).labels
+    assert labels is not None
+    again = dc.FewShotClassifier(encoder=encoder, head="cosine", steps=5, views=1)
+    again.fit(zero, np.where(labels > 1, labels - 1, 0))  # by the user's own ids, of which 0 means unlabelled
+    assert again.class_names_ == CLASSES
 
 
 def test_every_label_is_learned_from(archive: Archive, labels: np.ndarray) -> None:
