@@ -1,4 +1,4 @@
-"""Scale and offset of a file: whose word counts, and the type of the physical values."""
+"""The scale and offset that apply to a file, and the type of the physical values."""
 
 import numpy as np
 

@@ -174,7 +174,7 @@ def _pixel_area(grid: Grid) -> float:
 def bands_by_name(paths: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:
     """Files grouped by the band that their names tell, in natural order (B2 before B10).
 
-    Where no band is told, each file is a band by itself, and its name is what sets it apart from the others.
+    Where a name tells no band, each file is one band, named by the part of its name that the others lack.
     """
     tokens = [BAND_TOKEN.findall(path.stem) for path in paths]
     if all(tokens):
