@@ -5,7 +5,8 @@ A window gathers rows of a (pixels, bands) table, on the table's device. This co
 Shapes: P pixels of a table, B windows, N = window**2 tokens, C bands.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,14 @@ class SceneWindows:
             values = np.pad(standardise(scene.values[modality.name], valid, modality), (*margin, (0, 0)))
             self._tables[modality.name] = torch.from_numpy(values).to(device).flatten(0, 1)
             self._valid[modality.name] = torch.from_numpy(np.pad(valid, margin)).to(device).flatten()[:, None]
+
+    def only(self, names: Collection[str]) -> "SceneWindows":
+        """The same windows of those modalities alone; nothing is copied."""
+        part = copy.copy(self)
+        part._bands = {name: bands for name, bands in self._bands.items() if name in names}
+        part._tables = {name: table for name, table in self._tables.items() if name in names}
+        part._valid = {name: valid for name, valid in self._valid.items() if name in names}
+        return part
 
     def gather(
         self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]

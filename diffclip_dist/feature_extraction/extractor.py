@@ -92,7 +92,7 @@ class FeatureExtractor(nn.Module):
         read = read_sample(encoder, scene, config)
         features = read.features.cpu()  # fitted in double precision on the CPU
         statistics = FeatureStatistics.of(features)
-        metric = fit_band_metric(scene.windows, scene.present)
+        metric = fit_band_metric(scene.windows, scene.complete)
         parts = _parts(statistics, metric, features, scene.windows.bands_at(read.rows, read.cols).cpu())
         joined_PJ = torch.cat(parts, dim=1).double()
         centre_J = joined_PJ.mean(dim=0)
@@ -136,6 +136,15 @@ class SceneFeatures:
     def pixels(self) -> Tensor:
         """The valid pixels (S, P, K), row by row."""
         return self.values_SHWK[:, self.valid_HW]
+
+    def where(self, pixels: Mask) -> Tensor:
+        """The known pixels (S, P, K) among the given ones, bool (row, col), row by row."""
+        return self.values_SHWK[:, self.valid_HW & torch.from_numpy(pixels).to(self.valid_HW.device)]
+
+    def listed(self, pixels: Mask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Tensor]:
+        """Rows, columns and features (S, P, K) of the known pixels among the given ones, row by row."""
+        rows, cols = np.nonzero(self.valid_HW.cpu().numpy() & pixels)
+        return rows, cols, self.where(pixels)
 
     def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
         """The pixels (S, P, K) at the given places."""

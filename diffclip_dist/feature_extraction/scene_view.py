@@ -3,8 +3,9 @@
 No label is used here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import torch
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.windows import SceneWindows
-from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, device_of, window_side
+from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder, device_of, window_side
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.reading import ReadPixels, read_pixels
 from diffclip_dist.feature_extraction.views import Grid
@@ -20,6 +21,8 @@ from diffclip_dist.model.encoder import MultimodalEncoder
 from shards.archive.archive import Scene
 from shards.archive.manifest import ModalityRecord, SceneRecord
 from shards.errors import BadInput
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,58 @@ class SceneView:
     Attributes:
         windows: where windows are cut.
         grid: which of them its pixels are read from.
+        valid: modality name to bool (row, col), where it has data; only modalities that the scene has.
         present: bool (row, col), where any modality has data.
     """
 
     windows: SceneWindows
     grid: Grid
-    present: npt.NDArray[np.bool_]
+    valid: Mapping[str, Mask]
+    present: Mask
+
+    @cached_property
+    def complete(self) -> Mask:
+        """bool (row, col), where every modality of the scene has data; `present` where there is no such pixel."""
+        complete = np.logical_and.reduce(list(self.valid.values()))
+        return complete if complete.any() else self.present
+
+    def has_exactly(self, names: Collection[str]) -> Mask:
+        """bool (row, col), where these modalities have data and no other has."""
+        if not set(names) <= self.valid.keys():
+            return np.zeros_like(self.present)
+        masks = [valid if name in names else ~valid for name, valid in self.valid.items()]
+        exactly: Mask = np.logical_and.reduce(masks)
+        return exactly
+
+    def only(self, names: Collection[str]) -> "SceneView":
+        """The scene as if it had these modalities alone."""
+        valid = {name: mask for name, mask in self.valid.items() if name in names}
+        present = np.logical_or.reduce(list(valid.values())) if valid else np.zeros_like(self.present)
+        return SceneView(self.windows.only(names), self.grid, valid, present)
+
+    def patterns(self, least_share: float) -> tuple[tuple[str, ...], ...]:
+        """Combinations of some but not all modalities that pixels have data of, the most frequent first.
+
+        Args:
+            least_share: combinations that a smaller share of the pixels with data has are left out.
+        """
+        names = tuple(self.valid)
+        code = np.zeros(self.present.shape, dtype=np.int64)
+        for place, mask in enumerate(self.valid.values()):
+            code |= mask.astype(np.int64) << place
+        codes, counts = np.unique(code[self.present], return_counts=True)
+        everything = (1 << len(names)) - 1
+        found = [
+            (-int(count), tuple(name for place, name in enumerate(names) if int(one) >> place & 1))
+            for one, count in zip(codes, counts, strict=True)
+            if one != everything and count >= least_share * self.present.sum()
+        ]
+        return tuple(pattern for _, pattern in sorted(found))
 
 
 def read_sample(encoder: FeatureEncoder, scene: SceneView, config: FeatureConfig) -> ReadPixels:
-    """Features of the pixels of a limited number of windows, evenly spread over a scene."""
-    rows, cols = np.nonzero(scene.present)
+    """Features of complete pixels of a limited number of windows, evenly spread over a scene."""
+    rows, cols = np.nonzero(scene.complete)
     centre_rows, centre_cols = scene.grid.centres(rows, cols)
     centres = centre_rows * scene.grid.width + centre_cols
     kept = np.unique(centres)
@@ -48,6 +92,14 @@ def read_sample(encoder: FeatureEncoder, scene: SceneView, config: FeatureConfig
     in_kept = np.isin(centres, kept)
     sampled[rows[in_kept], cols[in_kept]] = True
     return ReadPixels.joined(list(read_pixels(encoder, scene.windows, scene.grid, sampled, config)))
+
+
+def encoder_for_pattern(encoder: FeatureEncoder, names: Collection[str]) -> FeatureEncoder:
+    """The encoder for pixels that have data of these modalities alone; parameters are shared, not copied."""
+    schemas = [schema for schema in encoder.modalities if schema.name in names]
+    if isinstance(encoder, MultimodalEncoder):
+        return encoder.for_modalities(schemas)
+    return BandsOnly(schemas).to(device_of(encoder))
 
 
 def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: str) -> MultimodalEncoder:
@@ -109,7 +161,6 @@ def view_scene(
     height, width = next(iter(scene.valid.values())).shape
     record = replace(scene.record, height=height, width=width, modalities=tuple(used))
     windows = SceneWindows(scene, record, window, device_of(encoder))
-    present = np.zeros((height, width), dtype=np.bool_)
-    for modality in used:
-        present |= scene.valid.get(modality.name, False)
-    return SceneView(windows, Grid(height, width, window, min(config.stride, window)), present)
+    valid = {modality.name: scene.valid[modality.name] for modality in used if modality.name in scene.valid}
+    present = np.logical_or.reduce(list(valid.values())) if valid else np.zeros((height, width), dtype=np.bool_)
+    return SceneView(windows, Grid(height, width, window, min(config.stride, window)), valid, present)

@@ -21,6 +21,7 @@ from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncode
 from diffclip_dist.feature_extraction.encoder_source import BANDS_ONLY, NamedEncoder
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor, feature_set_count
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
+from diffclip_dist.feature_extraction.scene_view import encoder_for_pattern
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitting import FittedClassifier
@@ -153,6 +154,9 @@ def save_classifier(folder: Path, classifier: Classifier, encoder_training: Trai
         encoder_config = EncoderConfig(ENCODER_FORMAT_VERSION, encoder.config, encoder.modalities, encoder_training)
         save_encoder(folder / ENCODER_FOLDER, encoder.state_dict(), encoder_config)
     weights = {name: tensor.detach().contiguous() for name, tensor in fitted.head.state_dict().items()}
+    for part in fitted.by_pattern:
+        prefix = _pattern_prefix(part.modalities)
+        weights |= {prefix + name: tensor.detach().contiguous() for name, tensor in part.head.state_dict().items()}
     partial_weights = folder / f".{WEIGHTS_FILE}.partial"
     safetensors.torch.save_file({**weights, "text_CE": fitted.text_CE.contiguous()}, partial_weights)
     publish_file(partial_weights, folder / WEIGHTS_FILE)
@@ -201,6 +205,8 @@ def load_classifier(folder: Path) -> Classifier:
         if older:
             weights = {_upgraded_tensor_name(name): tensor for name, tensor in weights.items()}
         text_CE = weights.pop("text_CE")
+        patterns = _taken_patterns(weights)
+        by_pattern = tuple(_pattern_classifier(encoder, *pattern, text_CE) for pattern in patterns.items())
         head = _kernel_head(weights) if config.fewshot.head == "kernel" else _cosine_head(weights, text_CE.shape[1])
     except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None
@@ -210,7 +216,37 @@ def load_classifier(folder: Path) -> Classifier:
         fits = fits and len(head.support_SQK) == ways and len(head.weight_G) == ways * len(KERNEL_WIDTHS)
     if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
-    return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE))
+    return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE, by_pattern))
+
+
+def _pattern_prefix(modalities: Sequence[str]) -> str:
+    """What the names of a pattern's tensors begin with, such as ``pattern/hsi,lidar/``."""
+    return f"pattern/{','.join(modalities)}/"
+
+
+def _taken_patterns(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Takes the patterns' tensors out of a classifier's: the listed modalities of each pattern to its tensors."""
+    patterns: dict[str, dict[str, Tensor]] = {}
+    for name in sorted(weights):
+        if name.startswith("pattern/"):
+            _, modalities, own = name.split("/", 2)
+            patterns.setdefault(modalities, {})[own] = weights.pop(name)
+    return patterns
+
+
+def _pattern_classifier(
+    encoder: FeatureEncoder, listed: str, weights: Mapping[str, Tensor], text_CE: Tensor
+) -> FittedClassifier:
+    """The classifier of pixels that have some of the encoder's modalities alone."""
+    names = listed.split(",")
+    known = {schema.name for schema in encoder.modalities}
+    if not set(names) < known:
+        raise ValueError(f"a pattern of modalities: expected some of {', '.join(sorted(known))}, found {listed}")
+    head = _kernel_head(weights).eval()
+    part = encoder_for_pattern(encoder, names)
+    if _modalities(head) != len(part.modalities):
+        raise ValueError(f"the pattern {listed}: its weights are for {_modalities(head)} modalities")
+    return FittedClassifier(part, head, text_CE)
 
 
 def read_encoder_training(folder: Path) -> Training:

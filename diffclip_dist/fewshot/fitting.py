@@ -4,9 +4,9 @@ Shapes: P pixels, Q support pixels, M modalities, F read-out width, K feature wi
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor, SceneFeatures, extract_features
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.feature_extraction.reading import read_pixels, read_view, read_view_in_batches
-from diffclip_dist.feature_extraction.scene_view import SceneView, read_sample
+from diffclip_dist.feature_extraction.scene_view import SceneView, encoder_for_pattern, read_sample
 from diffclip_dist.feature_extraction.views import Positions, View, plain_view, training_view
 from diffclip_dist.fewshot.class_text import ClassTextEncoder
 from diffclip_dist.fewshot.cosine_head import CosineHead
@@ -28,10 +28,16 @@ from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
 from shards.errors import BadInput
 
+Mask = npt.NDArray[np.bool_]
+
 # Pixels that are classified at once
 PIXEL_BATCH: Final = 2**14
 # Labelled pixels of a kernel head: memory grows with their square and time with their cube
 MOST_SUPPORT: Final = 5_000
+# Of the pixels with data: combinations of modalities that fewer have are left to the classifier of all modalities
+LEAST_PATTERN_SHARE: Final = 0.001
+# Pixels: class priors and class means of fewer are not estimated
+LEAST_UNLABELLED: Final = 100
 
 
 @dataclass(frozen=True)
@@ -50,17 +56,58 @@ class Support:
 
 @dataclass(frozen=True)
 class FittedClassifier:
-    """An encoder (the given one, unless it was tuned), a head fitted to the shots, and unit class vectors (C, E)."""
+    """A classifier of pixels.
+
+    Attributes:
+        encoder: the given one, unless it was tuned.
+        head: fitted to the shots.
+        text_CE: unit class vectors.
+        by_pattern: classifiers for pixels that have data of some modalities alone. Each one's encoder knows these
+            modalities and no others. All other pixels are left to this classifier.
+    """
 
     encoder: FeatureEncoder
     head: CosineHead | KernelHead
     text_CE: Tensor
+    by_pattern: tuple["FittedClassifier", ...] = ()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that it knows."""
+        return tuple(schema.name for schema in self.encoder.modalities)
 
     def to(self, device: torch.device | str) -> "FittedClassifier":
         """The same on another device, where it then reads and classifies scenes; this one stays where it is."""
         return FittedClassifier(
-            copy.deepcopy(self.encoder).to(device), copy.deepcopy(self.head).to(device), self.text_CE.to(device)
+            copy.deepcopy(self.encoder).to(device),
+            copy.deepcopy(self.head).to(device),
+            self.text_CE.to(device),
+            tuple(part.to(device) for part in self.by_pattern),
         )
+
+
+@dataclass(frozen=True)
+class PatternFeatures:
+    """Features of a scene for kernel classifiers and their parts.
+
+    Attributes:
+        wanted: bool (row, col), the pixels to classify.
+        by_pattern: modalities of a part to its pixels, bool (row, col), and their features by its extractor.
+        whole: features by the extractor of the classifiers themselves, of all pixels that no part takes.
+    """
+
+    wanted: Mask
+    by_pattern: Mapping[tuple[str, ...], tuple[Mask, SceneFeatures]]
+    whole: SceneFeatures
+
+    def parts(self, fitted: FittedClassifier) -> Iterator[tuple[FittedClassifier, Mask, SceneFeatures]]:
+        """The parts of a classifier, then the classifier itself, each with its pixels and their features."""
+        left = self.wanted
+        for part in fitted.by_pattern:
+            pixels, features = self.by_pattern[part.modalities]
+            left = left & ~pixels
+            yield part, pixels, features
+        yield fitted, left, self.whole
 
 
 def fit_classifiers(
@@ -69,10 +116,10 @@ def fit_classifiers(
     supports: Sequence[Support],
     texts: Sequence[ClassTextEncoder],
     seeds: Sequence[int],
-    wanted: npt.NDArray[np.bool_],
+    wanted: Mask,
     config: FewshotConfig,
     report: Callable[[str, int, int], None] = lambda *_: None,
-) -> tuple[list[FittedClassifier], SceneFeatures | None]:
+) -> tuple[list[FittedClassifier], PatternFeatures | None]:
     """Fits a classifier to each of several supports in one scene.
 
     Args:
@@ -93,17 +140,7 @@ def fit_classifiers(
         BadInput: a support is too large for a kernel head.
     """
     if config.head == "kernel":
-        report("reading", 0, 1)
-        extractor = FeatureExtractor.fit(encoder, scene, config)
-        read = wanted.copy()
-        for support in supports:
-            read[support.rows, support.cols] = True
-        features = extract_features(extractor, encoder, scene, read, config)
-        report("reading", 1, 1)
-        return [
-            fit_kernel_classifier(encoder, extractor, features, support, text, config)
-            for support, text, _ in _reported(supports, texts, seeds, report)
-        ], features
+        return _fit_kernel_classifiers(encoder, scene, supports, texts, wanted, config, report)
     report("features", 0, 1)
     statistics = feature_statistics(encoder, scene, config)
     report("features", 1, 1)
@@ -112,6 +149,85 @@ def fit_classifiers(
         with _one_thread():
             fitted.append(fit_cosine_classifier(encoder, scene, support, text, statistics, config, seed))
     return fitted, None
+
+
+def _fit_kernel_classifiers(
+    encoder: FeatureEncoder,
+    scene: SceneView,
+    supports: Sequence[Support],
+    texts: Sequence[ClassTextEncoder],
+    wanted: Mask,
+    config: FewshotConfig,
+    report: Callable[[str, int, int], None],
+) -> tuple[list[FittedClassifier], PatternFeatures]:
+    """Kernel classifiers, with a part for each pattern of modalities that many pixels of the scene have.
+
+    A pixel that lacks a modality is far from all pixels that have it. So whatever is learned without labels is learned
+    from pixels that have the same modalities: statistics, metric, bandwidths, class priors and class means.
+    """
+    parts: list[list[FittedClassifier]] = [[] for _ in supports]
+    by_pattern: dict[tuple[str, ...], tuple[Mask, SceneFeatures]] = {}
+    patterns = scene.patterns(LEAST_PATTERN_SHARE)
+    left = wanted
+    for number, pattern in enumerate(patterns):
+        report("reading", number, len(patterns) + 1)
+        chosen = [_with_most_modalities(support, scene, pattern) for support in supports]
+        pixels = wanted & scene.has_exactly(pattern)
+        if all(chosen):
+            left = left & ~pixels
+        if not any(chosen):
+            continue
+        view, part_encoder = scene.only(pattern), encoder_for_pattern(encoder, pattern)
+        extractor, features = _extract(part_encoder, view, pixels, [one for one in chosen if one], config)
+        by_pattern[pattern] = pixels, features
+        unlabelled_SPK = features.where(pixels)
+        for part, support, text in zip(parts, chosen, texts, strict=True):
+            if support:
+                part.append(
+                    fit_kernel_classifier(part_encoder, extractor, features, unlabelled_SPK, support, text, config)
+                )
+    report("reading", len(patterns), len(patterns) + 1)
+    used = [_with_most_modalities(support, scene, tuple(scene.valid)) or support for support in supports]
+    extractor, features = _extract(encoder, scene, left, used, config)
+    report("reading", len(patterns) + 1, len(patterns) + 1)
+    unlabelled_SPK = features.where(wanted & scene.complete)
+    fitted = [
+        replace(
+            fit_kernel_classifier(encoder, extractor, features, unlabelled_SPK, support, text, config),
+            by_pattern=tuple(part),
+        )
+        for part, (support, text, _) in zip(parts, _reported(used, texts, range(len(texts)), report), strict=True)
+    ]
+    return fitted, PatternFeatures(wanted, by_pattern, features)
+
+
+def _extract(
+    encoder: FeatureEncoder,
+    scene: SceneView,
+    wanted: Mask,
+    supports: Sequence[Support],
+    config: FewshotConfig,
+) -> tuple[FeatureExtractor, SceneFeatures]:
+    """An extractor fitted to a scene, and the features of the wanted pixels and of the supports."""
+    extractor = FeatureExtractor.fit(encoder, scene, config)
+    read = wanted.copy()
+    for support in supports:
+        read[support.rows, support.cols] = True
+    return extractor, extract_features(extractor, encoder, scene, read, config)
+
+
+def _with_most_modalities(support: Support, scene: SceneView, pattern: Sequence[str]) -> Support | None:
+    """Of each class the shots that have most of a pattern's modalities; None where no shot has any."""
+    count_Q = sum(
+        (scene.valid[name][support.rows, support.cols].astype(np.int64) for name in pattern),
+        np.zeros(len(support.rows), dtype=np.int64),
+    )
+    most_Q = np.zeros_like(count_Q)
+    for target in np.unique(support.targets):
+        of_class_Q = support.targets == target
+        most_Q[of_class_Q] = count_Q[of_class_Q].max()
+    kept_Q = (count_Q == most_Q) & (count_Q > 0)
+    return Support(support.rows[kept_Q], support.cols[kept_Q], support.targets[kept_Q]) if kept_Q.any() else None
 
 
 def _reported(
@@ -200,7 +316,7 @@ def _view(scene: SceneView, support: Support, seed: int, number: int, config: Fe
 
 
 def classify(
-    classifiers: list[FittedClassifier], scene: SceneView, wanted: npt.NDArray[np.bool_], config: FewshotConfig
+    classifiers: list[FittedClassifier], scene: SceneView, wanted: Mask, config: FewshotConfig
 ) -> npt.NDArray[np.int64]:
     """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere and where no modality has data.
 
@@ -212,9 +328,8 @@ def classify(
     """
     encoder = classifiers[0].encoder
     assert all(one.encoder is encoder for one in classifiers)
-    first = classifiers[0].head
-    if isinstance(first, KernelHead):
-        return classify_features(classifiers, extract_features(first.extractor, encoder, scene, wanted, config))
+    if isinstance(classifiers[0].head, KernelHead):
+        return classify_features(classifiers, _extract_by_pattern(classifiers[0], scene, wanted, config))
     found = np.full((len(classifiers), *wanted.shape), -1, dtype=np.int64)
     for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
         with torch.no_grad():
@@ -224,7 +339,7 @@ def classify(
 
 
 def class_probabilities(
-    fitted: FittedClassifier, scene: SceneView, wanted: npt.NDArray[np.bool_], config: FewshotConfig
+    fitted: FittedClassifier, scene: SceneView, wanted: Mask, config: FewshotConfig
 ) -> npt.NDArray[np.float32]:
     """Probability of each class (row, col, class) at the wanted pixels, NaN elsewhere and where no modality has data.
 
@@ -241,23 +356,43 @@ def class_probabilities(
     found = np.full((*wanted.shape, len(fitted.text_CE)), np.nan, dtype=np.float32)
     with torch.no_grad():
         if isinstance(fitted.head, KernelHead):
-            features = extract_features(fitted.head.extractor, fitted.encoder, scene, wanted, config)
-            rows, cols = np.nonzero(features.valid_HW.cpu().numpy())
-            for start in range(0, len(rows), PIXEL_BATCH):
-                piece = slice(start, start + PIXEL_BATCH)
-                logits_PC = fitted.head.logits(features.pixels[:, piece], fitted.text_CE)
-                found[rows[piece], cols[piece]] = torch.softmax(logits_PC, dim=1).cpu().numpy()
+            for one, pixels, features in _extract_by_pattern(fitted, scene, wanted, config).parts(fitted):
+                assert isinstance(one.head, KernelHead)
+                rows, cols, values_SPK = features.listed(pixels)
+                for start in range(0, len(rows), PIXEL_BATCH):
+                    piece = slice(start, start + PIXEL_BATCH)
+                    logits_PC = one.head.logits(values_SPK[:, piece], one.text_CE)
+                    found[rows[piece], cols[piece]] = torch.softmax(logits_PC, dim=1).cpu().numpy()
         else:
-            for part in read_pixels(fitted.encoder, scene.windows, scene.grid, wanted & scene.present, config):
-                logits_PC = fitted.head(part.features, fitted.text_CE)
-                found[part.rows, part.cols] = torch.softmax(logits_PC, dim=1).cpu().numpy()
+            for read in read_pixels(fitted.encoder, scene.windows, scene.grid, wanted & scene.present, config):
+                logits_PC = fitted.head(read.features, fitted.text_CE)
+                found[read.rows, read.cols] = torch.softmax(logits_PC, dim=1).cpu().numpy()
     return found
+
+
+def _extract_by_pattern(
+    fitted: FittedClassifier, scene: SceneView, wanted: Mask, config: FewshotConfig
+) -> PatternFeatures:
+    """Features of the wanted pixels for a kernel classifier and its parts."""
+    by_pattern = {}
+    left = wanted
+    for part in fitted.by_pattern:
+        assert isinstance(part.head, KernelHead)
+        pixels = wanted & scene.has_exactly(part.modalities)
+        left = left & ~pixels
+        view = scene.only(part.modalities)
+        features = extract_features(part.head.extractor, part.encoder, view, pixels, config)
+        by_pattern[part.modalities] = pixels, features
+    assert isinstance(fitted.head, KernelHead)
+    whole = extract_features(fitted.head.extractor, fitted.encoder, scene, left, config)
+    return PatternFeatures(wanted, by_pattern, whole)
 
 
 def fit_kernel_classifier(
     encoder: FeatureEncoder,
     extractor: FeatureExtractor,
     features: SceneFeatures,
+    unlabelled_SPK: Tensor,
     support: Support,
     text: ClassTextEncoder,
     config: FewshotConfig,
@@ -265,9 +400,11 @@ def fit_kernel_classifier(
     """Fits a kernel head to the support, in closed form.
 
     Args:
-        encoder: the one that the features come from; stays as it is.
-        extractor: fitted without labels.
-        features: the scene's pixels, the support among them.
+        encoder: the one that the descriptions come from; stays as it is.
+        extractor: learned without a label.
+        features: of the support, at least.
+        unlabelled_SPK: features of pixels of the scene that have every modality of the encoder. Class priors and class
+            means are estimated from `LEAST_UNLABELLED` or more.
         support: at least one pixel.
         text: the class texts; not trained.
         config: whether class priors and class means are estimated.
@@ -284,28 +421,33 @@ def fit_kernel_classifier(
         text_CE = text().clone()
         support_SQK = features.at(support.rows, support.cols)
         targets_Q = torch.from_numpy(support.targets)
-        head = KernelHead.fit(extractor, features.pixels, support_SQK, targets_Q, text_CE)
+        enough = unlabelled_SPK.shape[1] >= LEAST_UNLABELLED
+        pixels_SPK = unlabelled_SPK if enough else torch.cat([unlabelled_SPK, support_SQK], dim=1)
+        head = KernelHead.fit(extractor, pixels_SPK, support_SQK, targets_Q, text_CE)
         head = head.adapted(
-            features.pixels, torch.isin(torch.arange(len(text_CE)), targets_Q), text_CE,
-            class_priors=config.class_priors == "estimated", class_means=config.discriminant,
+            pixels_SPK, torch.isin(torch.arange(len(text_CE)), targets_Q), text_CE,
+            class_priors=enough and config.class_priors == "estimated", class_means=enough and config.discriminant,
         )  # fmt: skip
     return FittedClassifier(encoder, head, text_CE)
 
 
-def classify_features(classifiers: list[FittedClassifier], features: SceneFeatures) -> npt.NDArray[np.int64]:
-    """Class index (classifier, row, col) of the valid pixels, -1 elsewhere.
+def classify_features(classifiers: list[FittedClassifier], extracted: PatternFeatures) -> npt.NDArray[np.int64]:
+    """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere.
 
     Args:
-        classifiers: with kernel heads that share one extractor.
-        features: of that extractor.
+        classifiers: classifiers with kernel heads that share their extractors.
+        extracted: by these extractors.
     """
-    valid_HW = features.valid_HW.cpu().numpy()
-    found = np.full((len(classifiers), *valid_HW.shape), -1, dtype=np.int64)
-    for number, one in enumerate(classifiers):
-        with torch.no_grad():
-            classes = [
-                one.head(part_SPK, one.text_CE).argmax(dim=1)
-                for part_SPK in torch.split(features.pixels, PIXEL_BATCH, dim=1)
-            ]
-        found[number, valid_HW] = torch.cat(classes).cpu().numpy()
+    found = np.full((len(classifiers), *extracted.wanted.shape), -1, dtype=np.int64)
+    for number, classifier in enumerate(classifiers):
+        for one, pixels, features in extracted.parts(classifier):
+            rows, cols, values_SPK = features.listed(pixels)
+            if not len(rows):
+                continue
+            with torch.no_grad():
+                classes = [
+                    one.head(part_SPK, one.text_CE).argmax(dim=1)
+                    for part_SPK in torch.split(values_SPK, PIXEL_BATCH, dim=1)
+                ]
+            found[number, rows, cols] = torch.cat(classes).cpu().numpy()
     return found

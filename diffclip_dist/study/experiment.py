@@ -119,11 +119,11 @@ def run_task(
     wanted = pixels_to_read(view, seen, limit)
     supports = [Support.of(episode.support, class_ids) for episode in episodes]
     seeds = [episode.seed for episode in episodes]
-    classifiers, features = fit_classifiers(encoder, view, supports, texts, seeds, wanted, config, report)
+    classifiers, extracted = fit_classifiers(encoder, view, supports, texts, seeds, wanted, config, report)
     found: Iterable[Classes] = (
         _classified(classifiers, episodes, view, wanted, config, report)
-        if features is None
-        else classify_features(classifiers, features)
+        if extracted is None
+        else classify_features(classifiers, extracted)
     )
     runs: list[Run] = []
     maps: dict[int, Classes] = {}
