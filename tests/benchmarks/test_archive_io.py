@@ -31,10 +31,8 @@ def test_a_quick_run_measures_every_part(tmp_path: Path) -> None:
         part: [row for row in report["rows"] if row["part"] == part] for part in {r["part"] for r in report["rows"]}
     }
     assert rows.keys() == {"reading", "codecs", "footprint", "building", "memory", "kills"}
-    tiles, *others = rows["reading"]
-    assert tiles["way"] == "tile archive"
-    for other in others:
-        assert other["tile_archive_ratio"] == pytest.approx(tiles["windows_per_s"] / other["windows_per_s"])
+    assert rows["reading"][0]["way"] == "tile archive"
+    assert all(row["windows_per_s"] > 0 for row in rows["reading"])
     assert all(row["same_bytes"] for row in rows["building"])
     assert {row["workers"] for row in rows["building"]} == {1, 2}
     assert len({row["sha256"] for row in rows["building"] if row["source"] == "pixels in files"}) == 1

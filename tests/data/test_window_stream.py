@@ -54,8 +54,10 @@ def test_streamed_windows_are_those_of_the_scene(generated_archive: Path) -> Non
             assert torch.equal(batch.valid[schema.key], valid[schema.name])
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("loader_processes", [0, 2])
+@pytest.mark.parametrize(
+    ("world_size", "loader_processes"),
+    [(1, 0), (2, 0), (3, 0), (4, 0), (1, 2), pytest.param(4, 2, marks=pytest.mark.slow)],
+)
 def test_all_ranks_together_take_the_same_global_sequence_over_two_epochs(
     generated_archive: Path, world_size: int, loader_processes: int
 ) -> None:

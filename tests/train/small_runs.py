@@ -11,7 +11,7 @@ from pathlib import Path
 from diffclip_dist.train.checkpoint.stored_checkpoint import CHECKPOINTS, StoredCheckpoint, newest_checkpoint
 from shards.archive.store import open_store
 
-STEPS = 60  # of the undisturbed run
+STEPS = 60  # of the shared runs
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 SMALL_MODEL = [
@@ -40,13 +40,21 @@ class Run:
 
 
 Pretrain = Callable[..., Run]
+Refused = Callable[..., str]
 
 
-def pretrain_command(folder: Path, archive: Path, arguments: Sequence[str], settings: Sequence[str]) -> list[str]:
-    """launch/pretrain.py with a small model."""
-    command = [sys.executable, str(REPOSITORY / "launch" / "pretrain.py"), "--archive", str(archive)]
-    command += ["--run-dir", str(folder), "--global-batch", "24", *arguments]
-    return command + [part for setting in (*SMALL_MODEL, *settings) for part in ("--set", setting)]
+def pretrain_arguments(
+    folder: Path, archive: Path | str, arguments: Sequence[str], settings: Sequence[str]
+) -> list[str]:
+    """What launch/pretrain.py is given for a small model."""
+    given = ["--archive", str(archive), "--run-dir", str(folder), "--global-batch", "24", *arguments]
+    return given + [part for setting in (*SMALL_MODEL, *settings) for part in ("--set", setting)]
+
+
+def pretrain_command(folder: Path, archive: Path | str, arguments: Sequence[str], settings: Sequence[str]) -> list[str]:
+    """launch/pretrain.py with a small model, as a process of its own."""
+    script = str(REPOSITORY / "launch" / "pretrain.py")
+    return [sys.executable, script, *pretrain_arguments(folder, archive, arguments, settings)]
 
 
 def wait_for_steps(process: "subprocess.Popen[str]", folder: Path, steps: int) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 
 import psutil
+import pytest
 
 from diffclip_dist.train.cluster.local_ray import LocalRay, ray_command
 
@@ -17,11 +18,19 @@ from diffclip_dist.train.cluster.local_ray import local_ray_head
 
 def main():
     with local_ray_head(cores=1) as head:
-        print(head.environment["RAY_AUTH_TOKEN"], flush=True)
+        print(head.address, head.environment["RAY_AUTH_TOKEN"], flush=True)
         time.sleep(600)
     return 0
 
 sys.exit(run_command(main))
+"""
+# it outlives this process and keeps its lease; by default Ray waits 30 s for it before a head stops
+LEAVES_AN_ACTOR = """
+import ray
+
+ray.init(log_to_driver=False)
+actor = ray.remote(type("Actor", (), {})).options(name="idle", lifetime="detached").remote()
+ray.get(actor.__ray_ready__.remote())
 """
 
 
@@ -57,16 +66,21 @@ def _holds(process: psutil.Process, token: str) -> bool:
         return False  # it has ended meanwhile
 
 
-def test_sigterm_takes_the_head_down_and_leaves_others_alone(ray_head: LocalRay) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_head_ends_with_its_command_however_it_ends_and_leaves_others_alone(
+    ray_head: LocalRay, sent: signal.Signals, status: int
+) -> None:
     command = [sys.executable, "-c", HOLDS_A_HEAD]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
-        token = holder.stdout.readline().strip()
+        address, token = holder.stdout.readline().split()
+        joining = {**ray_head.environment, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": token}
+        subprocess.run([sys.executable, "-c", LEAVES_AN_ACTOR], env=joining, check=True, capture_output=True)
         assert len(processes_with_token(token)) > 3
-        holder.send_signal(signal.SIGTERM)
-        assert holder.wait(timeout=120) == 143
-    deadline = time.monotonic() + 30
+        holder.send_signal(sent)
+        assert holder.wait(timeout=28) == status
+    deadline = time.monotonic() + 28
     while processes_with_token(token) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert processes_with_token(token) == []

@@ -71,6 +71,7 @@ def test_a_node_with_another_version_is_named_and_nothing_starts(
     assert not run.folder.parent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_node_without_the_archive_is_named(
     nodes: RayNodes, generated_archive: Path, place: Path, tmp_path: Path
@@ -84,6 +85,7 @@ def test_a_node_without_the_archive_is_named(
     assert fault_of(run).startswith(f"expected the archive {fingerprint} at {archive}, found: {archive}: no archive")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("folder", "setting"), [("run", "--run-dir"), ("checkpoints", "storage_path")])
 def test_a_node_that_sees_another_folder_is_named(
@@ -98,6 +100,7 @@ def test_a_node_that_sees_another_folder_is_named(
     assert not where["checkpoints"].exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_node_without_room_for_a_checkpoint_is_named(
     nodes: RayNodes, generated_archive: Path, place: Path, tmp_path: Path
@@ -109,6 +112,7 @@ def test_a_node_without_room_for_a_checkpoint_is_named(
     assert " free for a checkpoint in its folder for temporary files (TMPDIR), found 6" in fault
 
 
+@pytest.mark.slow
 def test_a_run_starts_once_every_node_holds(nodes: RayNodes, generated_archive: Path, tmp_path: Path) -> None:
     run = run_on(nodes, tmp_path / "run", generated_archive, f"storage_path={tmp_path / 'checkpoints'}")
     assert run.status == 0, run.err

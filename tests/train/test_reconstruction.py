@@ -102,6 +102,7 @@ def test_losses_are_the_same_to_the_bit_without_it(generated_archive: Path, trai
     assert not list(tmp_path.glob("reconstruction*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zero_stage", [2, 3])
 def test_sharded_workers_show_what_one_shows_and_train_on_unchanged(
     pretrain: Pretrain, trained: Path, tmp_path: Path, zero_stage: int

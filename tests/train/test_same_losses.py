@@ -20,6 +20,7 @@ from diffclip_dist.train.backend.sharded_state import read_state, write_state
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig, resolve_config
 from diffclip_dist.train.step import train_step
 
+pytestmark = pytest.mark.slow
 SAVED, STEPS = 2, 4
 Losses = dict[tuple[str, int], torch.Tensor]
 HOST = OffloadConfig(optimizer="host")

@@ -25,6 +25,7 @@ def on(nodes: RayNodes) -> dict[str, str]:
     return {**nodes.environment, "RAY_ADDRESS": nodes.address}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("min_workers", [0, 1], ids=["another node takes over", "fewer workers go on"])
 def test_a_node_that_is_lost_leaves_the_loss_curve_as_it_was(

@@ -20,6 +20,7 @@ from diffclip_dist.train.context import TrainContext
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.step import probe_loss, train_step
 
+pytestmark = pytest.mark.slow
 SAVED, LAST = 4, 8
 
 

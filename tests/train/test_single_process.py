@@ -1,4 +1,4 @@
-"""Pretraining in one process, without Ray: again and again, to the losses of a run under Ray."""
+"""Pretraining in one process, without Ray: every run of one process has the losses of a run under Ray."""
 
 import json
 import os
@@ -8,15 +8,13 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from small_runs import SMALL_MODEL, Pretrain
+from small_runs import SMALL_MODEL, STEPS, Run
 
 from diffclip_dist.model.saved_encoder import read_config
 from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.single_process import pretrain_single_process
 from shards.errors import BadInput, FailedRun
-
-STEPS = 6
 
 
 def settings(archive: Path, folder: Path, *more: str) -> PretrainConfig:
@@ -32,29 +30,29 @@ def listening() -> set[str]:
     return {socket.laddr.ip for socket in psutil.Process().net_connections() if socket.status == psutil.CONN_LISTEN}
 
 
-def test_it_runs_again_and_again_to_the_losses_of_a_run_under_ray(
-    pretrain: Pretrain, generated_archive: Path, tmp_path: Path
+def test_the_same_seed_gives_the_losses_of_a_run_under_ray_and_another_seed_others(
+    one_worker: Run, generated_archive: Path, tmp_path: Path
 ) -> None:
-    under_ray = pretrain(tmp_path / "ray", "--zero-stage", "0", "--steps", str(STEPS))
-    assert under_ray.status == 0, under_ray.err
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # those of the worker, so that sums are added up alike
     try:
         for again in ("first", "second"):
             encoder = pretrain_single_process(settings(generated_archive, tmp_path / again))
-            assert losses(tmp_path / again) == under_ray.losses
-            assert read_config(encoder) == read_config(under_ray.folder / "encoder")
+            assert losses(tmp_path / again) == one_worker.losses
+            assert read_config(encoder) == read_config(one_worker.folder / "encoder")
             assert not dist.is_initialized()
             assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & os.environ.keys()
             assert listening() <= {"127.0.0.1", "::1"}
+        pretrain_single_process(settings(generated_archive, tmp_path / "other", "seed=1", "steps=1"))
+        assert losses(tmp_path / "other")[0] != one_worker.losses[0]
     finally:
         torch.set_num_threads(threads)
 
 
-def test_a_fault_is_told_and_the_next_run_starts_afresh(generated_archive: Path, tmp_path: Path) -> None:
+def test_a_fault_is_reported_and_the_next_run_starts_afresh(generated_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(FailedRun, match="the loss is nan"):
         pretrain_single_process(settings(generated_archive, tmp_path, "optimiser.learning_rate=1e30", "steps=30"))
     with pytest.raises(BadInput, match="nowhere"):
         pretrain_single_process(settings(tmp_path / "nowhere", tmp_path))
-    assert pretrain_single_process(settings(generated_archive, tmp_path)).is_dir()
-    assert len(losses(tmp_path)) == STEPS
+    assert pretrain_single_process(settings(generated_archive, tmp_path, "steps=6")).is_dir()
+    assert len(losses(tmp_path)) == 6

@@ -1,4 +1,4 @@
-"""Checkpoints whose writer is killed and whose storage fails: a run ends as if nothing had happened, or in one line."""
+"""Checkpoint writers that are killed and storage that fails: the losses do not change, or the run ends in one line."""
 
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from shards.archive.store import open_store
 
 ARGUMENTS = ("--steps", str(STEPS), "--workers", "2")
 EVERY = "checkpoint_every=5"
+pytestmark = pytest.mark.slow
 
 
 def faulty(head: LocalRay, fault: str, folder: Path, archive: Path, *settings: str) -> Run:

@@ -17,6 +17,7 @@ from diffclip_dist.train.monitor.faults import FAULTS_FILE
 
 STEPS = 60
 ARGUMENTS = ("--steps", str(STEPS), "--workers", "2")
+pytestmark = pytest.mark.slow
 FIRST, SECOND = "10.219.77.1", "10.219.77.2"
 
 

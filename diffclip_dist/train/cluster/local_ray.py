@@ -23,6 +23,11 @@ _START_TIMEOUT_S: Final = 120.0
 # without this setting Ray replaces 127.0.0.1 by this machine's outward address and listens on every interface; it
 # works on any system, whatever its name says
 LOOPBACK_ONLY: Final = MappingProxyType({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+# on SIGTERM Ray waits up to 30 s for the head's workers to return their leases, for the sake of web services behind
+# it (https://github.com/ray-project/ray/issues/64181); a run's command stops its head once the run is over
+_NO_DRAINING: Final = MappingProxyType({"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"})
+# its input ends when the process that started the head has ended, however it ended
+_WATCH: Final = "import os, signal, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), signal.SIGTERM)"
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,15 @@ def local_ray_head(cores: int | None = None) -> Iterator[LocalRay]:
         log = stack.enter_context((Path(scratch) / "head.log").open("w+"))
         process = subprocess.Popen(  # noqa: S603 our own arguments
             command,
-            env={name: value for name, value in environment.items() if name != "RAY_ADDRESS"},
+            env={name: value for name, value in environment.items() if name != "RAY_ADDRESS"} | dict(_NO_DRAINING),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         stack.callback(_stop, process)
+        watch = [sys.executable, "-S", "-c", _WATCH, str(process.pid)]
+        watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 our own arguments
+        stack.callback(_end, watcher)
         _wait_until_up(process, environment, Path(log.name))
         yield LocalRay(environment["RAY_ADDRESS"], environment["RAY_API_SERVER_ADDRESS"], environment)
 
@@ -113,6 +121,11 @@ def _wait_until_up(process: subprocess.Popen[bytes], environment: Mapping[str, s
         time.sleep(0.5)
     last = log.read_text().strip().splitlines()[-1:] or ["it said nothing"]
     raise FailedRun(f"the local Ray head did not come up: {last[0]}")
+
+
+def _end(watcher: subprocess.Popen[bytes]) -> None:
+    watcher.kill()
+    watcher.communicate()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
