@@ -24,7 +24,7 @@ from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.feature_extraction.scene_view import encoder_for_pattern
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fitting import FittedClassifier
+from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION

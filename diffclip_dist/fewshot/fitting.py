@@ -4,7 +4,7 @@ Shapes: P pixels, Q support pixels, M modalities, F read-out width, K feature wi
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,21 +17,21 @@ from torch import Tensor
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor, SceneFeatures, extract_features
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
-from diffclip_dist.feature_extraction.reading import read_pixels, read_view, read_view_in_batches
+from diffclip_dist.feature_extraction.reading import read_view, read_view_in_batches
 from diffclip_dist.feature_extraction.scene_view import SceneView, encoder_for_pattern, read_sample
 from diffclip_dist.feature_extraction.views import Positions, View, plain_view, training_view
 from diffclip_dist.fewshot.class_text import ClassTextEncoder
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.loss import alignment_loss
+from diffclip_dist.fewshot.prediction import PatternFeatures
 from shards.errors import BadInput
 
 Mask = npt.NDArray[np.bool_]
 
-# Pixels that are classified at once
-PIXEL_BATCH: Final = 2**14
 # Labelled pixels of a kernel head: memory grows with their square and time with their cube
 MOST_SUPPORT: Final = 5_000
 # Of the pixels with data: combinations of modalities that fewer have are left to the classifier of all modalities
@@ -52,62 +52,6 @@ class Support:
     def of(cls, pixels: Pixels, class_ids: Sequence[int]) -> "Support":
         """Labelled pixels by the index of their class in `class_ids`, ascending."""
         return cls(pixels.rows, pixels.cols, np.searchsorted(class_ids, pixels.class_ids))
-
-
-@dataclass(frozen=True)
-class FittedClassifier:
-    """A classifier of pixels.
-
-    Attributes:
-        encoder: the given one, unless it was tuned.
-        head: fitted to the shots.
-        text_CE: unit class vectors.
-        by_pattern: classifiers for pixels that have data of some modalities alone. Each one's encoder knows these
-            modalities and no others. All other pixels are left to this classifier.
-    """
-
-    encoder: FeatureEncoder
-    head: CosineHead | KernelHead
-    text_CE: Tensor
-    by_pattern: tuple["FittedClassifier", ...] = ()
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Names of the modalities that it knows."""
-        return tuple(schema.name for schema in self.encoder.modalities)
-
-    def to(self, device: torch.device | str) -> "FittedClassifier":
-        """The same on another device, where it then reads and classifies scenes; this one stays where it is."""
-        return FittedClassifier(
-            copy.deepcopy(self.encoder).to(device),
-            copy.deepcopy(self.head).to(device),
-            self.text_CE.to(device),
-            tuple(part.to(device) for part in self.by_pattern),
-        )
-
-
-@dataclass(frozen=True)
-class PatternFeatures:
-    """Features of a scene for kernel classifiers and their parts.
-
-    Attributes:
-        wanted: bool (row, col), the pixels to classify.
-        by_pattern: modalities of a part to its pixels, bool (row, col), and their features by its extractor.
-        whole: features by the extractor of the classifiers themselves, of all pixels that no part takes.
-    """
-
-    wanted: Mask
-    by_pattern: Mapping[tuple[str, ...], tuple[Mask, SceneFeatures]]
-    whole: SceneFeatures
-
-    def parts(self, fitted: FittedClassifier) -> Iterator[tuple[FittedClassifier, Mask, SceneFeatures]]:
-        """The parts of a classifier, then the classifier itself, each with its pixels and their features."""
-        left = self.wanted
-        for part in fitted.by_pattern:
-            pixels, features = self.by_pattern[part.modalities]
-            left = left & ~pixels
-            yield part, pixels, features
-        yield fitted, left, self.whole
 
 
 def fit_classifiers(
@@ -315,79 +259,6 @@ def _view(scene: SceneView, support: Support, seed: int, number: int, config: Fe
     return training_view(scene.windows, scene.grid, support.rows, support.cols, position, config.modality_dropout)
 
 
-def classify(
-    classifiers: list[FittedClassifier], scene: SceneView, wanted: Mask, config: FewshotConfig
-) -> npt.NDArray[np.int64]:
-    """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere and where no modality has data.
-
-    Args:
-        classifiers: share one encoder, which reads the scene once for all of them.
-        scene: the scene to read.
-        wanted: bool (row, col).
-        config: the read-out and the size of a batch.
-    """
-    encoder = classifiers[0].encoder
-    assert all(one.encoder is encoder for one in classifiers)
-    if isinstance(classifiers[0].head, KernelHead):
-        return classify_features(classifiers, _extract_by_pattern(classifiers[0], scene, wanted, config))
-    found = np.full((len(classifiers), *wanted.shape), -1, dtype=np.int64)
-    for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
-        with torch.no_grad():
-            for number, one in enumerate(classifiers):
-                found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).cpu().numpy()
-    return found
-
-
-def class_probabilities(
-    fitted: FittedClassifier, scene: SceneView, wanted: Mask, config: FewshotConfig
-) -> npt.NDArray[np.float32]:
-    """Probability of each class (row, col, class) at the wanted pixels, NaN elsewhere and where no modality has data.
-
-    With ``kernel`` the softmax of the scores at temperature 1 / `SCORE_SHARPNESS`, the one that class priors are
-    estimated at; with ``cosine`` the softmax of the scaled cosines. Neither is calibrated: one shot a class leaves
-    nothing to calibrate on. They rank pixels by certainty; they are not frequencies of being right.
-
-    Args:
-        fitted: the classifier.
-        scene: the scene to read.
-        wanted: bool (row, col).
-        config: the read-out and the size of a batch.
-    """
-    found = np.full((*wanted.shape, len(fitted.text_CE)), np.nan, dtype=np.float32)
-    with torch.no_grad():
-        if isinstance(fitted.head, KernelHead):
-            for one, pixels, features in _extract_by_pattern(fitted, scene, wanted, config).parts(fitted):
-                assert isinstance(one.head, KernelHead)
-                rows, cols, values_SPK = features.listed(pixels)
-                for start in range(0, len(rows), PIXEL_BATCH):
-                    piece = slice(start, start + PIXEL_BATCH)
-                    logits_PC = one.head.logits(values_SPK[:, piece], one.text_CE)
-                    found[rows[piece], cols[piece]] = torch.softmax(logits_PC, dim=1).cpu().numpy()
-        else:
-            for read in read_pixels(fitted.encoder, scene.windows, scene.grid, wanted & scene.present, config):
-                logits_PC = fitted.head(read.features, fitted.text_CE)
-                found[read.rows, read.cols] = torch.softmax(logits_PC, dim=1).cpu().numpy()
-    return found
-
-
-def _extract_by_pattern(
-    fitted: FittedClassifier, scene: SceneView, wanted: Mask, config: FewshotConfig
-) -> PatternFeatures:
-    """Features of the wanted pixels for a kernel classifier and its parts."""
-    by_pattern = {}
-    left = wanted
-    for part in fitted.by_pattern:
-        assert isinstance(part.head, KernelHead)
-        pixels = wanted & scene.has_exactly(part.modalities)
-        left = left & ~pixels
-        view = scene.only(part.modalities)
-        features = extract_features(part.head.extractor, part.encoder, view, pixels, config)
-        by_pattern[part.modalities] = pixels, features
-    assert isinstance(fitted.head, KernelHead)
-    whole = extract_features(fitted.head.extractor, fitted.encoder, scene, left, config)
-    return PatternFeatures(wanted, by_pattern, whole)
-
-
 def fit_kernel_classifier(
     encoder: FeatureEncoder,
     extractor: FeatureExtractor,
@@ -429,25 +300,3 @@ def fit_kernel_classifier(
             class_priors=enough and config.class_priors == "estimated", class_means=enough and config.discriminant,
         )  # fmt: skip
     return FittedClassifier(encoder, head, text_CE)
-
-
-def classify_features(classifiers: list[FittedClassifier], extracted: PatternFeatures) -> npt.NDArray[np.int64]:
-    """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere.
-
-    Args:
-        classifiers: classifiers with kernel heads that share their extractors.
-        extracted: by these extractors.
-    """
-    found = np.full((len(classifiers), *extracted.wanted.shape), -1, dtype=np.int64)
-    for number, classifier in enumerate(classifiers):
-        for one, pixels, features in extracted.parts(classifier):
-            rows, cols, values_SPK = features.listed(pixels)
-            if not len(rows):
-                continue
-            with torch.no_grad():
-                classes = [
-                    one.head(part_SPK, one.text_CE).argmax(dim=1)
-                    for part_SPK in torch.split(values_SPK, PIXEL_BATCH, dim=1)
-                ]
-            found[number, rows, cols] = torch.cat(classes).cpu().numpy()
-    return found

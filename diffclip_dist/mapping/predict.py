@@ -11,7 +11,7 @@ from diffclip_dist.feature_extraction.blocks import BLOCK_BYTES, SceneBlock, vie
 from diffclip_dist.feature_extraction.extractor import AXES, feature_set_count
 from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.classifier import Classifier
-from diffclip_dist.fewshot.fitting import class_probabilities, classify
+from diffclip_dist.fewshot.prediction import class_probabilities, classify
 from shards.archive.archive import ReadableScene
 from shards.archive.manifest import SceneRecord
 from shards.errors import BadInput

@@ -12,8 +12,10 @@ from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
 from diffclip_dist.fewshot.class_text import ClassText, build_text
 from diffclip_dist.fewshot.episodes import Episode, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fitting import FittedClassifier, Support, classify, classify_features, fit_classifiers
+from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
+from diffclip_dist.fewshot.fitting import Support, fit_classifiers
 from diffclip_dist.fewshot.metrics import Scores, score
+from diffclip_dist.fewshot.prediction import classify, classify_features
 from shards.archive.archive import Scene
 from shards.errors import BadInput
 

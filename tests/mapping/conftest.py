@@ -11,7 +11,7 @@ from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, Classifier, ClassifierConfig, MappedClass, save_classifier
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fitting import FittedClassifier
+from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.model.saved_encoder import Training, new_encoder
 from shards.archive.archive import Archive
 from shards.preview.class_colours import class_colours

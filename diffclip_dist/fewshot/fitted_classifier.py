@@ -1,0 +1,46 @@
+"""A classifier of pixels, fitted to shots.
+
+Shapes: C classes, E text width.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
+from diffclip_dist.fewshot.cosine_head import CosineHead
+from diffclip_dist.fewshot.kernel_head import KernelHead
+
+
+@dataclass(frozen=True)
+class FittedClassifier:
+    """A classifier of pixels.
+
+    Attributes:
+        encoder: the given one, unless it was tuned.
+        head: fitted to the shots.
+        text_CE: unit class vectors.
+        by_pattern: classifiers for pixels that have data of some modalities alone. Each one's encoder knows these
+            modalities and no others. All other pixels are left to this classifier.
+    """
+
+    encoder: FeatureEncoder
+    head: CosineHead | KernelHead
+    text_CE: Tensor
+    by_pattern: tuple["FittedClassifier", ...] = ()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that it knows."""
+        return tuple(schema.name for schema in self.encoder.modalities)
+
+    def to(self, device: torch.device | str) -> "FittedClassifier":
+        """The same on another device, where it then reads and classifies scenes; this one stays where it is."""
+        return FittedClassifier(
+            copy.deepcopy(self.encoder).to(device),
+            copy.deepcopy(self.head).to(device),
+            self.text_CE.to(device),
+            tuple(part.to(device) for part in self.by_pattern),
+        )
