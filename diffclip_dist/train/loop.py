@@ -16,7 +16,7 @@ from diffclip_dist.data.batches import WindowStream
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION, EncoderConfig, Training, save_encoder
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_process_group
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
-from diffclip_dist.train.backend.sharded_state import trained_weights
+from diffclip_dist.train.backend.sharded_state import trained_weights, weights_are_finite
 from diffclip_dist.train.context import TrainContext
 from diffclip_dist.train.monitor.reconstruction import Reconstruction
 from diffclip_dist.train.monitor.run_log import RunLog, StepMetrics
@@ -80,6 +80,8 @@ def run_rank(plan: TrainPlan, device: torch.device, checkpoints: Checkpointing) 
                 if log is not None:
                     log.write(metrics)
             if done % config.checkpoint_every == 0 or last:
+                if not weights_are_finite(engine):
+                    return _stop_for_good(run_dir, f"step {done}: a weight is not finite; earlier checkpoints are kept")
                 checkpoints.save(engine, done)
                 reconstruction.show(engine, done, log)
     export_encoder(engine, plan)

@@ -77,6 +77,17 @@ def _read(stored: dict[str, Path], key: str) -> Tensor:
         return read
 
 
+def weights_are_finite(engine: DeepSpeedEngine) -> bool:
+    """Whether every parameter is finite, on all ranks; every rank must call and gets the same answer."""
+    # under stage 3 a rank holds its share of each parameter; one that lies on disk has another size in memory
+    shares = [getattr(parameter, "ds_tensor", parameter).detach() for parameter in engine.module.parameters()]
+    in_memory = [share for share in shares if share.numel() == getattr(share, "ds_numel", share.numel())]
+    finite = all(bool(torch.isfinite(share).all()) for share in in_memory)
+    answer = torch.tensor(int(finite), device=engine.device)
+    dist.all_reduce(answer, op=dist.ReduceOp.MIN)
+    return bool(answer)
+
+
 def trained_weights(engine: DeepSpeedEngine, prefix: str) -> dict[str, Tensor]:
     """The trained parameters under a prefix: their average if the run keeps one, else their master weights.
 
