@@ -14,14 +14,15 @@ import scipy.io
 
 from shards.errors import BadInput
 from shards.scene.readers.layer import Given, Grid, plain_dtype
-from shards.scene.readers.missing_values import MissingValues, valid_pixels
+from shards.scene.readers.missing_values import MissingValues
 from shards.scene.readers.same_grid import checked_crs
-from shards.scene.readers.scaling import chosen_scaling, scaled_dtype
-from shards.scene.source import Mask, Scaling, Values
+from shards.scene.readers.scaling import chosen_scaling
+from shards.scene.readers.stored_values import StoredValues
+from shards.scene.source import Scaling, Values
 
 
 @dataclass(frozen=True)
-class ArrayLayer:
+class ArrayLayer(StoredValues):
     """A 2-D (row, col) or 3-D (row, col, band) array in a file."""
 
     path: Path
@@ -63,27 +64,6 @@ class ArrayLayer:
     @property
     def notes(self) -> tuple[str, ...]:
         return ()
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return scaled_dtype(self.stored_dtype, self.scaling)
-
-    @property
-    def scalings(self) -> tuple[Scaling, ...]:
-        return () if self.scaling is None else (self.scaling,)
-
-    @property
-    def nodata(self) -> float | None:
-        return self.missing.single if self.scaling is None else None
-
-    def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
-        values = self._stored(rows, cols, bands)
-        valid = valid_pixels(values, self.missing.of_bands(bands))
-        return (values if self.scaling is None else self.scaling.of_bands(bands).apply(values, self.dtype)), valid
-
-    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
-        valid = self.missing.of_bands(bands).valid(self._stored(rows, cols, bands))
-        return tuple(np.array(bands)[valid.any(axis=(0, 1))].tolist())
 
     def _stored(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> Values:
         """Values as the file holds them."""

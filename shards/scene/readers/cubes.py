@@ -15,12 +15,13 @@ from affine import Affine
 from shards.errors import BadInput
 from shards.scene.readers.cube_attributes import cube_missing, cube_scaling, unsigned
 from shards.scene.readers.layer import Affine6, Given, Grid, plain_dtype
-from shards.scene.readers.missing_values import MissingValues, valid_pixels
+from shards.scene.readers.missing_values import MissingValues
 from shards.scene.readers.same_grid import checked_crs
-from shards.scene.readers.scaling import chosen_scaling, scaled_dtype
+from shards.scene.readers.scaling import chosen_scaling
 from shards.scene.readers.spectral_tags import NM_PER_UNIT
 from shards.scene.readers.stacked import natural_order
-from shards.scene.source import Mask, Scaling, Values
+from shards.scene.readers.stored_values import StoredValues
+from shards.scene.source import Scaling, Values
 
 ROW_NAMES = frozenset(
     {"y", "lat", "latitude", "row", "rows", "northing", "line", "lines", "height", "downtrack", "number_of_lines"}
@@ -35,7 +36,7 @@ UNEVEN = 0.05
 
 
 @dataclass(frozen=True)
-class CubeLayer:
+class CubeLayer(StoredValues):
     """One variable of a cube; its axes may lie in any order."""
 
     path: Path
@@ -71,27 +72,6 @@ class CubeLayer:
     @property
     def band_names(self) -> None:
         return None
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return scaled_dtype(self.stored_dtype, self.scaling)
-
-    @property
-    def scalings(self) -> tuple[Scaling, ...]:
-        return () if self.scaling is None else (self.scaling,)
-
-    @property
-    def nodata(self) -> float | None:
-        return self.missing.single if self.scaling is None else None
-
-    def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
-        values = self._stored(rows, cols, bands)
-        valid = valid_pixels(values, self.missing.of_bands(bands))
-        return (values if self.scaling is None else self.scaling.of_bands(bands).apply(values, self.dtype)), valid
-
-    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
-        valid = self.missing.of_bands(bands).valid(self._stored(rows, cols, bands))
-        return tuple(np.array(bands)[valid.any(axis=(0, 1))].tolist())
 
     def _stored(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> Values:
         """Values as the file holds them."""
