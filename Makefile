@@ -2,6 +2,7 @@
 # make check      format, lint, types and the fast tests: what to run before each commit
 # make test       the test suite without its slow tests, from nothing
 # make test-slow  the slow tests: many processes, benchmarks, the wheel
+# make docs       the documentation site into build/site/
 # make dist       wheel and source archive into dist/
 # make lock       the lock file anew, from setup.cfg
 
@@ -10,7 +11,7 @@ BIN := .venv/bin
 # these start Ray, DeepSpeed or whole commands
 LONG := tests/train tests/benchmarks tests/launch tests/packaging
 
-.PHONY: demo check test test-slow lint dist lock clean
+.PHONY: demo check test test-slow lint docs dist lock clean
 
 demo: .venv/installed
 	$(BIN)/python launch/demo.py
@@ -28,6 +29,9 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # the build backend is in the lock, so nothing is downloaded
 dist: .venv/installed
