@@ -8,8 +8,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# these start Ray, DeepSpeed or whole commands
-LONG := tests/train tests/benchmarks tests/launch tests/packaging
+# these start Ray, DeepSpeed, servers or whole commands
+LONG := tests/train tests/benchmarks tests/launch tests/packaging tests/api tests/shards/test_stores.py
 
 .PHONY: demo check test test-slow lint docs dist lock clean
 
