@@ -16,7 +16,6 @@ width, S feature sets; H rows and W columns of a scene.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -131,11 +130,6 @@ class SceneFeatures:
 
     values_SHWK: Tensor
     valid_HW: Tensor
-
-    @cached_property
-    def pixels(self) -> Tensor:
-        """The valid pixels (S, P, K), row by row."""
-        return self.values_SHWK[:, self.valid_HW]
 
     def where(self, pixels: Mask) -> Tensor:
         """The known pixels (S, P, K) among the given ones, bool (row, col), row by row."""
