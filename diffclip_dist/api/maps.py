@@ -15,8 +15,8 @@ def predict_map(classifier: FewShotClassifier | str | Path, scene: SceneLike, ou
     Args:
         classifier: fitted, or the folder of a saved one.
         scene: as `FewShotClassifier` takes it.
-        out: MAP.tif, which gets CRS, colours and class names where there are any, and a picture beside it; None writes
-            nothing.
+        out: MAP.tif, which gets CRS, colours and class names where there are any, and a picture beside it, in
+            place of an earlier map; None writes nothing.
 
     Returns:
         Class ids (row, col), see `FewShotClassifier.predict`.
@@ -28,7 +28,7 @@ def predict_map(classifier: FewShotClassifier | str | Path, scene: SceneLike, ou
         >>> class_map = dc.predict_map("classifier", dc.open_archive("archive")["potsdam"], out="map.tif")
     """
     if out is not None:
-        check_map_file(Path(out))
+        check_map_file(Path(out), force=True)
     model = classifier if isinstance(classifier, FewShotClassifier) else FewShotClassifier.load(classifier)
     found = model.predict(scene)
     if out is not None:

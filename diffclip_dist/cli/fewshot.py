@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("--class-shares: is now called --class-priors")
     task = Task(parse_shots(arguments.shots), arguments.seeds, arguments.protocol, arguments.text)
     config = fewshot_config(arguments)
-    check_destination(arguments.out)
+    check_destination(arguments.out, arguments.force)
     encoder = arguments.encoder
     if encoder is None:
         encoder = str(DEFAULT_ENCODER) if DEFAULT_ENCODER.exists() else CONTROL
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             bars.update(phases[phase], completed=done, total=total)
 
         study = run_study(archive, arguments.scene, encoder, task, config, arguments.quick, show)
-    publish(study, arguments.out)
+    publish(study, arguments.out, arguments.force)
     print_study(study, arguments.out)
     return EXIT_DONE
 

@@ -15,7 +15,7 @@ from shards.extras import install_line
 
 def run(arguments: argparse.Namespace) -> int:
     """Maps the scene."""
-    check_map_file(arguments.out)
+    check_map_file(arguments.out, arguments.force)
     classifier = load_classifier(arguments.model)
     archive = Archive.open(arguments.archive)
     record = archive.scene(arguments.scene)

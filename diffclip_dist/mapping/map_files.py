@@ -13,12 +13,30 @@ from shards.extras import installed
 SUFFIXES = (".tif", ".tiff")
 
 
-def check_map_file(file: Path) -> None:
-    """Raises BadInput unless a map can be written under that name."""
+def check_map_file(file: Path, force: bool) -> None:
+    """Refuses a name that a map may not be written under.
+
+    Args:
+        file: of the GeoTIFF.
+        force: whether an earlier map and its picture may be replaced.
+
+    Raises:
+        BadInput: the name is no GeoTIFF's, or one of the two files exists.
+    """
     if file.suffix.lower() not in SUFFIXES:
         raise BadInput(f"--out {file}: expected a name that ends with .tif")
     if file.is_dir():
         raise BadInput(f"--out {file}: is a folder, expected a file")
+    for existing in (file, picture_file(file)):
+        if existing.exists() and not force:
+            raise BadInput(
+                f"--out {file}: {existing.name} exists already; give --force to replace it, or another --out"
+            )
+
+
+def picture_file(file: Path) -> Path:
+    """The name of a map's picture, beside the map."""
+    return file.with_suffix(".png")
 
 
 def write_map(file: Path, class_map: ClassMap, record: SceneRecord, config: ClassifierConfig, rows: int) -> Path | None:
@@ -75,7 +93,7 @@ def publish_map(
     Raises:
         BadInput: the files cannot be written there.
     """
-    picture = file.with_suffix(".png")
+    picture = picture_file(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # the map comes first: it is safe whatever happens to its picture

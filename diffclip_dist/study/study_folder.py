@@ -12,6 +12,7 @@ from diffclip_dist.mapping.map_picture import render_map
 from diffclip_dist.study.page import write_page
 from diffclip_dist.study.results import results, supports
 from diffclip_dist.study.study import Study
+from shards.archive.publish import publish_tree, restore_earlier
 from shards.errors import BadInput
 
 RESULTS_FILE = "results.json"
@@ -21,21 +22,41 @@ MAPS_FOLDER = "maps"
 REFERENCE_FILE = "reference.png"
 
 
-def check_destination(out: Path) -> None:
-    """Raises BadInput unless `out` is absent, empty, or an earlier study that may be replaced."""
+def check_destination(out: Path, force: bool) -> None:
+    """Refuses a folder that a study may not be written to.
+
+    Args:
+        out: absent, empty, or with `force` an earlier study.
+        force: whether an earlier study may be replaced.
+
+    Raises:
+        BadInput: `out` holds something, or is a file.
+    """
+    restore_earlier(out.resolve())
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: is a file, expected a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / RESULTS_FILE).is_file():
+    if out.is_mount():
+        raise BadInput(f"--out {out}: is where a disk is mounted and cannot be renamed; name a folder inside it")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / RESULTS_FILE).is_file():
         raise BadInput(f"--out {out}: holds something other than an earlier few-shot study; name another folder")
+    if not force:
+        raise BadInput(f"--out {out}: holds a few-shot study already; give --force to replace it, or another --out")
 
 
-def publish(study: Study, out: Path) -> None:
-    """Writes results.json, supports.json, classifiers, maps and report.html, in place of an earlier study.
+def publish(study: Study, out: Path, force: bool) -> None:
+    """Writes results.json, supports.json, classifiers, maps and report.html.
+
+    Args:
+        study: what to write.
+        out: absent, empty, or with `force` an earlier study, which stays whole until this one is.
+        force: whether an earlier study may be replaced.
 
     Raises:
         BadInput: `out` cannot be written or holds something else.
     """
-    with _published(out) as folder:
+    with _published(out, force) as folder:
         maps = folder / MAPS_FOLDER
         maps.mkdir()
         record, classes = study.scene.record, study.classes
@@ -67,20 +88,19 @@ def publish(study: Study, out: Path) -> None:
 
 
 @contextmanager
-def _published(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place once all is written, and goes where anything fails."""
-    check_destination(out)
-    partial = out.parent / f".{out.name}.partial"
+def _published(out: Path, force: bool) -> Iterator[Path]:
+    """A folder beside `out` that takes its place once all is written, and is removed where anything fails."""
+    check_destination(out, force)
+    target = out.resolve()
+    partial = target.with_name(f".{target.name}.partial")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from error
     try:
         yield partial
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
+        publish_tree(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -7,6 +7,7 @@ rename, and the folder that holds the name after it.
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,42 @@ def publish_folder(folder: Path, target: Path) -> None:
     sync_folder(folder)
     folder.rename(target)
     sync_folder(target.parent)
+
+
+def publish_tree(folder: Path, target: Path) -> None:
+    """Renames a folder to its final name on the same disk, in place of a folder of that name.
+
+    Brings every file below it to disk first. The earlier folder stays whole until this one has its name; where that
+    fails, it gets its name back. After a kill between the two renames, `restore_earlier` gives it back.
+    """
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
+            _sync(path, os.O_RDONLY)
+    earlier = _earlier(target)
+    if not target.exists():
+        publish_folder(folder, target)
+        return
+    shutil.rmtree(earlier, ignore_errors=True)
+    target.rename(earlier)
+    try:
+        publish_folder(folder, target)
+    except OSError:
+        earlier.rename(target)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def restore_earlier(target: Path) -> None:
+    """Gives the earlier folder its name back, if `publish_tree` was killed between its two renames."""
+    earlier = _earlier(target)
+    if earlier.is_dir() and not target.exists():
+        publish_folder(earlier, target)
+
+
+def _earlier(target: Path) -> Path:
+    return target.with_name(f".{target.name}.earlier")
 
 
 @contextmanager

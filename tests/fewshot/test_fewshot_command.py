@@ -118,22 +118,54 @@ def test_the_same_seed_gives_the_same_figures_and_weights_whatever_else_is_asked
         assert (study.folder / kept).read_bytes() == (again / kept).read_bytes()
 
 
-def test_an_earlier_study_is_replaced_and_anything_else_is_not_touched(
+def test_an_earlier_study_is_replaced_by_force_alone_and_anything_else_is_not_touched(
     study: Study, archive: Archive, encoder: Path, tmp_path: Path
 ) -> None:
     arguments = ("--archive", archive.location, "--encoder", f"none:{encoder}", "--shots", "2", "--seeds", 1, "--quick")
     earlier = shutil.copytree(study.folder, tmp_path / "earlier")
-    assert command("fewshot.py", *arguments, "--out", earlier).status == 0
+    before = contents(earlier)
+    ended = command("fewshot.py", *arguments, "--out", earlier)
+    assert ended.status == 2
+    assert ended.errors.splitlines() == [
+        f"error: --out {earlier}: holds a few-shot study already; give --force to replace it, or another --out"
+    ]
+    (tmp_path / "link").symlink_to(earlier)
+    failed = command("fewshot.py", *arguments, "--scene", "village", "--out", earlier, "--force")
+    assert failed.status == 2
+    assert contents(earlier) == before
+    assert command("fewshot.py", *arguments, "--out", tmp_path / "link", "--force").status == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier", "link"]
     assert not (earlier / "model-1shot").exists()
     results = results_of(earlier)
     assert (results["quick"], results["shots"]["2"]["oa"]["ci95"]) == (True, None)
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    ended = command("fewshot.py", *arguments, "--out", precious)
+    ended = command("fewshot.py", *arguments, "--out", precious, "--force")
     assert ended.status == 2
     assert "name another folder" in ended.errors
     assert [path.name for path in precious.iterdir()] == ["thesis.txt"]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file of a folder."""
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_a_killed_run_leaves_does_not_block_the_next(
+    study: Study, archive: Archive, encoder: Path, tmp_path: Path
+) -> None:
+    arguments = ("--archive", archive.location, "--encoder", f"none:{encoder}", "--shots", "2", "--seeds", 1, "--quick")
+    out = tmp_path / "study"
+    killed_while_writing = shutil.copytree(study.folder / "maps", tmp_path / ".study.partial" / "maps")
+    assert command("fewshot.py", *arguments, "--out", out).status == 0
+    assert not killed_while_writing.exists()
+    before = contents(out)
+    out.rename(tmp_path / ".study.earlier")  # killed between the two renames of a run with --force
+    ended = command("fewshot.py", *arguments, "--out", out)
+    assert "holds a few-shot study already" in ended.errors
+    assert contents(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
 
 
 def test_a_generated_scene_is_called_one_everywhere(tmp_path: Path) -> None:

@@ -129,6 +129,26 @@ def test_the_command_writes_a_placed_map_with_names_and_colours(placed: Archive,
         assert colours[0][3] == 0
 
 
+def test_a_map_or_picture_that_exists_is_replaced_by_force_alone(archive: Archive, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "map.tif"
+    arguments = ("--model", model, "--archive", archive.location, "--scene", "town", "--out", out)
+    for mine in (out, tmp_path / "map.png"):
+        mine.write_bytes(b"mine")
+        ended = command("predict.py", *arguments)
+        assert ended.status == 2
+        expected = f"error: --out {out}: {mine.name} exists already; give --force to replace it, or another --out"
+        assert ended.errors.splitlines() == [expected]
+        failed = command("predict.py", *arguments, "--force", "--scene", "village")
+        assert failed.status == 2
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {mine.name: b"mine"}
+        mine.unlink()
+    out.write_bytes(b"mine")
+    assert command("predict.py", *arguments, "--force").status == 0
+    with rasterio.open(out) as read:
+        assert read.shape == (HEIGHT, WIDTH)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.png", "map.tif", "map.tif.aux.xml"]
+
+
 def test_a_quick_map_is_a_part_of_the_map(archive: Archive, classifier: Classifier) -> None:
     whole = predict_map(classifier, archive["town"])
     part = predict_map(classifier, archive["town"], rows=10)

@@ -84,5 +84,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("runs/fewshot"), metavar="DIR", help="folder to write (%(default)s)"
     )
     parser.add_argument(
+        "--force", action="store_true", help="replace an earlier study in --out, once the new one is whole (off)"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="a little of everything in under 60 s; its figures measure nothing (off)"
     )

@@ -19,5 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="MAP.tif", help="the map to write; its picture goes beside it"
     )
     parser.add_argument(
+        "--force", action="store_true", help="replace an earlier map in --out, once the new one is whole (off)"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="map only as many rows as take some seconds, not the whole scene (off)"
     )
