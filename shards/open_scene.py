@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from shards.errors import BadInput
+from shards.nearest import did_you_mean
 from shards.scene.file_scene import open_product, open_scene_file
 from shards.scene.products.known_products import KNOWN
 from shards.scene.public_sets import PUBLIC_SETS, open_public_set
@@ -40,5 +41,8 @@ def open_scene(spec: str) -> SceneSource:
         return CoarseScene(COARSE)
     if spec in PUBLIC_SETS:
         return open_public_set(spec)
-    names = ", ".join([*PRESETS, COARSE.name, *PUBLIC_SETS])
-    raise BadInput(f"{spec}: no such scene; expected a scene.yaml, a folder with one, or one of {names}")
+    names = [*PRESETS, COARSE.name, *PUBLIC_SETS]
+    raise BadInput(
+        f"{spec}: no such file, folder or scene; expected a scene.yaml, a folder with one, or one of "
+        f"{', '.join(names)}{did_you_mean(spec, names)}"
+    )

@@ -27,8 +27,15 @@ from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
 from diffclip_dist.model.encoder import MultimodalEncoder
+from diffclip_dist.model.saved_encoder import (
+    ENCODER_FOLDER,
+    EncoderConfig,
+    Training,
+    load_encoder,
+    read_config,
+    save_encoder,
+)
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
-from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, read_config, save_encoder
 from shards.archive.manifest import ModalityRecord, SceneRecord
 from shards.archive.publish import publish_file
 from shards.errors import BadInput
@@ -41,7 +48,6 @@ OLDER_TENSOR_NAMES: Final = MappingProxyType(
 )
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
-ENCODER_FOLDER: Final = "encoder"
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,8 @@ def load_classifier(folder: Path) -> Classifier:
         config = pydantic.TypeAdapter(ClassifierConfig).validate_json(json.dumps(content))
     except OSError as error:
         raise BadInput(
-            f"{folder}: expected a classifier's {CONFIG_FILE}, as fewshot.py writes it: {error.strerror}"
+            f"{folder}: expected a classifier's {CONFIG_FILE}, as fewshot.py writes it: "
+            f"{error.strerror}{_classifiers_inside(folder)}"
         ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInput(f"{file}: not JSON: {error}") from None
@@ -270,6 +277,12 @@ def _upgraded_tensor_name(name: str) -> str:
     """The name of a tensor of the older format, as this one has it."""
     owner, dot, own = name.rpartition(".")
     return owner.replace("describer", "extractor") + dot + OLDER_TENSOR_NAMES.get(own, own)
+
+
+def _classifiers_inside(folder: Path) -> str:
+    """The end of a message on a folder that is no classifier: those that it holds, as a study's folder does."""
+    inside = [str(file.parent) for file in sorted(folder.glob(f"*/{CONFIG_FILE}")) if not _is_encoder(file.parent)]
+    return f"; did you mean {' or '.join(inside)}?" if inside else ""
 
 
 def _is_encoder(folder: Path) -> bool:

@@ -21,6 +21,8 @@ from shards.errors import BadInput
 FORMAT_VERSION: Final = 1
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
+# inside a run's folder and inside a classifier's
+ENCODER_FOLDER: Final = "encoder"
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,21 @@ def read_config(folder: Path) -> EncoderConfig:
     except FileNotFoundError:
         raise BadInput(
             f"{folder}: expected an encoder's {CONFIG_FILE} and {WEIGHTS_FILE}, found no {CONFIG_FILE}"
+            + _encoder_inside(folder)
         ) from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise BadInput(f"{file}: {field}: {first['msg']}") from None
+        raise BadInput(f"{file}: {field}: {first['msg']}{_encoder_inside(folder)}") from None
     if config.format_version != FORMAT_VERSION:
         raise BadInput(f"{file}: format_version: expected {FORMAT_VERSION}, found {config.format_version}")
     return config
+
+
+def _encoder_inside(folder: Path) -> str:
+    """The end of a message on a folder that is no encoder: where a run's or a classifier's folder has its encoder."""
+    inside = folder / ENCODER_FOLDER
+    return f"; did you mean the encoder {inside}?" if (inside / CONFIG_FILE).is_file() else ""
 
 
 def load_encoder(folder: Path) -> MultimodalEncoder:

@@ -16,6 +16,7 @@ from shards.archive.tiles import Tile, decode_sample
 from shards.archive.verify import Check, find_faults
 from shards.archive.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN, open_zarr_scene, read_part
 from shards.errors import BadInput, DamagedArchive
+from shards.nearest import did_you_mean
 from shards.scene.source import Labels, Mask, Values
 
 WHOLE = slice(None)
@@ -137,6 +138,10 @@ class Archive:
         except Unreachable:
             raise
         except OSError as error:
+            if isinstance(error, NotADirectoryError):
+                raise BadInput(
+                    f"{location}: a file, expected an archive's folder; shard.py SCENE --out ARCHIVE makes one"
+                ) from error
             raise BadInput(f"{location}: no archive here: {MANIFEST_NAME}: {error.strerror or error}") from error
         return _archive_at(store, read_manifest(content, store.location))
 
@@ -165,8 +170,8 @@ class Archive:
         for record in self.manifest.scenes:
             if record.name == name:
                 return record
-        known = ", ".join(record.name for record in self.manifest.scenes)
-        raise BadInput(f"{self.location}: no scene {name!r}; it holds: {known}")
+        known = [record.name for record in self.manifest.scenes]
+        raise BadInput(f"{self.location}: no scene {name!r}; it holds: {', '.join(known)}{did_you_mean(name, known)}")
 
     def read_tile(self, tile: TileRecord) -> Tile:
         """A tile with its halo.

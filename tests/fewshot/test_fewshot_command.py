@@ -209,6 +209,8 @@ def test_random_weights_of_an_encoders_configuration_are_a_control(
         (["--shots", "1", "--protocol", "official"], "no official split"),
         (["--shots", "1", "--text", "bank:absent.npy"], "absent.npy"),
         (["--shots", "1", "--text", "clip"], "expected scratch, bank:FILE or open_clip"),
+        (["--shots", "1", "--scene", "twon"], "it holds: plain, town; did you mean town?"),
+        (["--shots", "1", "--archive", __file__], "a file, expected an archive's folder; shard.py SCENE --out ARCHIVE"),
         (["--shots", "1", "--encoder", "absent"], "absent: expected an encoder's"),
         (["--shots", "1", "--encoder", "none:absent"], "absent: expected an encoder's"),
         (["--shots", "1", "--archive", "absent"], "absent"),
@@ -226,6 +228,19 @@ def test_bad_input_ends_with_one_line_and_leaves_nothing(
     assert len([line for line in ended.errors.splitlines() if line.startswith("error: ")]) == 1
     assert "Traceback" not in ended.errors
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_what_is_meant_is_answered_with_it(study: Study, archive: Archive, tmp_path: Path) -> None:
+    places = ("--archive", archive.location, "--scene", "town", "--out")
+    classifier = study.folder / "model-1shot"
+    ended = command("fewshot.py", *places, tmp_path / "out", "--shots", "1", "--encoder", classifier)
+    assert ended.status == 2
+    assert ended.errors.rstrip().endswith(f"did you mean the encoder {classifier / 'encoder'}?")
+    ended = command("predict.py", *places, tmp_path / "map.tif", "--model", study.folder)
+    assert ended.status == 2
+    assert ended.errors.rstrip().endswith(f"did you mean {classifier} or {study.folder / 'model-4shot'}?")
+    ended = command("predict.py", *places, tmp_path / "map.tif", "--model", classifier / "encoder")
+    assert "an encoder, expected a classifier; fewshot.py --encoder" in ended.errors
 
 
 def test_several_labelled_scenes_want_a_name(archive: Archive, tmp_path: Path) -> None:
