@@ -17,7 +17,7 @@ from scipy import stats
 
 from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, FewshotConfig
-from diffclip_dist.fewshot.metrics import summarise
+from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, PERCENT_DIFFERENCE, summarise
 from diffclip_dist.model.diffusion_config import DiffusionConfig, Target
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PUBLISHED
@@ -183,10 +183,11 @@ def figure_rows(measurements: Sequence[Measurement]) -> list[Row]:
             "part": "figures", "classifier": one.row, "scene": one.scene, "generated": one.scene in GENERATED,
             "shots": one.shots, "seeds": len(one.oa_percent),
         }  # fmt: skip
-        for name, unit, values in (
-            ("oa", "percent", one.oa_percent), ("aa", "percent", one.aa_percent), ("kappa", "fraction", one.kappa),
+        for name, unit, values, limits in (
+            ("oa", "percent", one.oa_percent, PERCENT), ("aa", "percent", one.aa_percent, PERCENT),
+            ("kappa", "fraction", one.kappa, KAPPA),
         ):  # fmt: skip
-            found = summarise(list(values))
+            found = summarise(list(values), limits)
             low, high = found.ci95 or (found.mean, found.mean)
             row |= {f"{name}_{unit}": found.mean, f"{name}_from_{unit}": low, f"{name}_to_{unit}": high}
         rows.append(row)
@@ -206,7 +207,7 @@ def gain_rows(measurements: Sequence[Measurement]) -> list[Row]:
             if one is None or other is None:
                 continue
             gains = [mine - theirs for mine, theirs in zip(one.oa_percent, other.oa_percent, strict=True)]
-            found = summarise(gains)
+            found = summarise(gains, PERCENT_DIFFERENCE)
             low, high = found.ci95 or (found.mean, found.mean)
             wins, ties = sum(gain > 0 for gain in gains), sum(gain == 0 for gain in gains)
             decided = len(gains) - ties

@@ -1,12 +1,17 @@
 """Overall accuracy, average accuracy, kappa and accuracy per class, and what they are worth over several seeds."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
-CONFIDENCE = 0.95
+from diffclip_dist.fewshot.intervals import Interval, mean_interval
+
+# Lowest and highest value of a figure
+PERCENT: Final = (0.0, 100.0)
+PERCENT_DIFFERENCE: Final = (-100.0, 100.0)
+KAPPA: Final = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,13 @@ class Summary:
     Attributes:
         mean: over the seeds that have the figure; None where none has.
         std: sample standard deviation; None below two seeds.
-        ci95: lower and upper end of the 95 % interval of the mean (Student's t); None below two seeds.
+        ci95: lower and upper end of the 95 % interval of the mean, see `mean_interval`; None below two seeds.
         per_seed: the figure of each seed, None where it has none.
     """
 
     mean: float | None
     std: float | None
-    ci95: tuple[float, float] | None
+    ci95: Interval | None
     per_seed: tuple[float | None, ...]
 
 
@@ -71,8 +76,13 @@ def score(true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes
     )
 
 
-def summarise(per_seed: list[float]) -> Summary:
-    """Mean, standard deviation and 95 % interval of a figure over seeds; NaN marks a seed without it."""
+def summarise(per_seed: list[float], limits: Interval) -> Summary:
+    """Mean, standard deviation and 95 % interval of a figure over seeds.
+
+    Args:
+        per_seed: the figure of each seed; NaN marks a seed without it.
+        limits: lowest and highest value that the figure can have.
+    """
     listed = tuple(None if np.isnan(value) else float(value) for value in per_seed)
     values = np.array([value for value in listed if value is not None])
     if len(values) == 0:
@@ -81,5 +91,4 @@ def summarise(per_seed: list[float]) -> Summary:
     if len(values) == 1:
         return Summary(mean, None, None, listed)
     std = float(values.std(ddof=1))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * std / float(np.sqrt(len(values)))
-    return Summary(mean, std, (mean - half, mean + half), listed)
+    return Summary(mean, std, mean_interval(mean, std, len(values), limits), listed)

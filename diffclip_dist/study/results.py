@@ -12,8 +12,8 @@ from diffclip_dist.study.study import Study
 def results(study: Study) -> dict[str, Any]:
     """What results.json holds: OA, AA and accuracy per class in percent, kappa from -1 to 1.
 
-    Each figure has ``mean``, ``std`` (sample), ``ci95`` ([low, high] of the mean, Student's t) and ``per_seed``; what
-    needs two seeds and has one is null.
+    Each figure has ``mean``, ``std`` (sample), ``ci95`` ([low, high] of the mean, within the figure's
+    range, see `mean_interval`) and ``per_seed``; what needs two seeds and has one is null.
     """
     record = study.scene.record
     return {

@@ -7,7 +7,7 @@ import numpy as np
 from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
 from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier_config
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.metrics import Summary, summarise
+from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, Summary, summarise
 from diffclip_dist.mapping.predict import ClassMap, map_dtype
 from diffclip_dist.study.experiment import MAPPED_SEED, Outcome, Run, Task
 from shards.archive.archive import Scene
@@ -58,15 +58,15 @@ class Study:
         """OA and AA in percent, kappa, over the seeds."""
         scores = [run.scores for run in self.outcome.of_shots(shots)]
         return {
-            "oa": summarise([score.oa for score in scores]),
-            "aa": summarise([score.aa for score in scores]),
-            "kappa": summarise([score.kappa for score in scores]),
+            "oa": summarise([score.oa for score in scores], PERCENT),
+            "aa": summarise([score.aa for score in scores], PERCENT),
+            "kappa": summarise([score.kappa for score in scores], KAPPA),
         }
 
     def per_class(self, shots: int) -> dict[str, Summary]:
         """Accuracy of each class in percent, over the seeds."""
         scores = np.stack([run.scores.per_class for run in self.outcome.of_shots(shots)])
-        return {known.name: summarise(scores[:, place].tolist()) for place, known in enumerate(self.classes)}
+        return {known.name: summarise(scores[:, place].tolist(), PERCENT) for place, known in enumerate(self.classes)}
 
     def class_map(self, shots: int) -> ClassMap:
         """The map by the first seed's classifier, 0 where it has no class."""
