@@ -1,7 +1,7 @@
 """A scene read in rectangular blocks, in memory that grows neither with its height nor with its width.
 
-A block is read with a margin: the windows and the neighbours that its pixels' features depend on. Its corner lies on
-the scene's own grid of windows. So its features are those that the whole scene, read at once, would give.
+A block is read with a margin: the windows and the neighbours that its pixels' features depend on. What is read starts
+on the scene's own grid of windows. So its features are those that the whole scene, read at once, would give.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, window_side
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
-from shards.archive.archive import ReadableScene
+from shards.archive.archive import WHOLE, ReadableScene
 from shards.archive.manifest import ModalityRecord
 
 # A block's values and features stay below this; the encoder's own memory comes on top
@@ -53,9 +53,10 @@ def view_blocks(
     config: FeatureConfig,
     values_per_pixel: int,
     block_bytes: int = BLOCK_BYTES,
-    height: int | None = None,
+    rows: slice = WHOLE,
+    cols: slice = WHOLE,
 ) -> Iterator[SceneBlock]:
-    """Reads a scene block by block, from left to right, then from top to bottom.
+    """Reads a scene, or a part of it, block by block, from left to right, then from top to bottom.
 
     Args:
         scene: the scene, in memory or in an archive.
@@ -65,36 +66,44 @@ def view_blocks(
         config: sets the stride and the reach of smoothing.
         values_per_pixel: float32 values that are held for each pixel of a block.
         block_bytes: bound on those values in memory. A block is at least one stride high and wide.
-        height: rows to read, from the first; None reads all.
+        rows: of the scene, the part that the blocks cover.
+        cols: of the scene, the same.
     """
     record = scene.record
     names = {modality.name for modality in record.modalities}
     used = tuple(modality.name for modality in modalities if modality.name in names)
-    height = record.height if height is None else min(height, record.height)
     window = window_side(encoder)
     stride = min(config.stride, window)
     margin = -(-(window // 2 + stride // 2 + config.smoothing_reach) // stride) * stride
-    block_rows, block_cols = _block_shape(record.width, margin, stride, block_bytes // (4 * values_per_pixel))
-    for top in range(0, height, block_rows):
-        rows = slice(top, min(top + block_rows, height))
-        for left in range(0, record.width, block_cols):
-            cols = slice(left, min(left + block_cols, record.width))
-            read_rows, read_cols = _widened(rows, margin, record.height), _widened(cols, margin, record.width)
+    top, bottom, _ = rows.indices(record.height)
+    left, right, _ = cols.indices(record.width)
+    tall, wide = _block_shape(bottom - top, right - left, margin, stride, block_bytes // (4 * values_per_pixel))
+    for row in range(top, bottom, tall):
+        for col in range(left, right, wide):
+            core = slice(row, min(row + tall, bottom)), slice(col, min(col + wide, right))
+            read_rows = _widened(core[0], margin, stride, record.height)
+            read_cols = _widened(core[1], margin, stride, record.width)
             view = view_scene(scene.read(used, read_rows, read_cols), modalities, encoder, config)
-            yield SceneBlock(rows, cols, view, (_within(rows, read_rows), _within(cols, read_cols)))
+            yield SceneBlock(*core, view, (_within(core[0], read_rows), _within(core[1], read_cols)))
 
 
-def _block_shape(width: int, margin: int, stride: int, pixels: int) -> tuple[int, int]:
-    """Rows and columns of a block that has at most so many pixels with its margin, in whole strides; about square."""
-    cols = max((math.isqrt(pixels) - 2 * margin) // stride, 1) * stride
-    if cols >= width:
-        cols = width
-    rows = pixels // min(cols + 2 * margin, width) - 2 * margin
-    return max(rows // stride, 1) * stride, cols
+def _block_shape(height: int, width: int, margin: int, stride: int, pixels: int) -> tuple[int, int]:
+    """Rows and columns of equal blocks with at most so many pixels each, margin included; about square."""
+    beside = 2 * margin + stride - 1
+    cols = _equal_parts(width, max(math.isqrt(pixels) - beside, stride), stride)
+    return _equal_parts(height, max(pixels // (cols + beside) - beside, stride), stride), cols
 
 
-def _widened(part: slice, margin: int, length: int) -> slice:
-    return slice(max(part.start - margin, 0), min(part.stop + margin, length))
+def _equal_parts(length: int, most: int, stride: int) -> int:
+    """Length of the fewest equal parts of at most so many pixels, in whole strides unless there is but one."""
+    if length <= most:
+        return length
+    parts = math.ceil(length / (max(most // stride, 1) * stride))
+    return math.ceil(length / parts / stride) * stride
+
+
+def _widened(part: slice, margin: int, stride: int, length: int) -> slice:
+    return slice(max((part.start - margin) // stride * stride, 0), min(part.stop + margin, length))
 
 
 def _within(part: slice, read: slice) -> slice:

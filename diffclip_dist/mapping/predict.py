@@ -93,8 +93,9 @@ def _blocks(
     features = AXES * (3 + feature_set_count(config)) if config.head == "kernel" else 0
     done = 0
     for block in view_blocks(
-        scene, classifier.config.modalities, classifier.fitted.encoder, config, bands + features, block_bytes, rows
-    ):
+        scene, classifier.config.modalities, classifier.fitted.encoder, config, bands + features, block_bytes,
+        slice(rows),
+    ):  # fmt: skip
         report(done)
         yield block
         done += (block.rows.stop - block.rows.start) * (block.cols.stop - block.cols.start)

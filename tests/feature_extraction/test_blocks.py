@@ -46,6 +46,23 @@ def test_a_blocks_features_are_the_whole_scenes(
     torch.testing.assert_close(found, whole.values_SHWK, rtol=1e-4, atol=1e-4)
 
 
+def test_a_part_of_a_scene_may_begin_anywhere(archive: Archive, encoder: FeatureEncoder) -> None:
+    config = replace(CONFIG, stride=4)
+    modalities = archive.scene("town").modalities
+    view = view_scene(archive.read_scene("town"), modalities, encoder, config)
+    extractor = FeatureExtractor.fit(encoder, view, config)
+    whole = extract_features(extractor, encoder, view, view.present, config).values_SHWK
+    rows, cols = slice(7, 31), slice(13, WIDTH)
+    seen = np.zeros((HEIGHT, WIDTH), int)
+    for block in view_blocks(archive["town"], modalities, encoder, config, 1, 4 * 30**2, rows, cols):
+        part = extract_features(extractor, encoder, block.view, block.wanted, config)
+        expected = whole[:, block.rows, block.cols]
+        torch.testing.assert_close(part.values_SHWK[:, *block.core], expected, rtol=1e-4, atol=1e-4)
+        seen[block.rows, block.cols] += 1
+    assert (seen[rows, cols] == 1).all()
+    assert seen.sum() == seen[rows, cols].size
+
+
 def test_a_part_of_a_scene_in_memory_is_that_part_of_the_archive(archive: Archive) -> None:
     stored, held = archive["town"], archive.read_scene("town")
     for rows, cols in ((slice(0, HEIGHT), slice(0, WIDTH)), (slice(3, 4), slice(10, 17)), (slice(10, 37), slice(2, 3))):
