@@ -167,9 +167,9 @@ class FewShotClassifier(EstimatorParameters):
     def predict_proba(self, scene: SceneLike) -> Raster:
         """Probability of each class, block by block.
 
-        A softmax of the scores: with the kernel head at temperature 0.2, at which class priors are estimated too. It is
-        not calibrated, since one label a class leaves nothing to calibrate on: take it for a ranking of pixels by how
-        sure the classifier is, not for how often it is right.
+        With the kernel head they are calibrated on the labels, each held out in turn: a class of probability 0.8 is
+        right for about eight pixels in ten. With fewer than 20 labels to hold out (``classifier_.config.calibration``
+        has their number), and with the cosine head, take them for a ranking of pixels by how sure the classifier is.
 
         Returns:
             float32 (row, col, class) in the order of ``classes_``, summing to 1; NaN where no modality has data. A

@@ -22,6 +22,7 @@ from diffclip_dist.feature_extraction.encoder_source import BANDS_ONLY, NamedEnc
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor, feature_set_count
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.feature_extraction.scene_view import encoder_for_pattern
+from diffclip_dist.fewshot.calibration import UNCALIBRATED, Calibration
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
@@ -40,9 +41,9 @@ from shards.archive.manifest import ModalityRecord, SceneRecord
 from shards.archive.publish import publish_file
 from shards.errors import BadInput
 
-FORMAT_VERSION: Final = 5
-# Still read; other names for the same
-OLDER_FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 6
+# Still read: 5 knew no calibration, 4 had other names for the same
+OLDER_FORMAT_VERSIONS: Final = (4, 5)
 OLDER_TENSOR_NAMES: Final = MappingProxyType(
     {"unlike_S": "bilateral_bandwidth_S", "spread_S": "variance_S", "answers_GQE": "dual_coef_GQE"}
 )
@@ -88,6 +89,7 @@ class ClassifierConfig:
         classes: in the order of the class vectors.
         modalities: bands and statistics that the scene was standardised with.
         fewshot: read-out and training settings.
+        calibration: of the probabilities.
     """
 
     format_version: int
@@ -101,6 +103,7 @@ class ClassifierConfig:
     classes: tuple[MappedClass, ...]
     modalities: tuple[ModalityRecord, ...]
     fewshot: FewshotConfig
+    calibration: Calibration = UNCALIBRATED
 
 
 def classifier_config(
@@ -113,6 +116,7 @@ def classifier_config(
     protocol: str,
     text: str,
     fewshot: FewshotConfig,
+    calibration: Calibration,
 ) -> ClassifierConfig:
     """What is kept of a classifier that was fitted in a scene.
 
@@ -125,6 +129,7 @@ def classifier_config(
         protocol: how the shots were drawn.
         text: what the class vectors are made from.
         fewshot: read-out and training settings.
+        calibration: of the probabilities.
     """
     known = {schema.name for schema in encoder.encoder.modalities}
     return ClassifierConfig(
@@ -139,6 +144,7 @@ def classifier_config(
         tuple(classes),
         tuple(modality for modality in record.modalities if modality.name in known),
         fewshot,
+        calibration,
     )
 
 
@@ -181,7 +187,7 @@ def load_classifier(folder: Path) -> Classifier:
     file = folder / CONFIG_FILE
     try:
         content = json.loads(file.read_bytes())
-        older = isinstance(content, dict) and content.get("format_version") == OLDER_FORMAT_VERSION
+        older = isinstance(content, dict) and content.get("format_version") in OLDER_FORMAT_VERSIONS
         if older:
             content = _upgraded_config(content, file)
         config = pydantic.TypeAdapter(ClassifierConfig).validate_json(json.dumps(content))
@@ -223,7 +229,7 @@ def load_classifier(folder: Path) -> Classifier:
         fits = fits and len(head.support_SQK) == ways and len(head.weight_G) == ways * len(KERNEL_WIDTHS)
     if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
-    return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE, by_pattern))
+    return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE, by_pattern, config.calibration))
 
 
 def _pattern_prefix(modalities: Sequence[str]) -> str:

@@ -61,6 +61,6 @@ def fit_to_labels(
     classes = [MappedClass(class_id, name, colours[class_id], id_shift) for class_id, name in names.items()]
     kept = classifier_config(
         scene.record, encoder, classes, shots=int(counts.max()), seed=seed, protocol=ALL_LABELS, text=class_text.label,
-        fewshot=config,
+        fewshot=config, calibration=classifiers[0].calibration,
     )  # fmt: skip
     return Classifier(kept, classifiers[0])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
+from diffclip_dist.fewshot.calibration import UNCALIBRATED, Calibration
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.kernel_head import KernelHead
 
@@ -24,12 +25,14 @@ class FittedClassifier:
         text_CE: unit class vectors.
         by_pattern: classifiers for pixels that have data of some modalities alone. Each one's encoder knows these
             modalities and no others. All other pixels are left to this classifier.
+        calibration: of the probabilities, its own and its parts'.
     """
 
     encoder: FeatureEncoder
     head: CosineHead | KernelHead
     text_CE: Tensor
     by_pattern: tuple["FittedClassifier", ...] = ()
+    calibration: Calibration = UNCALIBRATED
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -43,4 +46,5 @@ class FittedClassifier:
             copy.deepcopy(self.head).to(device),
             self.text_CE.to(device),
             tuple(part.to(device) for part in self.by_pattern),
+            self.calibration,
         )

@@ -20,6 +20,7 @@ from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.feature_extraction.reading import read_view, read_view_in_batches
 from diffclip_dist.feature_extraction.scene_view import SceneView, encoder_for_pattern, read_sample
 from diffclip_dist.feature_extraction.views import Positions, View, plain_view, training_view
+from diffclip_dist.fewshot.calibration import fit_temperature
 from diffclip_dist.fewshot.class_text import ClassTextEncoder
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.episodes import Pixels
@@ -110,6 +111,7 @@ def _fit_kernel_classifiers(
     from pixels that have the same modalities: statistics, metric, bandwidths, class priors and class means.
     """
     parts: list[list[FittedClassifier]] = [[] for _ in supports]
+    part_supports: list[list[Support]] = [[] for _ in supports]
     by_pattern: dict[tuple[str, ...], tuple[Mask, SceneFeatures]] = {}
     patterns = scene.patterns(LEAST_PATTERN_SHARE)
     left = wanted
@@ -125,24 +127,51 @@ def _fit_kernel_classifiers(
         extractor, features = _extract(part_encoder, view, pixels, [one for one in chosen if one], config)
         by_pattern[pattern] = pixels, features
         unlabelled_SPK = features.where(pixels)
-        for part, support, text in zip(parts, chosen, texts, strict=True):
+        for part, learned_from, support, text in zip(parts, part_supports, chosen, texts, strict=True):
             if support:
                 part.append(
                     fit_kernel_classifier(part_encoder, extractor, features, unlabelled_SPK, support, text, config)
                 )
+                learned_from.append(support)
     report("reading", len(patterns), len(patterns) + 1)
     used = [_with_most_modalities(support, scene, tuple(scene.valid)) or support for support in supports]
     extractor, features = _extract(encoder, scene, left, used, config)
     report("reading", len(patterns) + 1, len(patterns) + 1)
     unlabelled_SPK = features.where(wanted & scene.complete)
     fitted = [
-        replace(
-            fit_kernel_classifier(encoder, extractor, features, unlabelled_SPK, support, text, config),
-            by_pattern=tuple(part),
+        calibrated(
+            replace(
+                fit_kernel_classifier(encoder, extractor, features, unlabelled_SPK, support, text, config),
+                by_pattern=tuple(part),
+            ),
+            [*learned_from, support],
         )
-        for part, (support, text, _) in zip(parts, _reported(used, texts, range(len(texts)), report), strict=True)
+        for part, learned_from, (support, text, _) in zip(
+            parts, part_supports, _reported(used, texts, range(len(texts)), report), strict=True
+        )
     ]
     return fitted, PatternFeatures(wanted, by_pattern, features)
+
+
+def calibrated(fitted: FittedClassifier, supports: Sequence[Support]) -> FittedClassifier:
+    """A kernel classifier with its calibration, fitted to its shots and those of its parts.
+
+    Args:
+        fitted: the classifier.
+        supports: of its parts, then its own.
+    """
+    logits, targets = [], []
+    with torch.no_grad():
+        for one, support in zip((*fitted.by_pattern, fitted), supports, strict=True):
+            assert isinstance(one.head, KernelHead)
+            targets_Q = torch.from_numpy(support.targets)
+            # without its only shot, a class cannot be predicted
+            others_Q = torch.bincount(targets_Q)[targets_Q] > 1
+            logits.append(one.head.held_out_logits(targets_Q, one.text_CE)[others_Q])
+            targets.append(targets_Q[others_Q])
+    own = supports[-1].targets
+    shots = len(own) / len(np.unique(own))
+    return replace(fitted, calibration=fit_temperature(torch.cat(logits), torch.cat(targets), shots))
 
 
 def _extract(

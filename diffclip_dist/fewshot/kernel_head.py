@@ -82,8 +82,7 @@ class KernelHead(nn.Module):
         variance_S = (scene_SPK - scene_SPK.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1).clamp_min(1e-12)
         member_QC = (targets_Q[:, None] == torch.arange(len(text_CE))).double()
         count_C = member_QC.sum(dim=0)
-        classes = int((count_C > 0).sum())
-        ridge_Q = RIDGE * count_C[targets_Q] * classes / len(targets_Q)
+        ridge_Q = _ridge(targets_Q, count_C)
         # a class without shots scores below every other
         level_C = -(count_C == 0).double()
         each_G = torch.ones(len(variance_S) * len(KERNEL_WIDTHS))
@@ -151,6 +150,26 @@ class KernelHead(nn.Module):
         """Log-likelihoods of the classes (P, C), up to a constant a pixel: class priors are estimated by the same."""
         return SCORE_SHARPNESS * self.scores(features_SPK, text_CE)
 
+    def held_out_logits(self, targets_Q: Tensor, text_CE: Tensor) -> Tensor:
+        """Logits (Q, C) of the support pixels, each by the head that the other shots alone would give.
+
+        Weights of the kernels, class priors and class means stay as they are: all shots chose or started them.
+
+        Args:
+            targets_Q: class index of each support pixel.
+            text_CE: unit class vectors.
+        """
+        member_QC = (targets_Q[:, None] == torch.arange(len(text_CE))).double()
+        ridge_Q = _ridge(targets_Q, member_QC.sum(dim=0))
+        held_out_QC = torch.zeros_like(member_QC)
+        for number, kernel_QQ in _kernels(self.support_SQK, self.support_SQK, self.variance_S, self.weight_G):
+            held_out_QC += self.weight_G[number] * _held_out(kernel_QQ.double(), member_QC, ridge_Q)
+        from_text_EC = torch.linalg.pinv(text_CE.double())
+        added_QE = self.support_SQK[0] @ self.direction_KE + self.offset_E
+        held_out_QE = (held_out_QC @ from_text_EC.T).float() + added_QE
+        logits_QC: Tensor = SCORE_SHARPNESS * held_out_QE @ text_CE.T
+        return logits_QC
+
     def _projected(self, features_SPK: Tensor) -> Tensor:
         projected_PE = features_SPK[0] @ self.direction_KE + self.offset_E
         for number, kernel_PQ in _kernels(features_SPK, self.support_SQK, self.variance_S, self.weight_G):
@@ -172,6 +191,12 @@ def _kernels(one_SPK: Tensor, other_SQK: Tensor, variance_S: Tensor, weight_G: T
         ):
             if weight:
                 yield number, torch.exp(-distance_PQ / (2 * width**2 * variance_S[number_of_set]))
+
+
+def _ridge(targets_Q: Tensor, count_C: Tensor) -> Tensor:
+    """The ridge (Q,) by which each class has the same weight, however many shots it has."""
+    ridge_Q: Tensor = RIDGE * count_C[targets_Q] * int((count_C > 0).sum()) / len(targets_Q)
+    return ridge_Q
 
 
 def _held_out(kernel_QQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from diffclip_dist.feature_extraction.extractor import SceneFeatures, extract_features
 from diffclip_dist.feature_extraction.reading import read_pixels
@@ -76,9 +77,8 @@ def class_probabilities(
 ) -> npt.NDArray[np.float32]:
     """Probability of each class (row, col, class) at the wanted pixels, NaN elsewhere and where no modality has data.
 
-    With ``kernel`` the softmax of the scores at temperature 1 / `SCORE_SHARPNESS`, the one that class priors are
-    estimated at; with ``cosine`` the softmax of the scaled cosines. Neither is calibrated: one shot a class leaves
-    nothing to calibrate on. They rank pixels by certainty; they are not frequencies of being right.
+    The softmax of the logits at the temperature of the classifier's calibration. Where it is not calibrated, they rank
+    pixels by certainty and are no frequencies of being right.
 
     Args:
         fitted: the classifier.
@@ -87,6 +87,7 @@ def class_probabilities(
         config: the read-out and the size of a batch.
     """
     found = np.full((*wanted.shape, len(fitted.text_CE)), np.nan, dtype=np.float32)
+    temperature = fitted.calibration.temperature
     with torch.no_grad():
         if isinstance(fitted.head, KernelHead):
             for one, pixels, features in _extract_by_pattern(fitted, scene, wanted, config).parts(fitted):
@@ -95,11 +96,11 @@ def class_probabilities(
                 for start in range(0, len(rows), PIXEL_BATCH):
                     piece = slice(start, start + PIXEL_BATCH)
                     logits_PC = one.head.logits(values_SPK[:, piece], one.text_CE)
-                    found[rows[piece], cols[piece]] = torch.softmax(logits_PC, dim=1).cpu().numpy()
+                    found[rows[piece], cols[piece]] = torch.softmax(logits_PC / temperature, dim=1).cpu().numpy()
         else:
             for read in read_pixels(fitted.encoder, scene.windows, scene.grid, wanted & scene.present, config):
                 logits_PC = fitted.head(read.features, fitted.text_CE)
-                found[read.rows, read.cols] = torch.softmax(logits_PC, dim=1).cpu().numpy()
+                found[read.rows, read.cols] = torch.softmax(logits_PC / temperature, dim=1).cpu().numpy()
     return found
 
 
@@ -123,6 +124,27 @@ def classify_features(classifiers: list[FittedClassifier], extracted: PatternFea
                 ]
             found[number, rows, cols] = torch.cat(classes).cpu().numpy()
     return found
+
+
+def logits_at(
+    fitted: FittedClassifier, extracted: PatternFeatures, pixels: Mask
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Tensor]:
+    """Rows, columns and logits (P, C) of those of the pixels, bool (row, col), whose features were extracted.
+
+    Args:
+        fitted: a classifier with a kernel head.
+        extracted: by its extractors.
+        pixels: few, for they are classified at once.
+    """
+    rows, cols, logits = [], [], []
+    with torch.no_grad():
+        for one, own, features in extracted.parts(fitted):
+            assert isinstance(one.head, KernelHead)
+            part_rows, part_cols, values_SPK = features.listed(own & pixels)
+            rows.append(part_rows)
+            cols.append(part_cols)
+            logits.append(one.head.logits(values_SPK, one.text_CE))
+    return np.concatenate(rows), np.concatenate(cols), torch.cat(logits)
 
 
 def _extract_by_pattern(

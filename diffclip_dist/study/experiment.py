@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,18 +10,21 @@ import torch
 
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
 from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
+from diffclip_dist.fewshot.calibration import CalibrationTest
 from diffclip_dist.fewshot.class_text import ClassText, build_text
 from diffclip_dist.fewshot.episodes import Episode, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.fitting import Support, fit_classifiers
 from diffclip_dist.fewshot.metrics import Scores, score
-from diffclip_dist.fewshot.prediction import classify, classify_features
+from diffclip_dist.fewshot.prediction import PatternFeatures, classify, classify_features, logits_at
 from shards.archive.archive import Scene
 from shards.errors import BadInput
 
 # The seed whose classifiers are kept and map the scene
 MAPPED_SEED = 0
+# Query pixels of a run, evenly spread among all, that its calibration is tested on
+CALIBRATION_PIXELS: Final = 2_000
 Classes = npt.NDArray[np.int64]
 
 
@@ -49,11 +53,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """One classifier: its episode, what was fitted, and its scores."""
+    """One classifier: its episode, what was fitted, and how it did.
+
+    Attributes:
+        episode: support and query.
+        fitted: the classifier.
+        scores: on the query pixels.
+        calibration: how well its probabilities hold on query pixels; None for a cosine head, which is not calibrated.
+    """
 
     episode: Episode
     fitted: FittedClassifier
     scores: Scores
+    calibration: CalibrationTest | None
 
 
 @dataclass(frozen=True)
@@ -137,11 +149,27 @@ def run_task(
         if not tested.any():
             raise BadInput(f"scene {scene.record.name}: no query pixel was read at {episode.shots} shots")
         true = np.searchsorted(class_ids, query.class_ids)
-        runs.append(Run(episode, one, score(true[tested], predicted[tested], len(class_ids))))
+        scores = score(true[tested], predicted[tested], len(class_ids))
+        calibration = None if extracted is None else _calibration_test(one, extracted, episode, class_ids)
+        runs.append(Run(episode, one, scores, calibration))
         if episode.seed == MAPPED_SEED:
             maps[episode.shots] = ids[indices + 1]
     entries = {name: list(used) for name, used in text.entries.items()}
     return Outcome(class_ids, tuple(runs), maps, text.label, entries)
+
+
+def _calibration_test(
+    fitted: FittedClassifier, extracted: PatternFeatures, episode: Episode, class_ids: Sequence[int]
+) -> CalibrationTest:
+    """How well a classifier's probabilities hold on some of its query pixels."""
+    query = episode.query
+    kept = np.linspace(0, len(query) - 1, min(len(query), CALIBRATION_PIXELS)).astype(np.int64)
+    asked = np.zeros_like(extracted.wanted)
+    asked[query.rows[kept], query.cols[kept]] = True
+    true = np.zeros(asked.shape, dtype=np.int64)
+    true[query.rows, query.cols] = np.searchsorted(class_ids, query.class_ids)
+    rows, cols, logits_PC = logits_at(fitted, extracted, asked)
+    return CalibrationTest.of(fitted.calibration, logits_PC, true[rows, cols])
 
 
 def _only_present(reference: Reference, view: SceneView) -> Reference:

@@ -1,11 +1,14 @@
 """A study as JSON: figures, and the pixels that were chosen."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from diffclip_dist.feature_extraction.bands_only import window_side
+from diffclip_dist.fewshot.calibration import CalibrationTest, Reliability
+from diffclip_dist.fewshot.metrics import PERCENT, summarise
 from diffclip_dist.study.study import Study
 
 
@@ -42,9 +45,37 @@ def _of_shots(study: Study, shots: int) -> dict[str, Any]:
     figures: dict[str, Any] = {name: asdict(summary) for name, summary in study.summaries(shots).items()}
     figures["per_class"] = {name: asdict(summary) for name, summary in study.per_class(shots).items()}
     figures["confusion"] = np.sum([run.scores.confusion for run in runs], axis=0).tolist()
+    figures["calibration"] = _calibration([run.calibration for run in runs if run.calibration is not None])
     figures["support_pixels"] = [len(run.episode.support) for run in runs]
     figures["query_pixels"] = [len(run.episode.query) for run in runs]
     return figures
+
+
+def _calibration(tests: Sequence[CalibrationTest]) -> dict[str, Any] | None:
+    """How well probabilities hold on query pixels; None for cosine heads, which are not calibrated.
+
+    ``ece_before`` and ``ece_after`` are expected calibration errors in percent, without and with the temperature;
+    ``bins`` has, for equal bins of confidence over all seeds, what was said and what was right with the temperature.
+    """
+    if not tests:
+        return None
+    pooled = Reliability.joined([test.after for test in tests])
+    errors = {
+        "ece_before": [test.before.expected_calibration_error for test in tests],
+        "ece_after": [test.after.expected_calibration_error for test in tests],
+    }
+    bins = [
+        {"pixels": pixels, "confidence_percent": 100.0 * said / pixels, "accuracy_percent": 100.0 * right / pixels}
+        for pixels, said, right in zip(pooled.pixels, pooled.confidence_sum, pooled.correct, strict=True)
+        if pixels
+    ]
+    return {
+        "temperature": [test.calibration.temperature for test in tests],
+        "held_out_pixels": [test.calibration.held_out_pixels for test in tests],
+        "query_pixels": [sum(test.after.pixels) for test in tests],
+        **{name: asdict(summarise(values, PERCENT)) for name, values in errors.items()},
+        "bins": bins,
+    }
 
 
 def supports(study: Study) -> dict[str, Any]:

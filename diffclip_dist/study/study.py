@@ -98,5 +98,6 @@ class Study:
             protocol=self.task.protocol,
             text=self.outcome.text_label,
             fewshot=self.config,
+            calibration=run.fitted.calibration,
         )
         return Classifier(config, run.fitted)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_study import CLASSES, HEIGHT, WIDTH, Study, build, command, write_encoder
 
+from diffclip_dist.fewshot.calibration import UNCALIBRATED
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, load_classifier
 from diffclip_dist.mapping.predict import predict_map
 from diffclip_dist.model.saved_encoder import load_encoder
@@ -301,6 +302,28 @@ def test_a_classifier_of_the_older_format_still_maps(study: Study, archive: Arch
     config.write_text(config.read_text().replace('"spreading": false', '"spreading": true'))
     with pytest.raises(BadInput, match=r"config\.json: fewshot\.spreading: expected false"):
         load_classifier(older)
+
+
+def test_figures_say_how_well_probabilities_hold(study: Study) -> None:
+    figures = json.loads((study.folder / "results.json").read_text())["shots"]
+    for shots in ("1", "4"):
+        found = figures[shots]["calibration"]
+        assert found.keys() >= {"temperature", "held_out_pixels", "query_pixels", "ece_before", "ece_after", "bins"}
+        assert sum(one["pixels"] for one in found["bins"]) == sum(found["query_pixels"])
+        kept = load_classifier(study.folder / f"model-{shots}shot")
+        assert kept.fitted.calibration.temperature == found["temperature"][0]
+        assert kept.fitted.calibration.held_out_pixels == found["held_out_pixels"][0]
+    assert figures["1"]["calibration"]["held_out_pixels"] == [0, 0, 0]
+    assert min(figures["4"]["calibration"]["held_out_pixels"]) > 0
+
+
+def test_a_classifier_without_calibration_is_read(study: Study, tmp_path: Path) -> None:
+    older = shutil.copytree(study.folder / "model-4shot", tmp_path / "older")
+    content = json.loads((older / "config.json").read_text())
+    content["format_version"] = 5
+    del content["calibration"]
+    (older / "config.json").write_text(json.dumps(content))
+    assert load_classifier(older).fitted.calibration == UNCALIBRATED
 
 
 def test_the_published_second_stage_is_one_switch(archive: Archive, encoder: Path, tmp_path: Path) -> None:
