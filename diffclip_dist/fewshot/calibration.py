@@ -2,7 +2,8 @@
 
 A temperature divides the logits before the softmax (Guo et al. 2017, On calibration of modern neural networks). It
 changes no class. Scores of few shots are too sure of themselves, and the fewer the shots, the more so. So a temperature
-is expected from the number of shots, and fitted to the shots, each predicted by a classifier that did not learn from it.
+is expected from the number of shots, and fitted to the shots, each predicted by a classifier that did not learn from
+it.
 
 Shapes: Q held-out pixels, P pixels, C classes.
 """
