@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from diffclip_dist.data.modality_statistics import statistics_of
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION, EncoderConfig, Training, new_encoder, save_encoder
@@ -106,5 +107,6 @@ def write_encoder(archive: Archive, scene: str, folder: Path, steps: int = 7) ->
     schemas = tuple(ModalitySchema.of(modality) for modality in archive.scene(scene).modalities)
     encoder = new_encoder(MODEL, schemas, seed=3)
     training = Training(steps, 3, archive.fingerprint, (scene,), ())
-    save_encoder(folder, encoder.state_dict(), EncoderConfig(FORMAT_VERSION, MODEL, schemas, training))
+    statistics = statistics_of((archive.scene(scene),))
+    save_encoder(folder, encoder.state_dict(), EncoderConfig(FORMAT_VERSION, MODEL, schemas, training, statistics))
     return folder

@@ -32,8 +32,10 @@ def load_encoder(folder: str | Path) -> NamedEncoder:
     return read_encoder(Path(folder))
 
 
-def encoder_for(encoder: EncoderLike, record: SceneRecord) -> NamedEncoder:
-    """The encoder for one scene; the scene's bands alone for None.
+def encoder_for(
+    encoder: EncoderLike, record: SceneRecord, *, map_bands: bool = False, trust_units: bool = False
+) -> NamedEncoder:
+    """The encoder for one scene, see `fit_to_scene`; the scene's bands alone for None.
 
     Raises:
         BadInput: there is no such encoder, or it does not fit the scene.
@@ -41,5 +43,5 @@ def encoder_for(encoder: EncoderLike, record: SceneRecord) -> NamedEncoder:
     if encoder is None:
         return without_encoder(record)
     if isinstance(encoder, NamedEncoder):
-        return fit_to_scene(encoder, record)
-    return open_encoder(str(encoder), record)
+        return fit_to_scene(encoder, record, map_bands=map_bands, trust_units=trust_units)
+    return open_encoder(str(encoder), record, map_bands=map_bands, trust_units=trust_units)

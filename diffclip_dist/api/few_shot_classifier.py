@@ -12,6 +12,7 @@ import torch
 from diffclip_dist.api.encoders import EncoderLike, encoder_for
 from diffclip_dist.api.estimator_parameters import EstimatorParameters, NotFittedError
 from diffclip_dist.api.scenes import Raster, SceneLike, like_scene, readable_scene
+from diffclip_dist.feature_extraction.band_match import pick_bands
 from diffclip_dist.feature_extraction.encoder_source import BANDS_ONLY, NamedEncoder
 from diffclip_dist.feature_extraction.feature_config import Readout
 from diffclip_dist.fewshot.classifier import (
@@ -24,6 +25,7 @@ from diffclip_dist.fewshot.classifier import (
 from diffclip_dist.fewshot.episodes import LabelMap
 from diffclip_dist.fewshot.fewshot_config import ClassPriors, FewshotConfig, HeadKind
 from diffclip_dist.fewshot.fit_labels import fit_to_labels
+from diffclip_dist.fewshot.scene_match import MatchOptions
 from diffclip_dist.mapping import predict as mapping
 from shards.archive.archive import ReadableScene, Scene
 from shards.archive.manifest import SceneRecord
@@ -116,12 +118,21 @@ class FewShotClassifier(EstimatorParameters):
         self.random_state = random_state
         self.device = device
 
-    def fit(self, scene: SceneLike, labels: npt.ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        scene: SceneLike,
+        labels: npt.ArrayLike | None = None,
+        *,
+        map_bands: bool = False,
+        trust_units: bool = False,
+    ) -> Self:
         """Learns from every label; the whole scene is held in memory.
 
         Args:
             scene: the scene of the labels.
             labels: class ids (row, col), 0 where unlabelled; None takes the scene's own.
+            map_bands: where the encoder knows other bands, take the nearest by wavelength.
+            trust_units: take a scene whose values seem to come in other units than the encoder's scenes.
 
         Returns:
             This classifier.
@@ -131,8 +142,9 @@ class FewShotClassifier(EstimatorParameters):
         """
         config = FewshotConfig(**{one.name: getattr(self, one.name) for one in fields(FewshotConfig)})
         readable = readable_scene(scene)
+        encoder = encoder_for(self.encoder, readable.record, map_bands=map_bands, trust_units=trust_units)
+        readable = pick_bands(readable, encoder.matches)
         held = readable if isinstance(readable, Scene) else readable.read()
-        encoder = encoder_for(self.encoder, held.record)
         # an archive raises the ids of a scene that has a class 0 by one; given labels and names have the user's ids
         shift = held.record.class_id_shift
         lowered = 0 if labels is None else shift
@@ -149,8 +161,13 @@ class FewShotClassifier(EstimatorParameters):
         self._keep(fitted, encoder)
         return self
 
-    def predict(self, scene: SceneLike) -> Raster:
+    def predict(self, scene: SceneLike, *, map_bands: bool = False, trust_units: bool = False) -> Raster:
         """Maps a scene, block by block.
+
+        Args:
+            scene: the scene of the labels, or another.
+            map_bands: where the scene's bands are others, take the nearest by wavelength.
+            trust_units: map a scene whose values seem to come in other units.
 
         Returns:
             Class ids (row, col), 0 where no modality has data; uint8 where every id fits, else uint16. Fitted to a
@@ -159,17 +176,23 @@ class FewShotClassifier(EstimatorParameters):
 
         Raises:
             NotFittedError: `fit` was not called.
-            BadInput: the scene shares no modality with the classifier, or one has other bands.
+            BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
         """
         classifier = self._ready()
-        return like_scene(mapping.predict_map(classifier, readable_scene(scene)), scene, "class")
+        options = MatchOptions(map_bands, trust_units)
+        return like_scene(mapping.predict_map(classifier, readable_scene(scene), options=options), scene, "class")
 
-    def predict_proba(self, scene: SceneLike) -> Raster:
+    def predict_proba(self, scene: SceneLike, *, map_bands: bool = False, trust_units: bool = False) -> Raster:
         """Probability of each class, block by block.
 
         With the kernel head they are calibrated on the labels, each held out in turn: a class of probability 0.8 is
         right for about eight pixels in ten. With fewer than 20 labels to hold out (``classifier_.config.calibration``
         has their number), and with the cosine head, take them for a ranking of pixels by how sure the classifier is.
+
+        Args:
+            scene: the scene of the labels, or another.
+            map_bands: where the scene's bands are others, take the nearest by wavelength.
+            trust_units: map a scene whose values seem to come in other units.
 
         Returns:
             float32 (row, col, class) in the order of ``classes_``, summing to 1; NaN where no modality has data. A
@@ -177,10 +200,11 @@ class FewShotClassifier(EstimatorParameters):
 
         Raises:
             NotFittedError: `fit` was not called.
-            BadInput: the scene shares no modality with the classifier, or one has other bands.
+            BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
         """
         classifier = self._ready()
-        found = mapping.predict_probabilities(classifier, readable_scene(scene))
+        options = MatchOptions(map_bands, trust_units)
+        found = mapping.predict_probabilities(classifier, readable_scene(scene), options=options)
         return like_scene(found, scene, "probability", ("class", self.classes_.tolist()))
 
     def score(self, scene: SceneLike, labels: npt.ArrayLike | None = None) -> float:

@@ -9,7 +9,14 @@ from diffclip_dist.api.scenes import Raster, SceneLike, readable_scene
 from diffclip_dist.mapping.map_files import check_map_file, write_map
 
 
-def predict_map(classifier: FewShotClassifier | str | Path, scene: SceneLike, out: str | Path | None = None) -> Raster:
+def predict_map(
+    classifier: FewShotClassifier | str | Path,
+    scene: SceneLike,
+    out: str | Path | None = None,
+    *,
+    map_bands: bool = False,
+    trust_units: bool = False,
+) -> Raster:
     """Maps a scene, and writes the map as ``predict.py`` does.
 
     Args:
@@ -30,7 +37,7 @@ def predict_map(classifier: FewShotClassifier | str | Path, scene: SceneLike, ou
     if out is not None:
         check_map_file(Path(out), force=True)
     model = classifier if isinstance(classifier, FewShotClassifier) else FewShotClassifier.load(classifier)
-    found = model.predict(scene)
+    found = model.predict(scene, map_bands=map_bands, trust_units=trust_units)
     if out is not None:
         record = readable_scene(scene).record
         write_map(Path(out), np.asarray(found), record, model.classifier_.config, record.height)

@@ -5,6 +5,7 @@ import torch
 
 from diffclip_dist.api.encoders import EncoderLike, encoder_for
 from diffclip_dist.api.scenes import Raster, SceneLike, like_scene, readable_scene
+from diffclip_dist.feature_extraction.band_match import pick_bands
 from diffclip_dist.feature_extraction.blocks import view_blocks
 from diffclip_dist.feature_extraction.extractor import AXES, FeatureExtractor, extract_features, feature_set_count
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig, Readout
@@ -19,6 +20,8 @@ def features(
     stride: int = FeatureConfig.stride,
     smoothing: int = FeatureConfig.smoothing,
     device: str | torch.device = "cpu",
+    map_bands: bool = False,
+    trust_units: bool = False,
 ) -> Raster:
     """Features of each pixel of a scene, learned without a label.
 
@@ -34,6 +37,8 @@ def features(
         stride: pixels between windows, at least 1.
         smoothing: rounds of averaging over similar neighbours, 0 or more.
         device: where the encoder computes.
+        map_bands: where the encoder knows other bands, take the nearest by wavelength.
+        trust_units: take a scene whose values seem to come in other units than the encoder's scenes.
 
     Returns:
         float32 (row, col, feature), NaN where no modality has data: a DataArray with the scene's coordinates and CRS
@@ -47,8 +52,10 @@ def features(
     """
     config = FeatureConfig(readout=readout, stride=stride, smoothing=smoothing)
     readable = readable_scene(scene)
+    named = encoder_for(encoder, readable.record, map_bands=map_bands, trust_units=trust_units)
+    module = named.encoder.to(device)
+    readable = pick_bands(readable, named.matches)
     record = readable.record
-    module = encoder_for(encoder, record).encoder.to(device)
     extractor = FeatureExtractor.fit(module, view_scene(readable.read(), record.modalities, module, config), config)
     found = np.full((record.height, record.width, extractor.axes_AJK.shape[2]), np.nan, dtype=np.float32)
     held = sum(modality.bands for modality in record.modalities) + AXES * (3 + feature_set_count(config))

@@ -78,7 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
                 phases[phase] = bars.add_task(phase, total=total)
             bars.update(phases[phase], completed=done, total=total)
 
-        study = run_study(archive, arguments.scene, encoder, task, config, arguments.quick, show)
+        study = run_study(
+            archive, arguments.scene, encoder, task, config, arguments.quick, show,
+            map_bands=arguments.map_bands, trust_units=arguments.trust_units,
+        )  # fmt: skip
     publish(study, arguments.out, arguments.force)
     print_study(study, arguments.out)
     return EXIT_DONE

@@ -1,12 +1,16 @@
 """Opens encoders: pretrained ones, random ones as a control, or none."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from diffclip_dist.data.modality_statistics import ModalityStatistics
 from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.feature_extraction.band_match import BandMatch, match_modalities, pick_record
 from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene
+from diffclip_dist.feature_extraction.unit_check import check_units
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.saved_encoder import Training, load_encoder, new_encoder, read_config
@@ -25,11 +29,15 @@ class NamedEncoder:
         encoder: the module.
         label: its name in results: a folder, ``none``, ``none:FOLDER`` or ``bands only``.
         training: where its weights come from.
+        statistics: of scenes that it was trained on, where known.
+        matches: where it was fitted to a scene, modality name to the scene's bands that it reads.
     """
 
     encoder: FeatureEncoder
     label: str
     training: Training
+    statistics: tuple[ModalityStatistics, ...] = ()
+    matches: Mapping[str, BandMatch] = field(default_factory=dict)
 
     def describe(self) -> str:
         """One line on the weights."""
@@ -49,17 +57,37 @@ def read_encoder(folder: Path) -> NamedEncoder:
     Raises:
         BadInput: the folder holds no encoder.
     """
-    return NamedEncoder(load_encoder(folder), str(folder), read_config(folder).training)
+    config = read_config(folder)
+    return NamedEncoder(load_encoder(folder), str(folder), config.training, config.statistics)
 
 
-def fit_to_scene(named: NamedEncoder, record: SceneRecord) -> NamedEncoder:
+def fit_to_scene(
+    named: NamedEncoder, record: SceneRecord, *, map_bands: bool = False, trust_units: bool = False
+) -> NamedEncoder:
     """The part of an encoder that a scene needs, frozen, see `encoder_for_scene`.
+
+    It reads the scene as `pick_bands` gives it for its `matches`.
+
+    Args:
+        named: the encoder.
+        record: the scene.
+        map_bands: where bands disagree, take the nearest by wavelength, see `match_modalities`. An encoder with the
+            ``wavelength`` stem reads all bands as they are.
+        trust_units: skip `check_units`.
 
     Raises:
         BadInput: it does not fit the scene.
     """
     assert isinstance(named.encoder, MultimodalEncoder)
-    return replace(named, encoder=encoder_for_scene(named.encoder, record, named.label))
+    known = named.encoder.modalities
+    if named.encoder.any_sensor:
+        keys = {ModalitySchema.of(modality).key for modality in record.modalities}
+        known = tuple(schema for schema in known if schema.key in keys)
+    matches = match_modalities(known, record, named.label, map_bands)
+    picked = pick_record(record, matches)
+    if not trust_units:
+        check_units(named.statistics, picked, matches, named.label)
+    return replace(named, encoder=encoder_for_scene(named.encoder, picked, named.label), matches=matches)
 
 
 def without_encoder(record: SceneRecord) -> NamedEncoder:
@@ -68,20 +96,22 @@ def without_encoder(record: SceneRecord) -> NamedEncoder:
     return NamedEncoder(BandsOnly(schemas), BANDS_ONLY, Training(0, 0, "", (), ()))
 
 
-def open_encoder(spec: str, record: SceneRecord) -> NamedEncoder:
-    """Opens the encoder that ``--encoder`` names.
+def open_encoder(spec: str, record: SceneRecord, *, map_bands: bool = False, trust_units: bool = False) -> NamedEncoder:
+    """Opens the encoder that ``--encoder`` names, fitted to a scene.
 
     Args:
         spec: an encoder's folder; ``none`` for random weights of the default configuration; ``none:FOLDER`` for random
             weights of the configuration in that folder.
         record: the scene it is for.
+        map_bands: as `fit_to_scene` takes it.
+        trust_units: as `fit_to_scene` takes it.
 
     Raises:
         BadInput: there is no such encoder, or it does not fit the scene.
     """
     kind, _, folder = spec.partition(":")
     if kind != CONTROL:
-        return fit_to_scene(read_encoder(Path(spec)), record)
+        return fit_to_scene(read_encoder(Path(spec)), record, map_bands=map_bands, trust_units=trust_units)
     config = read_config(Path(folder)).model if folder else ModelConfig()
     schemas = [ModalitySchema.of(modality) for modality in record.modalities]
     encoder = encoder_for_scene(new_encoder(config, schemas, CONTROL_SEED), record, spec)

@@ -13,6 +13,7 @@ import torch
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.windows import SceneWindows
+from diffclip_dist.feature_extraction.band_match import match_modalities
 from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder, device_of, window_side
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.reading import ReadPixels, read_pixels
@@ -114,23 +115,12 @@ def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: s
 
     Raises:
         BadInput: they share no modality, or one of the scene's modalities goes by a name that the encoder knows with
-            other bands only.
+            other bands only, see `match_modalities`.
     """
     if encoder.any_sensor:
         return encoder.for_modalities([ModalitySchema.of(m) for m in record.modalities]).eval().requires_grad_(False)
-    schemas = []
-    for modality in record.modalities:
-        wanted = ModalitySchema.of(modality)
-        named = [schema for schema in encoder.modalities if schema.name == wanted.name]
-        fitting = [schema for schema in named if schema.key == wanted.key] or [
-            schema for schema in named if schema.bands == wanted.bands
-        ]
-        if named and not fitting:
-            bands = ", ".join(str(schema.bands) for schema in named)
-            raise BadInput(
-                f"{source}: knows modality {wanted.name} with {bands} bands, and scene {record.name} has {wanted.bands}"
-            )
-        schemas += fitting[:1]
+    matches = match_modalities(encoder.modalities, record, source, map_bands=False)
+    schemas = [match.known for match in matches.values()]
     if not schemas:
         raise BadInput(
             f"{source}: knows the modalities {', '.join(schema.name for schema in encoder.modalities)}, and scene "

@@ -12,9 +12,9 @@ from diffclip_dist.feature_extraction.extractor import AXES, feature_set_count
 from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.fewshot.prediction import class_probabilities, classify
+from diffclip_dist.fewshot.scene_match import AS_FITTED, MatchOptions, match_scene
 from shards.archive.archive import ReadableScene
 from shards.archive.manifest import SceneRecord
-from shards.errors import BadInput
 
 ClassMap = npt.NDArray[np.unsignedinteger[Any]]
 Report = Callable[[int], None]
@@ -26,6 +26,7 @@ def predict_map(
     block_bytes: int = BLOCK_BYTES,
     rows: int | None = None,
     report: Report = lambda _: None,
+    options: MatchOptions = AS_FITTED,
 ) -> ClassMap:
     """Maps a scene.
 
@@ -38,13 +39,15 @@ def predict_map(
         block_bytes: bound on a block's values in memory.
         rows: how many rows to map, from the first; None maps all.
         report: called with the pixels done.
+        options: what is done where the scene differs from the one that the classifier was fitted in.
 
     Returns:
         Class ids (row, col), 0 where no modality has data; uint8 where every id fits, else uint16.
 
     Raises:
-        BadInput: the scene shares no modality with the classifier, or one has other bands.
+        BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
     """
+    classifier, scene = match_scene(classifier, scene, options)
     record = scene.record
     ids = np.array([0, *(known.class_id for known in classifier.config.classes)])
     class_map = np.zeros((record.height, record.width), dtype=map_dtype(int(ids.max())))
@@ -55,12 +58,17 @@ def predict_map(
 
 
 def predict_probabilities(
-    classifier: Classifier, scene: ReadableScene, block_bytes: int = BLOCK_BYTES, report: Report = lambda _: None
+    classifier: Classifier,
+    scene: ReadableScene,
+    block_bytes: int = BLOCK_BYTES,
+    report: Report = lambda _: None,
+    options: MatchOptions = AS_FITTED,
 ) -> npt.NDArray[np.float32]:
     """Probability of each class over a scene (row, col, class), NaN where no modality has data.
 
     Takes what `predict_map` takes. See `class_probabilities` for what the numbers mean.
     """
+    classifier, scene = match_scene(classifier, scene, options)
     record = scene.record
     found = np.full((record.height, record.width, len(classifier.config.classes)), np.nan, dtype=np.float32)
     for block in _blocks(classifier, scene, block_bytes, None, report):
@@ -88,7 +96,6 @@ def _blocks(
 ) -> Iterator[SceneBlock]:
     """The scene's blocks; reports the pixels of a block once it was dealt with."""
     config = classifier.config.fewshot
-    _check_modalities(classifier, scene.record)
     bands = sum(modality.bands for modality in classifier.config.modalities)
     features = AXES * (3 + feature_set_count(config)) if config.head == "kernel" else 0
     done = 0
@@ -100,19 +107,3 @@ def _blocks(
         yield block
         done += (block.rows.stop - block.rows.start) * (block.cols.stop - block.cols.start)
     report(done)
-
-
-def _check_modalities(classifier: Classifier, record: SceneRecord) -> None:
-    known = {modality.name: modality.bands for modality in classifier.config.modalities}
-    shared = [modality for modality in record.modalities if modality.name in known]
-    if not shared:
-        raise BadInput(
-            f"scene {record.name}: has the modalities {', '.join(modality.name for modality in record.modalities)}, "
-            f"and the classifier knows {', '.join(known)}: none is shared"
-        )
-    for modality in shared:
-        if modality.bands != known[modality.name]:
-            raise BadInput(
-                f"scene {record.name}: modality {modality.name}: has {modality.bands} bands, and the classifier "
-                f"expects {known[modality.name]}"
-            )

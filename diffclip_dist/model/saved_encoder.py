@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from diffclip_dist.data.modality_statistics import ModalityStatistics
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.model_config import ModelConfig
@@ -48,12 +49,21 @@ class Training:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The content of ``config.json``."""
+    """The content of ``config.json``.
+
+    Attributes:
+        format_version: of the folder.
+        model: sizes and settings of the network.
+        modalities: what the encoder reads.
+        training: where its weights come from.
+        statistics: of scenes that it was trained on; empty in an encoder that kept none.
+    """
 
     format_version: int
     model: ModelConfig
     modalities: tuple[ModalitySchema, ...]
     training: Training
+    statistics: tuple[ModalityStatistics, ...] = ()
 
 
 def save_encoder(folder: Path, weights: dict[str, Tensor], config: EncoderConfig) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from diffclip_dist.feature_extraction.band_match import pick_bands
 from diffclip_dist.feature_extraction.encoder_source import open_encoder
 from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.class_text import check_text_kind
@@ -43,6 +44,9 @@ def run_study(
     config: FewshotConfig,
     quick: bool = False,
     report: Callable[[str, int, int], None] = lambda *_: None,
+    *,
+    map_bands: bool = False,
+    trust_units: bool = False,
 ) -> Study:
     """Runs a task on a scene of an archive.
 
@@ -54,19 +58,21 @@ def run_study(
         config: how features are extracted and classifiers are fitted.
         quick: do little of everything, to show that it runs.
         report: called with a phase, steps done and steps in all.
+        map_bands: where the encoder knows other bands, take the nearest by wavelength, see `match_modalities`.
+        trust_units: take a scene whose values seem to come in other units than the encoder knows, see `check_units`.
 
     Raises:
         BadInput: scene, encoder, text or protocol do not exist or do not fit each other.
     """
     check_text_kind(task.text)
     record = choose_scene(archive, scene_name)
-    encoder = open_encoder(encoder_spec, record)
+    encoder = open_encoder(encoder_spec, record, map_bands=map_bands, trust_units=trust_units)
     limit = None
     if quick:
         task = replace(task, seeds=min(task.seeds, QUICK_SEEDS))
         config = replace(config, steps=min(config.steps, 30), views=1, smoothing=0, statistics_windows=64)
         limit = affordable_windows(encoder.encoder)
     begun = time.perf_counter()
-    scene = archive.read_scene(record.name)
+    scene = pick_bands(archive[record.name], encoder.matches).read()
     outcome = run_task(scene, encoder.encoder, task, config, limit, report)
     return Study(scene, encoder, task, config, outcome, quick, time.perf_counter() - begun)

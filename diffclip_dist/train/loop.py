@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from diffclip_dist.data.batches import WindowStream
+from diffclip_dist.data.modality_statistics import statistics_of
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION, EncoderConfig, Training, save_encoder
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_process_group
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
@@ -119,6 +120,7 @@ def export_encoder(engine: DeepSpeedEngine, plan: TrainPlan) -> None:
             generated_scenes=tuple(scene.name for scene in manifest.scenes if scene.generated),
             ema_decay=config.optimiser.ema_decay,
         )
-        exported = EncoderConfig(FORMAT_VERSION, config.model, plan.modalities, training)
+        statistics = statistics_of(manifest.scenes)
+        exported = EncoderConfig(FORMAT_VERSION, config.model, plan.modalities, training, statistics)
         save_encoder(Path(config.run_dir) / "encoder", weights, exported)
     dist.barrier()

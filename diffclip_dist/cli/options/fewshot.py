@@ -36,6 +36,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="pretrained encoder; none: random weights of the default configuration; none:DIR: random weights of DIR's "
         f"configuration ({DEFAULT_ENCODER} where it exists, else none)",
     )  # fmt: skip
+    parser.add_argument(
+        "--map-bands", action="store_true",
+        help="where the scene's bands are others than the encoder's, take the nearest by wavelength, at most 5 %% of "
+        "it away (off: refused); an encoder with the wavelength stem takes any bands",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trust-units", action="store_true",
+        help="take a scene whose values seem to come in other units than the encoder's scenes (off: refused)",
+    )  # fmt: skip
     parser.add_argument("--scene", metavar="NAME", help="scene of the archive (the only one with labels)")
     parser.add_argument("--shots", default="1,2,5", metavar="K[,K..]", help="labelled pixels a class (1,2,5)")
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="draws of each, seeds 0 to N-1 (10)")

@@ -22,5 +22,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace an earlier map in --out, once the new one is whole (off)"
     )
     parser.add_argument(
+        "--map-bands", action="store_true",
+        help="where the scene's bands are others than the classifier's, take the nearest by wavelength, at most 5 %% "
+        "of it away (off: refused)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trust-units", action="store_true",
+        help="map a scene whose values seem to come in other units than the classifier's (off: refused)",
+    )  # fmt: skip
+    parser.add_argument(
         "--quick", action="store_true", help="map only as many rows as take some seconds, not the whole scene (off)"
     )

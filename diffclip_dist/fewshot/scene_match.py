@@ -1,0 +1,53 @@
+"""Makes a classifier and a scene fit each other before the scene is mapped."""
+
+from dataclasses import dataclass
+
+from diffclip_dist.data.modality_statistics import ModalityStatistics
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.feature_extraction.band_match import match_modalities, pick_bands
+from diffclip_dist.feature_extraction.unit_check import check_units
+from diffclip_dist.fewshot.classifier import Classifier
+from shards.archive.archive import ReadableScene
+from shards.errors import BadInput
+
+KNOWER = "the classifier"
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """What is done where a scene differs from the one that a classifier was fitted in.
+
+    Attributes:
+        map_bands: where bands disagree, take the nearest by wavelength, see `match_modalities`; else they are refused.
+        trust_units: map a scene whose values seem to come in other units, see `check_units`; else it is refused.
+    """
+
+    map_bands: bool = False
+    trust_units: bool = False
+
+
+AS_FITTED = MatchOptions()
+
+
+def match_scene(
+    classifier: Classifier, scene: ReadableScene, options: MatchOptions = AS_FITTED
+) -> tuple[Classifier, ReadableScene]:
+    """The classifier for a scene, and the scene with the bands that the classifier knows.
+
+    Raises:
+        BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
+    """
+    config = classifier.config
+    known = [ModalitySchema.of(modality) for modality in config.modalities]
+    record = scene.record
+    matches = match_modalities(known, record, KNOWER, options.map_bands)
+    if not matches:
+        raise BadInput(
+            f"scene {record.name}: has the modalities {', '.join(modality.name for modality in record.modalities)}, "
+            f"and the classifier knows {', '.join(schema.name for schema in known)}: none is shared"
+        )
+    matched = pick_bands(scene, matches)
+    if not options.trust_units:
+        statistics = [ModalityStatistics.of(modality, config.scene) for modality in config.modalities]
+        check_units(statistics, matched.record, matches, KNOWER)
+    return classifier, matched
