@@ -14,16 +14,18 @@ import torch.distributed as dist
 
 from diffclip_dist.data.batches import WindowStream
 from diffclip_dist.data.modality_statistics import statistics_of
+from diffclip_dist.model.mask_diffusion import weighted_loss
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION, EncoderConfig, Training, save_encoder
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_process_group
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
-from diffclip_dist.train.backend.sharded_state import trained_weights, weights_are_finite
+from diffclip_dist.train.backend.sharded_state import state_is_finite, trained_weights
 from diffclip_dist.train.context import TrainContext
 from diffclip_dist.train.monitor.reconstruction import Reconstruction
-from diffclip_dist.train.monitor.run_log import RunLog, StepMetrics
+from diffclip_dist.train.monitor.run_log import RunLog
 from diffclip_dist.train.monitor.throughput import Meter
 from diffclip_dist.train.plan import TrainPlan
-from diffclip_dist.train.step import train_step
+from diffclip_dist.train.pretrain_config import PretrainConfig
+from diffclip_dist.train.step import StepResult, train_step
 from shards.errors import FailedRun
 
 STOPPED_FILE: Final = "stopped.txt"
@@ -40,11 +42,15 @@ class Checkpointing(Protocol):
         """An engine, fresh or restored, and the steps that it has done.
 
         Raises:
-            CannotGoOn: the run cannot go on from its newest checkpoint.
+            CannotGoOn: the run cannot go on from its checkpoints.
         """
 
     def save(self, engine: DeepSpeedEngine, step: int) -> None:
-        """Saves the engine's state after so many steps."""
+        """Saves the engine's state after so many steps.
+
+        Raises:
+            CannotGoOn: the state is not to be saved.
+        """
 
 
 def run_rank(plan: TrainPlan, device: torch.device, checkpoints: Checkpointing) -> None:
@@ -57,15 +63,25 @@ def run_rank(plan: TrainPlan, device: torch.device, checkpoints: Checkpointing) 
     """
     join_process_group(device)
     context = TrainContext.of(plan, device)
+    try:
+        engine = _take_steps(context, checkpoints)
+    except CannotGoOn as fault:
+        # if a rank raised further, Ray would start the workers anew, and they would meet the same fault
+        if dist.get_rank() == 0:
+            (Path(plan.config.run_dir) / STOPPED_FILE).write_text(f"{fault}\n")
+        return
+    export_encoder(engine, plan)
+    end_engine(engine)
+
+
+def _take_steps(context: TrainContext, checkpoints: Checkpointing) -> DeepSpeedEngine:
+    """The engine after the run's last step."""
     config = context.config
     run_dir = Path(config.run_dir)
-    try:
-        engine, start = checkpoints.start(context)
-    except CannotGoOn as fault:
-        return _stop_for_good(run_dir, str(fault))
+    engine, start = checkpoints.start(context)
     reconstruction = Reconstruction(context)
     with RunLog(run_dir, start) if dist.get_rank() == 0 else nullcontext() as log:
-        meter = Meter(config, device, start)
+        meter = Meter(config, context.device, start)
         batches = context.batches(start)
         for step in range(start, config.steps):
             with meter.waiting():
@@ -74,37 +90,41 @@ def run_rank(plan: TrainPlan, device: torch.device, checkpoints: Checkpointing) 
             meter.count(batch.schemas)
             done = step + 1
             last = done == config.steps
+            saved = done % config.checkpoint_every == 0 or last
             if done % config.log_every == 0 or last:
                 metrics = meter.measure(engine, result, batch.schemas, done)
-                if not math.isfinite(metrics.loss):
-                    return _stop_for_good(run_dir, _non_finite(metrics, context.stream))
+                _check_loss(metrics.loss, done, context.stream)
                 if log is not None:
                     log.write(metrics)
-            if done % config.checkpoint_every == 0 or last:
-                if not weights_are_finite(engine):
-                    return _stop_for_good(run_dir, f"step {done}: a weight is not finite; earlier checkpoints are kept")
+            elif saved:
+                _check_loss(_global_loss(result, config), done, context.stream)
+            if saved:
+                if not state_is_finite(engine):
+                    raise CannotGoOn(f"step {done}: a weight is not finite; earlier checkpoints are kept")
                 checkpoints.save(engine, done)
                 reconstruction.show(engine, done, log)
-    export_encoder(engine, plan)
-    end_engine(engine)
-    return None
+    return engine
 
 
-def _stop_for_good(run_dir: Path, fault: str) -> None:
-    """Writes the fault down for the driver; every rank must call, and then return.
+def _global_loss(result: StepResult, config: PretrainConfig) -> float:
+    """The loss of a step's global batch; every rank must call."""
+    terms_2M = result.terms_2M.clone()
+    dist.all_reduce(terms_2M)
+    return float(weighted_loss(terms_2M, config.model))
 
-    If a rank raised, Ray would start the workers anew, and they would meet the same fault.
+
+def _check_loss(loss: float, done: int, stream: WindowStream) -> None:
+    """Names a step whose loss is not finite, and the tiles of its samples; every rank must call.
+
+    Raises:
+        CannotGoOn: it is not finite.
     """
-    if dist.get_rank() == 0:
-        (run_dir / STOPPED_FILE).write_text(f"{fault}\n")
-
-
-def _non_finite(metrics: StepMetrics, stream: WindowStream) -> str:
-    """Names a step whose loss is not finite, and the tiles of its samples; every rank must call."""
+    if math.isfinite(loss):
+        return
     tiles: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(tiles, stream.describe(metrics.step - 1))
+    dist.all_gather_object(tiles, stream.describe(done - 1))
     taken = "; ".join(f"rank {rank}: {keys}" for rank, keys in enumerate(tiles))
-    return f"step {metrics.step}: the loss is {metrics.loss}; its samples are of tiles: {taken}"
+    raise CannotGoOn(f"step {done}: the loss is {loss}; its samples are of tiles: {taken}")
 
 
 def export_encoder(engine: DeepSpeedEngine, plan: TrainPlan) -> None:

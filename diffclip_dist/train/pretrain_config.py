@@ -378,10 +378,10 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """Fields in which two configurations differ such that one cannot resume the other's checkpoints.
 
     Settings that change no result may differ: workers, ZeRO stage, micro-batch, activation checkpointing, compiling,
-    offload, loader processes, logs and checkpoints.
+    offload, loader processes, logs and checkpoints. So may the number of steps: the run then ends earlier or later.
     """
     free = {
-        "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "micro_batch",
+        "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "steps", "micro_batch",
         "activation_checkpointing", "compile", "log_every", "checkpoint_every", "keep_checkpoints",
         "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
         "offload.optimizer", "offload.parameters", "offload.folder",

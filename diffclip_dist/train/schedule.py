@@ -8,6 +8,9 @@ from diffclip_dist.train.pretrain_config import OptimiserConfig
 def learning_rate(step: int, steps: int, config: OptimiserConfig) -> float:
     """Linear warm-up, then half a cosine down to ``final_share`` of the peak at the last step.
 
+    It depends on no earlier step. So a run that is resumed with more steps follows, from there on, the schedule of a
+    run that was given so many at first: after the last step of the shorter run the rate goes up again, at once.
+
     Args:
         step: counted from 0.
         steps: of the whole run.

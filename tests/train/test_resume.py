@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -10,8 +11,19 @@ import pytest
 from small_runs import STEPS, Pretrain, Refused, Run, newest_of, pretrain_command, wait_for_checkpoint, wait_for_steps
 
 from diffclip_dist.model.saved_encoder import load_encoder
+from diffclip_dist.train.checkpoint.stored_checkpoint import (
+    CHECKPOINTS,
+    RECORD_FILE,
+    DamagedCheckpoint,
+    check_files,
+    complete_folders,
+    newest_checkpoint,
+    newest_whole_checkpoint,
+    prune,
+)
 from diffclip_dist.train.cluster.local_ray import LocalRay
 from diffclip_dist.train.monitor.faults import FAULTS_FILE
+from shards.archive.store import open_store
 
 # a checkpoint early on, and steps slow enough for a signal to meet the run between its first checkpoint and its end
 SETTINGS = ("checkpoint_every=10", "max_failures=0")
@@ -100,21 +112,68 @@ def test_a_worker_that_dies_is_replaced_within_the_run(
     assert Run(0, "", "", folder).losses == undisturbed.losses
 
 
-def test_a_damaged_checkpoint_is_refused_by_name(pretrain: Pretrain, undisturbed: Run) -> None:
-    newest = newest_of(undisturbed.folder)
-    victim = next(file for file in newest.record.files if file.path.endswith(".safetensors"))
-    file = Path(str(newest)) / victim.path
+def damage(checkpoint: Path) -> Path:
+    """Turns one bit of a checkpoint's file around; its path."""
+    file = min(checkpoint.glob("*.safetensors"))
     whole = file.read_bytes()
-    try:
-        file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
-        run = pretrain(undisturbed.folder, "--steps", str(STEPS), "--workers", "2", "--zero-stage", "1", "--resume",
-                       settings=SETTINGS)  # fmt: skip
-    finally:
-        file.write_bytes(whole)
+    file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    return file
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_without_a_whole_one_the_run_is_refused(
+    pretrain: Pretrain, undisturbed: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed.folder, folder)
+    older, newest = (folder / CHECKPOINTS / name for name in complete_folders(open_store(folder / CHECKPOINTS).sizes()))
+    file = damage(newest)
+    again = ("--steps", str(STEPS), "--workers", "2", "--zero-stage", "1", "--resume")
+    run = pretrain(folder, *again, settings=SETTINGS)
+    assert run.status == 0, run.err
+    (line,) = [line for line in run.out.splitlines() if str(file) in line]
+    assert line.endswith(f"; going on from step {STEPS - 10} instead")
+    assert run.losses == undisturbed.losses
+    kept = [folder / CHECKPOINTS / name for name in complete_folders(open_store(folder / CHECKPOINTS).sizes())]
+    assert older in kept, "the only whole checkpoint was removed before there was another"
+    assert newest not in kept
+    check_files(newest_of(folder))
+
+    files = [damage(checkpoint) for checkpoint in kept]
+    run = pretrain(folder, *again, settings=SETTINGS)
     assert run.status == 1
-    assert str(file) in run.err
-    assert len(run.err.strip().splitlines()) == 1
-    assert not (undisturbed.folder / FAULTS_FILE).exists(), "workers were started anew, to meet the same damage"
+    (line,) = run.err.strip().splitlines()
+    assert str(files[-1]) in line
+    assert "(and 1 earlier checkpoints are damaged too)" in line
+    assert not (folder / FAULTS_FILE).exists(), "workers were started anew, to meet the same damage"
+
+
+def test_a_record_that_cannot_be_read_is_passed_over(tmp_path: Path, undisturbed: Run) -> None:
+    shutil.copytree(undisturbed.folder / CHECKPOINTS, tmp_path / CHECKPOINTS)
+    store = open_store(tmp_path / CHECKPOINTS)
+    older, newest = complete_folders(store.sizes())
+    store.write(f"{newest}/{RECORD_FILE}", b'{"state": {"step": 60')
+    found, (fault,) = newest_whole_checkpoint(store)
+    assert found is not None
+    assert found.folder == older
+    assert f"{newest}/{RECORD_FILE}: damaged: not a checkpoint's record" in fault
+    assert newest_checkpoint(store) == found
+    store.write(f"{older}/{RECORD_FILE}", b"")
+    with pytest.raises(DamagedCheckpoint, match=newest):
+        newest_checkpoint(store)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_pruning_keeps_the_new_checkpoint_and_none_that_the_run_went_back_behind(tmp_path: Path, keep: int) -> None:
+    store = open_store(tmp_path)
+    names = ("attempt-0001/step-00000005-ff", "attempt-0001/step-00000010-ff", "attempt-0001/step-00000020-ff",
+             "attempt-0002/step-00000010-aa", "attempt-0001/step-00000030-ff")  # fmt: skip
+    for name in names:
+        store.write(f"{name}/{RECORD_FILE}", b"{}")
+    store.write("attempt-0002/step-00000020-aa/rank-00000.safetensors", b"being written")
+    prune(store, "attempt-0002/step-00000010-aa", keep)
+    expected = ["attempt-0001/step-00000005-ff"] * (keep > 1) + ["attempt-0002/step-00000010-aa"]
+    assert complete_folders(store.sizes()) == expected
+    assert "attempt-0002/step-00000020-aa/rank-00000.safetensors" in store.sizes()
 
 
 @pytest.mark.parametrize(
@@ -134,11 +193,10 @@ def test_another_run_cannot_go_on_from_these_checkpoints(
     assert (undisturbed.folder / "config.yaml").read_bytes() == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_its_tiles_named(pretrain: Pretrain, tmp_path: Path) -> None:
+def test_a_state_whose_loss_is_not_finite_is_not_saved(pretrain: Pretrain, tmp_path: Path) -> None:
+    """The step's own loss and every weight are finite still; the next step's loss would not be."""
     run = pretrain(tmp_path / "run", "--steps", "30", settings=("optimiser.learning_rate=1e30", "checkpoint_every=1"))
     assert run.status == 1
-    assert len(run.err.strip().splitlines()) == 1
-    assert "the loss is nan" in run.err
-    assert "rank 0: small_" in run.err
-    newest = newest_of(run.folder)
-    assert f"step {newest.state.step + 1}: the loss is" in run.err
+    (line,) = run.err.strip().splitlines()
+    assert line.endswith("step 1: the loss of the fixed batch is nan; earlier checkpoints are kept")
+    assert newest_checkpoint(open_store(run.folder / CHECKPOINTS)) is None

@@ -52,9 +52,12 @@ def test_the_same_seed_gives_the_losses_of_a_run_under_ray_and_another_seed_othe
 def test_a_fault_is_reported_and_the_next_run_starts_afresh(generated_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(FailedRun, match="the loss is nan"):
         pretrain_single_process(settings(generated_archive, tmp_path, "optimiser.learning_rate=1e30", "steps=30"))
-    unlogged = ("optimiser.learning_rate=1e30", "steps=6", "log_every=1000", "checkpoint_every=4")
-    with pytest.raises(FailedRun, match="step 4: a weight is not finite"):
-        pretrain_single_process(settings(generated_archive, tmp_path, *unlogged))
+    unlogged = ("steps=6", "log_every=1000", "checkpoint_every=4")
+    with pytest.raises(FailedRun, match="step 4: the loss is nan; its samples are of tiles: rank 0: small_"):
+        pretrain_single_process(settings(generated_archive, tmp_path, "optimiser.learning_rate=1e30", *unlogged))
+    at_once = ("optimiser.learning_rate=1e39", "optimiser.warmup_steps=0", "steps=2", "checkpoint_every=1")
+    with pytest.raises(FailedRun, match="step 1: a weight is not finite"):
+        pretrain_single_process(settings(generated_archive, tmp_path, *at_once))
     with pytest.raises(BadInput, match="nowhere"):
         pretrain_single_process(settings(tmp_path / "nowhere", tmp_path))
     assert pretrain_single_process(settings(generated_archive, tmp_path, "steps=6")).is_dir()

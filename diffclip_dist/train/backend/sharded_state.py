@@ -77,12 +77,37 @@ def _read(stored: dict[str, Path], key: str) -> Tensor:
         return read
 
 
-def weights_are_finite(engine: DeepSpeedEngine) -> bool:
-    """Whether every parameter is finite, on all ranks; every rank must call and gets the same answer."""
+def differing_tensor(engine: DeepSpeedEngine, folder: Path) -> str | None:
+    """The name of a tensor that is not, to the last bit, what a written state holds; ``None`` where all are.
+
+    Reads every tensor of a just loaded engine back, whole; every rank must call and gets the same answer.
+    """
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    stored = dict(_stored(folder))
+    own = None
+    for number, (name, parameter) in enumerate(engine.module.named_parameters()):
+        for key in (WEIGHTS, *_kept_by(engine)):
+            whole = whole_state(engine, parameter, key)  # gathers, so every rank takes part in each
+            if number % world_size == rank and own is None:
+                loaded = whole.detach().to("cpu", torch.float32)
+                own = None if torch.equal(loaded, _read(stored, f"{key}/{name}")) else f"{key}/{name}"
+    found: list[str | None] = [None] * world_size
+    dist.all_gather_object(found, own)
+    return next((name for name in found if name is not None), None)
+
+
+def state_is_finite(engine: DeepSpeedEngine) -> bool:
+    """Whether every parameter, and all that the optimizer keeps of it, is finite; state on disk is left out.
+
+    An infinite second moment leaves the weight finite, but the weight would never change again. Every rank must call
+    and gets the same answer.
+    """
     # under stage 3 a rank holds its share of each parameter; one that lies on disk has another size in memory
     shares = [getattr(parameter, "ds_tensor", parameter).detach() for parameter in engine.module.parameters()]
     in_memory = [share for share in shares if share.numel() == getattr(share, "ds_numel", share.numel())]
-    finite = all(bool(torch.isfinite(share).all()) for share in in_memory)
+    kept = [value for state in engine.basic_optimizer.state.values() for value in state.values()]
+    tensors = [*in_memory, *(value for value in kept if isinstance(value, Tensor))]
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
     answer = torch.tensor(int(finite), device=engine.device)
     dist.all_reduce(answer, op=dist.ReduceOp.MIN)
     return bool(answer)

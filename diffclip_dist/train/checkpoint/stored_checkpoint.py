@@ -7,8 +7,9 @@ record is not a checkpoint.
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
 
@@ -20,6 +21,10 @@ from shards.errors import FailedRun
 
 CHECKPOINTS: Final = "checkpoints"  # in the run's folder; below it attempts, and in each its checkpoints
 RECORD_FILE: Final = "checkpoint.json"
+
+
+class DamagedCheckpoint(FailedRun):
+    """A checkpoint's record cannot be read, or a file is not as the record says."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class RunState:
         world_size: of the run that wrote it.
         probe_loss: loss of one fixed batch, which must be the same after loading.
         versions: of the libraries that wrote it.
+        arithmetic: what the numbers were computed with, from `arithmetic`; empty in checkpoints of earlier versions.
     """
 
     step: int
@@ -54,6 +60,7 @@ class RunState:
     world_size: int
     probe_loss: float
     versions: dict[str, str]
+    arithmetic: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,22 +100,62 @@ def checkpoint_store(config: PretrainConfig) -> Store:
 
 
 def newest_checkpoint(store: Store) -> StoredCheckpoint | None:
-    """The complete checkpoint with the most steps, over all of a run's attempts; ``None`` where there is none.
+    """The checkpoint with the most steps whose record can be read, over all of a run's attempts.
+
+    Returns:
+        The checkpoint, whose files have not been read; ``None`` where there is none at all.
 
     Raises:
-        FailedRun: its record cannot be read; the message names it.
+        DamagedCheckpoint: there are checkpoints, and no record can be read; the message names the newest one.
     """
-    folders = complete_folders(store.sizes())
-    if not folders:
-        return None
-    file = f"{folders[-1]}/{RECORD_FILE}"
+    return _newest_of(store, _read_record)[0]
+
+
+def newest_whole_checkpoint(store: Store) -> tuple[StoredCheckpoint | None, tuple[str, ...]]:
+    """The checkpoint with the most steps that is whole; reads all its files.
+
+    Returns:
+        The checkpoint, ``None`` where there is none at all; and each newer one's fault, a line that names the file.
+
+    Raises:
+        DamagedCheckpoint: there are checkpoints, and none is whole; the message names the newest one's fault.
+    """
+
+    def read_and_check(store: Store, folder: str) -> StoredCheckpoint:
+        checkpoint = _read_record(store, folder)
+        check_files(checkpoint)
+        return checkpoint
+
+    return _newest_of(store, read_and_check)
+
+
+def _newest_of(
+    store: Store, read: Callable[[Store, str], StoredCheckpoint]
+) -> tuple[StoredCheckpoint | None, tuple[str, ...]]:
+    faults: list[str] = []
+    for folder in reversed(complete_folders(store.sizes())):
+        try:
+            return read(store, folder), tuple(faults)
+        except DamagedCheckpoint as damage:
+            faults.append(str(damage))
+    if len(faults) > 1:
+        raise DamagedCheckpoint(f"{faults[0]} (and {len(faults) - 1} earlier checkpoints are damaged too)")
+    if faults:
+        raise DamagedCheckpoint(f"{faults[0]} (and there is no earlier checkpoint)")
+    return None, ()
+
+
+def _read_record(store: Store, folder: str) -> StoredCheckpoint:
+    file = f"{folder}/{RECORD_FILE}"
     try:
         record = pydantic.TypeAdapter(CheckpointRecord).validate_json(store.read(file))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise FailedRun(f"{store.location}/{file}: not a checkpoint's record: {where}: {first['msg']}") from None
-    return StoredCheckpoint(store, folders[-1], record)
+        raise DamagedCheckpoint(
+            f"{store.location}/{file}: damaged: not a checkpoint's record: {where}: {first['msg']}"
+        ) from None
+    return StoredCheckpoint(store, folder, record)
 
 
 def complete_folders(sizes: dict[str, int]) -> list[str]:
@@ -124,17 +171,22 @@ def write_record(store: Store, folder: str, record: CheckpointRecord) -> None:
 
 
 def prune(store: Store, newest: str, keep: int) -> None:
-    """Removes old checkpoints, and unfinished ones that killed workers have left.
+    """Removes old checkpoints, unfinished ones that killed workers have left, and those that the run went back behind.
+
+    The run goes back behind a checkpoint that is damaged. So one of as many steps as the newest or more, left by
+    earlier workers, never counts among those that stay.
 
     Args:
         store: of the run's checkpoints.
-        newest: folder of the checkpoint that is just complete; later ones of the same workers stay, though unfinished.
-        keep: number of newest complete checkpoints that stay.
+        newest: folder of the checkpoint that is just complete and has been compared with its record; later ones of the
+            same workers stay, though unfinished.
+        keep: number of newest complete checkpoints that stay, the newest among them.
     """
     sizes = store.sizes()
-    kept = set(complete_folders(sizes)[-keep:])
     attempt, name = PurePosixPath(newest).parts
-    token = name.rpartition("-")[2]
+    step, _, token = name.rpartition("-")
+    earlier = [folder for folder in complete_folders(sizes) if PurePosixPath(folder).name.rpartition("-")[0] < step]
+    kept = {newest, *earlier[max(0, len(earlier) - (keep - 1)) :]}
     for folder in {PurePosixPath(path).parent for path in sizes}:
         being_written = folder.parent.name == attempt and folder.name.endswith(f"-{token}") and folder.name > name
         if folder.name.startswith("step-") and str(folder) not in kept and not being_written:
@@ -146,16 +198,18 @@ def check_files(checkpoint: StoredCheckpoint) -> None:
     """Compares every file with the record.
 
     Raises:
-        FailedRun: a file is missing or has changed; the message names it.
+        DamagedCheckpoint: a file is missing or has changed; the message names it.
     """
     store, sizes = checkpoint.store, checkpoint.store.sizes()
     for stored in checkpoint.record.files:
         path = f"{checkpoint.folder}/{stored.path}"
         if path not in sizes:
-            raise FailedRun(f"{store.location}/{path}: missing from the checkpoint of step {checkpoint.state.step}")
+            raise DamagedCheckpoint(
+                f"{store.location}/{path}: missing from the checkpoint of step {checkpoint.state.step}"
+            )
         found = StoredFile(stored.path, sizes[path], store.sha256(path))
         if found != stored:
-            raise FailedRun(
+            raise DamagedCheckpoint(
                 f"{store.location}/{path}: damaged: expected {stored.bytes} bytes with sha256 {stored.sha256}, "
                 f"found {found.bytes} with {found.sha256}"
             )

@@ -1,7 +1,8 @@
 """Writes checkpoints while training goes on: a thread of Ray uploads a snapshot from the node's own disk.
 
-Ranks wait for the snapshot alone. Each rank uploads its own file. Rank 0 waits until the store has all of them and then
-writes the record, which makes the folder a checkpoint. Ray ends no run before the upload has ended.
+Ranks wait for the snapshot alone. Each rank uploads its own file. Rank 0 waits until the store has all of them, reads
+them back and compares them with the record. Then it writes the record, which makes the folder a checkpoint. Only after
+that it removes old checkpoints. Ray ends no run before the upload has ended.
 """
 
 import threading
@@ -19,7 +20,9 @@ from diffclip_dist.train.checkpoint.snapshot_folder import SnapshotFolder, remov
 from diffclip_dist.train.checkpoint.stored_checkpoint import (
     CheckpointRecord,
     RunState,
+    StoredCheckpoint,
     StoredFile,
+    check_files,
     prune,
     stored_files,
     write_record,
@@ -95,6 +98,7 @@ class CheckpointUpload:
                 self._patiently(partial(self._store.put, snapshot.path / file.path, f"{folder}/{file.path}"))
             if dist.get_rank() == 0:
                 self._wait_for(record, folder)
+                self._patiently(partial(check_files, StoredCheckpoint(self._store, folder, record)))
                 self._patiently(partial(write_record, self._store, folder, record))
                 self._patiently(partial(prune, self._store, folder, self._keep))
         finally:

@@ -23,6 +23,7 @@ from diffclip_dist.train.monitor.faults import FAULTS_FILE, FaultLog, cause
 from diffclip_dist.train.monitor.progress import follow_metrics
 from diffclip_dist.train.plan import TrainPlan, open_plan
 from diffclip_dist.train.pretrain_config import PretrainConfig, read_run_config, same_run
+from diffclip_dist.train.schedule import learning_rate
 from shards.archive.store import RemoteStore, Store
 from shards.errors import BadInput, FailedRun
 
@@ -117,7 +118,13 @@ def check_run_dir(config: PretrainConfig, resume: bool) -> None:
 
 
 def check_newest_checkpoint(plan: TrainPlan) -> None:
-    """Refuses a checkpoint that was made with another archive; prints the step that the run goes on from."""
+    """Prints the step that the run goes on from, and what becomes of the learning rate if it gets more or fewer steps.
+
+    The workers read the checkpoint's files; one that is damaged is passed over there.
+
+    Raises:
+        BadInput: the checkpoint was made with another archive, or has more steps than the run is to have.
+    """
     newest = newest_checkpoint(checkpoint_store(plan.config))
     if newest is None:
         print("no checkpoint had been finished: starting at step 0")
@@ -128,7 +135,18 @@ def check_newest_checkpoint(plan: TrainPlan) -> None:
             f"{plan.config.archive}: --resume: expected the archive with fingerprint {expected}, "
             f"found {found}: it has changed since"
         )
-    print(f"going on from step {newest.state.step}: {newest}")
+    done, steps, before = newest.state.step, plan.config.steps, newest.state.config.steps
+    if steps < done:
+        raise BadInput(
+            f"{plan.config.run_dir}: --resume: steps: expected at least the {done} that are done, found {steps}"
+        )
+    print(f"going on from step {done}: {newest}")
+    if done < steps != before:
+        then, now = (learning_rate(done, each, plan.config.optimiser) for each in (before, steps))
+        print(
+            f"the run now has {steps} steps, it had {before}: from step {done + 1} on the learning rate is that of a "
+            f"run of {steps} steps, which starts at {now:.3g} there ({then:.3g} before)"
+        )
 
 
 def _next_attempt(checkpoints: Store) -> str:

@@ -1,4 +1,4 @@
-"""Faults of a run's workers, written to a file by Ray's controller and shown on the driver's terminal."""
+"""Faults of a run's workers and checkpoints, written to a file and shown on the driver's terminal."""
 
 import time
 from pathlib import Path
@@ -17,15 +17,19 @@ class FaultLog(UserCallback):
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._file = run_dir / FAULTS_FILE
+        self._run_dir = run_dir
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray when workers have failed, before it starts new workers or ends the run."""
         del run_context
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        lines = [f"{now}  lost rank {rank}: {cause(error)}\n" for rank, error in sorted(worker_exceptions.items())]
-        with self._file.open("a") as file:
-            file.write("".join(lines))
+        for rank, error in sorted(worker_exceptions.items()):
+            append_fault(self._run_dir, f"lost rank {rank}: {cause(error)}")
+
+
+def append_fault(run_dir: Path, fault: str) -> None:
+    """Appends a line with the time to ``RUN/faults.log``; the driver shows it."""
+    with (run_dir / FAULTS_FILE).open("a") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {fault}\n")
 
 
 def cause(error: BaseException) -> str:
