@@ -1,9 +1,10 @@
 """The few-shot classifier as an estimator that follows scikit-learn's conventions."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,10 @@ from diffclip_dist.fewshot.classifier import (
     read_encoder_training,
     save_classifier,
 )
+from diffclip_dist.fewshot.cross_validation import CrossValidation
 from diffclip_dist.fewshot.episodes import LabelMap
 from diffclip_dist.fewshot.fewshot_config import ClassPriors, FewshotConfig, HeadKind
-from diffclip_dist.fewshot.fit_labels import fit_to_labels
+from diffclip_dist.fewshot.fit_labels import LabelledScene, cross_validate, fit_to_labels, labelled_scene
 from diffclip_dist.fewshot.scene_match import MatchOptions
 from diffclip_dist.mapping import predict as mapping
 from shards.archive.archive import ReadableScene, Scene
@@ -128,6 +130,9 @@ class FewShotClassifier(EstimatorParameters):
     ) -> Self:
         """Learns from every label; the whole scene is held in memory.
 
+        The kernel head takes 5,000 labels at most. Of more it learns from a sample, evenly spread over the scene and
+        balanced over the classes, and a warning says so.
+
         Args:
             scene: the scene of the labels.
             labels: class ids (row, col), 0 where unlabelled; None takes the scene's own.
@@ -140,6 +145,53 @@ class FewShotClassifier(EstimatorParameters):
         Raises:
             BadInput: scene, labels, encoder or settings cannot be used, or do not fit each other.
         """
+        labelled, shift = self._labelled(scene, labels, map_bands, trust_units)
+        if labelled.note is not None:
+            warnings.warn(labelled.note, stacklevel=2)
+        self._keep(fit_to_labels(labelled, shift), labelled.encoder)
+        return self
+
+    def cross_validate(
+        self,
+        scene: SceneLike,
+        labels: npt.ArrayLike | None = None,
+        protocol: Literal["random", "blocks"] = "random",
+        *,
+        map_bands: bool = False,
+        trust_units: bool = False,
+    ) -> CrossValidation:
+        """How well a classifier fitted to these labels does, by cross-validation over them.
+
+        Each label is classified by one that did not learn from it; this classifier stays as it is. Labels that lie
+        beside each other are alike, which makes figures of ``random`` optimistic.
+
+        Args:
+            scene: the scene of the labels.
+            labels: class ids (row, col), 0 where unlabelled; None takes the scene's own.
+            protocol: ``random`` holds out labels of every class, one by one where there are few; ``blocks`` whole
+                blocks of the scene, whose windows share no pixel with those learned from.
+            map_bands: as `fit` takes it.
+            trust_units: as `fit` takes it.
+
+        Returns:
+            Its ``oa``, ``aa`` (percent), ``kappa`` and ``per_class`` each have ``mean`` and ``ci95``.
+
+        Raises:
+            BadInput: as `fit`; or no class has two labels, or labels in two blocks.
+
+        Example:
+            >>> found = classifier.cross_validate(scene, labels)
+            >>> found.oa.mean, found.oa.ci95
+        """
+        if protocol not in ("random", "blocks"):
+            raise BadInput(f"protocol: expected random or blocks, found {protocol}")
+        labelled, _ = self._labelled(scene, labels, map_bands, trust_units)
+        return cross_validate(labelled, protocol)
+
+    def _labelled(
+        self, scene: SceneLike, labels: npt.ArrayLike | None, map_bands: bool, trust_units: bool
+    ) -> tuple[LabelledScene, int]:
+        """What `fit` learns from, and class id minus the user's."""
         config = FewshotConfig(**{one.name: getattr(self, one.name) for one in fields(FewshotConfig)})
         readable = readable_scene(scene)
         encoder = encoder_for(self.encoder, readable.record, map_bands=map_bands, trust_units=trust_units)
@@ -154,12 +206,9 @@ class FewShotClassifier(EstimatorParameters):
         else:
             names = {class_id + shift - lowered: name for class_id, name in self.class_names.items()}
             descriptions = {}
-        fitted = fit_to_labels(
-            held, encoder, _checked_labels(held, labels), names, descriptions, self.text, config, self.random_state,
-            shift - lowered,
-        )  # fmt: skip
-        self._keep(fitted, encoder)
-        return self
+        checked = _checked_labels(held, labels)
+        labelled = labelled_scene(held, encoder, checked, names, descriptions, self.text, config, self.random_state)
+        return labelled, shift - lowered
 
     def predict(self, scene: SceneLike, *, map_bands: bool = False, trust_units: bool = False) -> Raster:
         """Maps a scene, block by block.

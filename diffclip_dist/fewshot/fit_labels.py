@@ -1,26 +1,94 @@
-"""A classifier from every label of a scene, none held back."""
+"""A classifier from every label of a scene, none held back, and what cross-validation says of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import torch
 
 from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
-from diffclip_dist.feature_extraction.scene_view import view_scene
-from diffclip_dist.fewshot.class_text import ClassText, build_text
+from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
+from diffclip_dist.fewshot.class_text import ClassText, ClassTextEncoder, build_text
 from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier_config
-from diffclip_dist.fewshot.episodes import LabelMap, Pixels
+from diffclip_dist.fewshot.cross_validation import CrossValidation
+from diffclip_dist.fewshot.episodes import LabelMap, Pixels, Protocol, Reference
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fitting import Support, fit_classifiers
+from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
+from diffclip_dist.fewshot.fitting import MOST_SUPPORT, Support, fit_classifiers
+from diffclip_dist.fewshot.label_folds import Fold, Folds, block_folds, stratified_folds
+from diffclip_dist.fewshot.label_sample import balanced_quotas, proportional_quotas, spread_sample
+from diffclip_dist.fewshot.prediction import classify
 from shards.archive.archive import Scene
 from shards.errors import BadInput
 from shards.preview.class_colours import class_colours
 
 ALL_LABELS: Final = "all labels"
+# Labels to test on in all, and of a class that has so many: more take long and make no interval worth the time shorter
+MOST_TESTED, LEAST_TESTED = 20_000, 100
+
+Report = Callable[[str, int, int], None]
 
 
-def fit_to_labels(
+@dataclass(frozen=True)
+class LabelledScene:
+    """A scene with labels to learn from.
+
+    Attributes:
+        scene: the scene, in memory.
+        encoder: fitted to the scene.
+        view: the scene as the encoder sees it.
+        labels: those that have data, row by row.
+        test: an official test map's, where the figures come from it.
+        names: of the classes that have a label.
+        descriptions: longer texts of the classes that have one.
+        text: kind of text, as `build_text` takes it.
+        config: the head, and how it is fitted.
+        seed: of every draw.
+    """
+
+    scene: Scene
+    encoder: NamedEncoder
+    view: SceneView
+    labels: Pixels
+    test: Pixels | None
+    names: Mapping[int, str]
+    descriptions: Mapping[int, str]
+    text: str
+    config: FewshotConfig
+    seed: int
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """Ids of the classes that have a label, ascending."""
+        return tuple(self.names)
+
+    @cached_property
+    def learned(self) -> Pixels:
+        """The labels that a classifier is fitted to: all, or an evenly spread, balanced sample of too many."""
+        if self.config.head != "kernel":
+            return self.labels
+        return spread_sample(self.labels, balanced_quotas(_counts(self.labels), MOST_SUPPORT), self.seed)
+
+    @property
+    def note(self) -> str | None:
+        """That a sample of the labels is learned from; None where all are."""
+        learned, given = len(self.learned), len(self.labels)
+        if learned == given:
+            return None
+        return (
+            f"learned from {learned:,} of {given:,} labels, a sample that is evenly spread and balanced over the "
+            "classes: the kernel head takes no more, since its equations grow with their square"
+        )
+
+    def build_text(self) -> ClassTextEncoder:
+        """The class texts, as they are before they learn."""
+        texts = [ClassText(name, self.descriptions.get(class_id)) for class_id, name in self.names.items()]
+        return build_text(self.text, texts, torch.Generator().manual_seed(self.seed))
+
+
+def labelled_scene(
     scene: Scene,
     encoder: NamedEncoder,
     labels: LabelMap,
@@ -29,9 +97,9 @@ def fit_to_labels(
     text: str,
     config: FewshotConfig,
     seed: int,
-    id_shift: int = 0,
-) -> Classifier:
-    """Fits a classifier to all labelled pixels that have data.
+    test: LabelMap | None = None,
+) -> LabelledScene:
+    """A scene with the labels that have data.
 
     Args:
         scene: the scene, in memory.
@@ -41,26 +109,108 @@ def fit_to_labels(
         descriptions: longer texts of the classes that have one.
         text: kind of text, as `build_text` takes it.
         config: the head, and how it is fitted.
-        seed: of the text's first weights and of the views of a cosine head.
-        id_shift: class id minus the user's, see `MappedClass`.
+        seed: of every draw.
+        test: an official test map (row, col).
 
     Raises:
-        BadInput: no labelled pixel has data, or the text does not fit the classes.
+        BadInput: no labelled pixel has data.
     """
     view = view_scene(scene, scene.record.modalities, encoder.encoder, config)
-    rows, cols = np.nonzero(np.where(view.present, labels, 0))
-    class_ids, counts = np.unique(labels[rows, cols], return_counts=True)
-    if not len(class_ids):
+    found = _with_data(labels, view)
+    if not len(found):
         raise BadInput("labels: expected at least one pixel with a class id of 1 or more where the scene has data")
-    names = {int(class_id): class_names.get(int(class_id), f"class {class_id}") for class_id in class_ids}
-    texts = [ClassText(name, descriptions.get(class_id)) for class_id, name in names.items()]
-    class_text = build_text(text, texts, torch.Generator().manual_seed(seed))
-    support = Support.of(Pixels(rows, cols, labels[rows, cols].astype(np.int64)), list(names))
-    classifiers, _ = fit_classifiers(encoder.encoder, view, [support], [class_text], [seed], view.present, config)
-    colours = class_colours(names)
-    classes = [MappedClass(class_id, name, colours[class_id], id_shift) for class_id, name in names.items()]
+    names = {one: class_names.get(one, f"class {one}") for one in np.unique(found.class_ids).tolist()}
+    tested = None if test is None else _with_data(np.where(np.isin(test, list(names)), test, 0), view)
+    return LabelledScene(scene, encoder, view, found, tested, names, descriptions, text, config, seed)
+
+
+def fit_to_labels(labelled: LabelledScene, id_shift: int = 0, report: Report = lambda *_: None) -> Classifier:
+    """Fits a classifier to all labels, or to a sample where there are too many for the head.
+
+    Args:
+        labelled: the scene and its labels.
+        id_shift: class id minus the user's, see `MappedClass`.
+        report: called with a phase, steps done and steps in all.
+
+    Raises:
+        BadInput: the text does not fit the classes.
+    """
+    learned = labelled.learned
+    text = labelled.build_text()
+    fitted = _fitted(labelled, [learned], [text], report)[0]
+    colours = class_colours(labelled.names)
+    classes = [MappedClass(one, name, colours[one], id_shift) for one, name in labelled.names.items()]
     kept = classifier_config(
-        scene.record, encoder, classes, shots=int(counts.max()), seed=seed, protocol=ALL_LABELS, text=class_text.label,
-        fewshot=config, calibration=classifiers[0].calibration,
+        labelled.scene.record, labelled.encoder, classes, shots=max(_counts(learned).values()), seed=labelled.seed,
+        protocol=ALL_LABELS, text=text.label, fewshot=labelled.config, calibration=fitted.calibration,
     )  # fmt: skip
-    return Classifier(kept, classifiers[0])
+    return Classifier(kept, fitted)
+
+
+def cross_validate(labelled: LabelledScene, protocol: Protocol, report: Report = lambda *_: None) -> CrossValidation:
+    """Fits classifiers as `fit_to_labels` does, each without a part of the labels, and tests them on that part.
+
+    Args:
+        labelled: the scene and its labels.
+        protocol: ``random`` holds out labels of every class at random, ``blocks`` whole blocks of the scene;
+            ``official`` learns from all labels and tests on the official test map.
+        report: called with a phase, steps done and steps in all.
+
+    Raises:
+        BadInput: there are too few labels to hold one out, or the text does not fit the classes.
+    """
+    learned, candidates = labelled.learned, labelled.labels if labelled.test is None else labelled.test
+    counts = _counts(candidates)
+    tested = spread_sample(candidates, proportional_quotas(counts, MOST_TESTED, LEAST_TESTED), labelled.seed)
+    view = labelled.view
+    if protocol == "official":
+        folds = Folds("official", (Fold(learned, tested),))
+    elif protocol == "blocks":
+        footprint = view.grid.footprint + 2 * labelled.config.smoothing_reach
+        folds = block_folds(learned, tested, labelled.seed, view.grid.width, footprint)
+    else:
+        folds = stratified_folds(learned, tested, labelled.seed)
+    first = labelled.build_text()
+    learns = any(True for _ in first.parameters())  # such an encoder starts anew for each classifier
+    texts = [labelled.build_text() if learns else first for _ in folds.folds]
+    fitted = _fitted(labelled, [fold.learned for fold in folds.folds], texts, report)
+    ids = np.array(labelled.class_ids)
+    predicted = []
+    for number, (fold, one) in enumerate(zip(folds.folds, fitted, strict=True)):
+        report("testing", number, len(folds.folds))
+        asked = np.zeros_like(view.present)
+        asked[fold.tested.rows, fold.tested.cols] = True
+        predicted.append(ids[classify([one], view, asked, labelled.config)[0][fold.tested.rows, fold.tested.cols]])
+    report("testing", len(folds.folds), len(folds.folds))
+    labels_C = np.array([counts.get(one, 0) for one in labelled.class_ids])
+    return CrossValidation(folds, labelled.class_ids, tuple(predicted), labels_C)
+
+
+def every_label(reference: Reference) -> LabelMap:
+    """The labels of a scene and of its official split (row, col)."""
+    if reference.split is None:
+        return reference.labels
+    train, test = reference.split
+    return np.where(reference.labels > 0, reference.labels, np.maximum(train, test))
+
+
+def _fitted(
+    labelled: LabelledScene, learned: Sequence[Pixels], texts: Sequence[ClassTextEncoder], report: Report
+) -> list[FittedClassifier]:
+    view = labelled.view
+    supports = [Support.of(pixels, labelled.class_ids) for pixels in learned]
+    seeds = [labelled.seed] * len(supports)
+    encoder = labelled.encoder.encoder
+    fitted, _ = fit_classifiers(encoder, view, supports, texts, seeds, view.present, labelled.config, report)
+    return fitted
+
+
+def _with_data(labels: LabelMap, view: SceneView) -> Pixels:
+    rows, cols = np.nonzero(np.where(view.present, labels, 0))
+    return Pixels(rows, cols, labels[rows, cols].astype(np.int64))
+
+
+def _counts(labels: Pixels) -> dict[int, int]:
+    """Labels of each class."""
+    class_ids, counts = np.unique(labels.class_ids, return_counts=True)
+    return dict(zip(class_ids.tolist(), counts.tolist(), strict=True))

@@ -30,7 +30,7 @@ class Scores:
     aa: float
     kappa: float
     per_class: npt.NDArray[np.float64]
-    confusion: npt.NDArray[np.int64]
+    confusion: npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,12 @@ def score(true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes
         predicted: the same for the predictions.
         classes: number of classes.
     """
-    confusion = np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    total = confusion.sum()
+    return score_confusion(np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes))
+
+
+def score_confusion(confusion: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> Scores:
+    """Scores a confusion matrix (true class, predicted class) of at least one pixel; counts may be weighted."""
+    total, classes = confusion.sum(), len(confusion)
     in_class = confusion.sum(axis=1)
     per_class = np.full(classes, np.nan)
     np.divide(100.0 * np.diag(confusion), in_class, out=per_class, where=in_class > 0)

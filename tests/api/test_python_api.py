@@ -223,3 +223,51 @@ def test_a_folder_of_something_else_is_not_written_over(archive: Archive, labels
     with pytest.raises(BadInput, match="name another folder"):
         dc.FewShotClassifier().fit(archive["town"], labels).save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_cross_validation_tests_each_label_without_learning_from_it(
+    archive: Archive, encoder: Path, labels: np.ndarray
+) -> None:
+    few = labels.copy()
+    rows, cols = np.nonzero(few == 7)
+    few[rows[1:], cols[1:]] = 0  # a single label of water, three of each other class
+    rows, cols = np.nonzero(few == 5)
+    few[rows[0], cols[0]] = 2  # a wrong label: a tree called a roof
+    classifier = dc.FewShotClassifier(encoder=str(encoder), class_names=CLASSES)
+    found = classifier.cross_validate(archive["town"], few)
+    assert not hasattr(classifier, "classifier_")
+    assert found.folds.describe() == "by cross-validation over the labels, 6 folds (leave-one-out)"
+    by_place = dict(
+        zip(zip(found.tested.rows.tolist(), found.tested.cols.tolist(), strict=True), found.right.tolist(), strict=True)
+    )
+    assert len(by_place) == 6
+    assert by_place.pop((int(rows[0]), int(cols[0]))) is False
+    assert found.per_class[2].mean is None  # of water's only label nothing can be said
+    assert found.oa.mean == pytest.approx(100 * np.mean(found.right))
+    assert found.oa.mean < 100
+    assert found.oa.ci95 is not None
+    assert 0 <= found.oa.ci95[0] < found.oa.mean < found.oa.ci95[1] < 100
+
+
+def test_cross_validation_by_blocks_holds_out_whole_blocks(archive: Archive, encoder: Path) -> None:
+    classifier = dc.FewShotClassifier(encoder=str(encoder), smoothing=0, stride=1)
+    found = classifier.cross_validate(archive["town"], protocol="blocks")
+    assert found.folds.kind == "blocks"
+    assert found.oa.mean is not None
+    assert found.oa.mean > 80
+    with pytest.raises(BadInput, match="expected random or blocks, found official"):
+        classifier.cross_validate(archive["town"], protocol="official")  # type: ignore[arg-type]
+
+
+def test_more_labels_than_the_kernel_head_takes_are_learned_from_by_a_sample_that_is_told_of(
+    arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffclip_dist.fewshot.fit_labels.MOST_SUPPORT", 60)
+    cover = np.repeat(np.array([2, 5, 7])[np.arange(WIDTH) // 5 % 3][None], HEIGHT, axis=0)
+    classifier = dc.FewShotClassifier(class_names=CLASSES)
+    with pytest.warns(UserWarning, match=f"learned from 60 of {cover.size:,} labels.*balanced over the classes"):
+        classifier.fit(arrays, cover)
+    head = classifier.classifier_.fitted.head
+    assert head.support_SQK.shape[1] <= 60
+    assert classifier.classifier_.config.shots == 20
+    assert classifier.score(arrays, cover) > 0.9
