@@ -227,9 +227,9 @@ class FewShotClassifier(EstimatorParameters):
             NotFittedError: `fit` was not called.
             BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
         """
-        classifier = self._ready()
         options = MatchOptions(map_bands, trust_units)
-        return like_scene(mapping.predict_map(classifier, readable_scene(scene), options=options), scene, "class")
+        found = mapping.predict_map(self.on_device(), readable_scene(scene), options=options)
+        return like_scene(found, scene, "class")
 
     def predict_proba(self, scene: SceneLike, *, map_bands: bool = False, trust_units: bool = False) -> Raster:
         """Probability of each class, block by block.
@@ -251,9 +251,8 @@ class FewShotClassifier(EstimatorParameters):
             NotFittedError: `fit` was not called.
             BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
         """
-        classifier = self._ready()
         options = MatchOptions(map_bands, trust_units)
-        found = mapping.predict_probabilities(classifier, readable_scene(scene), options=options)
+        found = mapping.predict_probabilities(self.on_device(), readable_scene(scene), options=options)
         return like_scene(found, scene, "probability", ("class", self.classes_.tolist()))
 
     def score(self, scene: SceneLike, labels: npt.ArrayLike | None = None) -> float:
@@ -264,7 +263,7 @@ class FewShotClassifier(EstimatorParameters):
             labels: class ids (row, col), 0 where unlabelled; None takes the scene's own.
         """
         readable = readable_scene(scene)
-        predicted = mapping.predict_map(self._ready(), readable)
+        predicted = mapping.predict_map(self.on_device(), readable)
         checked = _checked_labels(readable, labels)
         tested = (checked > 0) & (predicted > 0)
         if not tested.any():
@@ -317,8 +316,12 @@ class FewShotClassifier(EstimatorParameters):
         if not hasattr(self, "classifier_"):
             raise NotFittedError("FewShotClassifier: expected a fitted one; call fit first")
 
-    def _ready(self) -> Classifier:
-        """The classifier on its device."""
+    def on_device(self) -> Classifier:
+        """What was fitted, on ``device``.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
         self._check_fitted()
         if torch.device(self.device).type == "cpu":
             return self.classifier_

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from diffclip_dist.api.few_shot_classifier import FewShotClassifier
-from diffclip_dist.api.scenes import Raster, SceneLike, readable_scene
+from diffclip_dist.api.scenes import Raster, SceneLike, like_scene, readable_scene
+from diffclip_dist.fewshot.scene_match import MatchOptions
+from diffclip_dist.mapping.geotiff import read_map
 from diffclip_dist.mapping.map_files import check_map_file, write_map
+from diffclip_dist.mapping.predict import map_job
 
 
 def predict_map(
@@ -23,7 +24,8 @@ def predict_map(
         classifier: fitted, or the folder of a saved one.
         scene: as `FewShotClassifier` takes it.
         out: MAP.tif, which gets CRS, colours and class names where there are any, and a picture beside it, in
-            place of an earlier map; None writes nothing.
+            place of an earlier map; None writes nothing. A map that was interrupted goes on when it is called for
+            again.
 
     Returns:
         Class ids (row, col), see `FewShotClassifier.predict`.
@@ -37,8 +39,8 @@ def predict_map(
     if out is not None:
         check_map_file(Path(out), force=True)
     model = classifier if isinstance(classifier, FewShotClassifier) else FewShotClassifier.load(classifier)
-    found = model.predict(scene, map_bands=map_bands, trust_units=trust_units)
-    if out is not None:
-        record = readable_scene(scene).record
-        write_map(Path(out), np.asarray(found), record, model.classifier_.config, record.height)
-    return found
+    if out is None:
+        return model.predict(scene, map_bands=map_bands, trust_units=trust_units)
+    job = map_job(model.on_device(), readable_scene(scene), match=MatchOptions(map_bands, trust_units))
+    write_map(Path(out), job)
+    return like_scene(read_map(Path(out), job.classes), scene, "class")

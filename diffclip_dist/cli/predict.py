@@ -8,8 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.scene_match import MatchOptions
-from diffclip_dist.mapping.map_files import check_map_file, write_map
-from diffclip_dist.mapping.predict import predict_map, quick_rows
+from diffclip_dist.mapping.map_files import check_map_file, describe_calibration, write_map
+from diffclip_dist.mapping.predict import MapOptions, best_device, map_job, on_device, quick_rows
 from shards.archive.archive import Archive
 from shards.extras import install_line
 
@@ -17,21 +17,24 @@ from shards.extras import install_line
 def run(arguments: argparse.Namespace) -> int:
     """Maps the scene."""
     check_map_file(arguments.out, arguments.force)
-    classifier = load_classifier(arguments.model)
+    classifier = on_device(load_classifier(arguments.model), best_device())
     archive = Archive.open(arguments.archive)
     record = archive.scene(arguments.scene)
-    rows = quick_rows(classifier, record) if arguments.quick else record.height
+    rows = quick_rows(classifier, record) if arguments.quick else None
+    options = MapOptions(arguments.probabilities, arguments.unsure, rows)
+    match = MatchOptions(arguments.map_bands, arguments.trust_units)
+    job = map_job(classifier, archive[record.name], options, match)
+    pixels = (rows or record.height) * record.width
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pixels"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-
-        def show(done: int) -> None:
-            # a scene that is refused gets one line, and no bar
-            bar = bars.task_ids[0] if bars.task_ids else bars.add_task("mapping", total=rows * record.width)
-            bars.update(bar, completed=done)
-
-        options = MatchOptions(arguments.map_bands, arguments.trust_units)
-        class_map = predict_map(classifier, archive[record.name], rows=rows, report=show, options=options)
-    picture = write_map(arguments.out, class_map, record, classifier.config, rows)
-    print(f"map      {arguments.out}{' (of a generated scene)' if record.generated else ''}")
-    print(f"picture  {picture or 'not drawn: ' + install_line('matplotlib')}")
+        bar = bars.add_task("mapping", total=pixels)
+        written = write_map(arguments.out, job, arguments.workers, report=lambda done: bars.update(bar, completed=done))
+    print(f"map            {written.classes}{' (of a generated scene)' if record.generated else ''}")
+    if written.probabilities is not None:
+        print(f"probabilities  {written.probabilities}")
+    if written.probabilities is not None or options.unsure is not None:
+        print(f"calibration    {describe_calibration(classifier.config.calibration)}")
+    if written.resumed_pixels:
+        print(f"went on        from {written.resumed_pixels} of {pixels} pixels, finished by an earlier run")
+    print(f"picture        {written.picture or 'not drawn: ' + install_line('matplotlib')}")
     return EXIT_DONE

@@ -5,7 +5,6 @@ Shapes: P pixels, Q support pixels, M modalities, F read-out width, K feature wi
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor, SceneFeatures, extract_features
+from diffclip_dist.feature_extraction.one_thread import one_thread
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.feature_extraction.reading import read_view, read_view_in_batches
 from diffclip_dist.feature_extraction.scene_view import SceneView, encoder_for_pattern, read_sample
@@ -91,7 +91,7 @@ def fit_classifiers(
     report("features", 1, 1)
     fitted = []
     for support, text, seed in _reported(supports, texts, seeds, report):
-        with _one_thread():
+        with one_thread():  # many small steps, in which several threads would mostly wait for each other
             fitted.append(fit_cosine_classifier(encoder, scene, support, text, statistics, config, seed))
     return fitted, None
 
@@ -214,17 +214,6 @@ def _reported(
         report("fitting", number, len(supports))
         yield each
     report("fitting", len(supports), len(supports))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Fitting takes many small steps, in which several threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def feature_statistics(encoder: FeatureEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:

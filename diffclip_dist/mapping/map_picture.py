@@ -1,6 +1,6 @@
 """Class maps as pictures with a legend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from diffclip_dist.fewshot.classifier import MappedClass
-from diffclip_dist.mapping.predict import ClassMap
+from diffclip_dist.mapping.predict import ClassMap, count_classes
 from shards.preview.class_colours import rgb
 
 UNMAPPED_COLOUR = "#f0f0f0"
@@ -26,6 +26,7 @@ def render_map(
     subtitle: str,
     generated: bool,
     empty: str = "no data",
+    pixels: Mapping[int, int] | None = None,
 ) -> None:
     """Draws a map as PNG, under another name until it is whole.
 
@@ -37,7 +38,9 @@ def render_map(
         subtitle: by which means.
         generated: marks the picture as one of a made-up scene.
         empty: what the legend calls pixels without a class.
+        pixels: how many each class id has, where the map is thinned; None counts those of the map.
     """
+    pixels = count_classes(class_map) if pixels is None else pixels
     height, width = class_map.shape
     scale = LONGEST_SIDE_INCHES / max(height, width)
     map_inches = (max(width * scale, 1.2), max(height * scale, 1.2))
@@ -69,7 +72,7 @@ def render_map(
             bbox={"facecolor": "#b3261e", "edgecolor": "none", "pad": 2.5},
         )  # fmt: skip
     figure.legend(
-        handles=_legend(class_map, classes, empty),
+        handles=_legend(pixels, classes, empty),
         loc="upper left",
         bbox_to_anchor=((map_inches[0] + 0.3) / total_width, (tall + 0.17) / total_height),
         frameon=False,
@@ -94,13 +97,17 @@ def _coloured(class_map: ClassMap, classes: Sequence[MappedClass]) -> np.ndarray
     return table[class_map]
 
 
-def _legend(class_map: ClassMap, classes: Sequence[MappedClass], empty: str) -> list[Patch]:
-    mapped = max(int(np.count_nonzero(class_map)), 1)
-    shares = np.bincount(class_map.ravel(), minlength=max(one.class_id for one in classes) + 1) / mapped
+def _legend(pixels: Mapping[int, int], classes: Sequence[MappedClass], empty: str) -> list[Patch]:
+    mapped = max(sum(count for class_id, count in pixels.items() if class_id), 1)
     entries = [
-        Patch(facecolor=one.colour, edgecolor="#666666", linewidth=0.4, label=f"{one.name}  {shares[one.class_id]:.1%}")
+        Patch(
+            facecolor=one.colour,
+            edgecolor="#666666",
+            linewidth=0.4,
+            label=f"{one.name}  {pixels.get(one.class_id, 0) / mapped:.1%}",
+        )
         for one in classes
     ]
-    if np.any(class_map == 0):
+    if pixels.get(0):
         entries.append(Patch(facecolor=UNMAPPED_COLOUR, edgecolor="#666666", linewidth=0.4, label=empty))
     return entries

@@ -18,7 +18,12 @@ Result = TypeVar("Result")
 
 
 def run_all(
-    function: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], workers: int
+    function: Callable[[Shared, Item], Result],
+    shared: Shared,
+    items: Sequence[Item],
+    workers: int,
+    *,
+    gpus: bool = False,
 ) -> Iterator[Result]:
     """Results of `function(shared, item)` in the order in which they finish.
 
@@ -28,6 +33,7 @@ def run_all(
         items: one call each.
         workers: calls that run at once; 1 runs in this process, more run on the Ray cluster that RAY_ADDRESS
             names, or on one started here.
+        gpus: whether calls in other processes use a GPU where the cluster has any; they share them evenly.
 
     Raises:
         Exception: what a call raised; the remaining calls are dropped.
@@ -39,7 +45,8 @@ def run_all(
     import ray  # takes a second to import, and a single worker does not need it
 
     with ray_session(workers):
-        remote = ray.remote(num_cpus=1)(function)
+        gpu_share = min(ray.cluster_resources().get("GPU", 0.0) / workers, 1.0) if gpus else 0.0
+        remote = ray.remote(num_cpus=1, num_gpus=gpu_share)(function)
         reference = ray.put(shared)
         waiting = list(reversed(items))
         running = [remote.remote(reference, waiting.pop()) for _ in range(min(workers, len(waiting)))]

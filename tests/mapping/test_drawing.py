@@ -12,7 +12,7 @@ import rasterio
 from small_study import HEIGHT, WIDTH
 
 from diffclip_dist.fewshot.classifier import MappedClass
-from diffclip_dist.mapping.geotiff import write_geotiff
+from diffclip_dist.mapping.geotiff import map_writer
 from diffclip_dist.mapping.map_picture import render_map
 from diffclip_dist.mapping.predict import map_dtype
 from shards.archive.archive import Archive
@@ -49,7 +49,8 @@ def classes(*ids: int) -> list[MappedClass]:
 
 def test_ids_above_255_keep_their_value(archive: Archive, tmp_path: Path) -> None:
     class_map = np.full((HEIGHT, WIDTH), 300, map_dtype(300))
-    write_geotiff(tmp_path / "map.tif", class_map, archive.scene("town"), classes(3, 300), {})
+    with map_writer(tmp_path / "map.tif", "uint16", archive.scene("town"), classes(3, 300), {}) as write:
+        write(0, 0, class_map)
     with rasterio.open(tmp_path / "map.tif") as read:
         assert (read.read(1) == 300).all()
         assert read.tags()["CLASS_300"] == "kind 300"
@@ -58,7 +59,8 @@ def test_ids_above_255_keep_their_value(archive: Archive, tmp_path: Path) -> Non
 
 def test_gis_programs_find_the_class_names(archive: Archive, tmp_path: Path) -> None:
     class_map = np.ones((HEIGHT, WIDTH), np.uint8)
-    write_geotiff(tmp_path / "map.tif", class_map, archive.scene("town"), classes(1, 3), {})
+    with map_writer(tmp_path / "map.tif", "uint8", archive.scene("town"), classes(1, 3), {}) as write:
+        write(0, 0, class_map)
     written = ElementTree.parse(tmp_path / "map.tif.aux.xml")  # noqa: S314
     names = [node.text for node in written.iter("Category")]
     assert names == ["unmapped", "kind 1", None, "kind 3"]

@@ -8,7 +8,8 @@ import rasterio
 from small_study import CLASSES
 
 from diffclip_dist.fewshot.classifier import MappedClass
-from diffclip_dist.mapping.geotiff import BLOCK, map_writer, write_geotiff
+from diffclip_dist.mapping.geotiff import map_writer
+from diffclip_dist.mapping.predict import BLOCK
 from shards.archive.manifest import SceneRecord
 
 SIDE = 2 * BLOCK + 100
@@ -47,7 +48,8 @@ def test_blocks_in_any_order_make_a_tiled_map_with_overviews_of_class_ids(tmp_pa
 
 def test_a_map_that_fails_half_way_leaves_the_earlier_one(tmp_path: Path) -> None:
     earlier = np.full((40, 40), 5, dtype=np.uint8)
-    write_geotiff(tmp_path / "map.tif", earlier, scene_of(40), NAMED, {})
+    with map_writer(tmp_path / "map.tif", "uint8", scene_of(40), NAMED, {}) as write:
+        write(0, 0, earlier)
 
     def fail() -> None:
         with map_writer(tmp_path / "map.tif", "uint8", scene_of(40), NAMED, {}) as write:
