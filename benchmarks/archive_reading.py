@@ -20,7 +20,7 @@ from report import Row, median_row
 from torch import Tensor
 
 from diffclip_dist.data.batches import RankShare, WindowStream
-from diffclip_dist.data.order import OrderConfig
+from diffclip_dist.data.order_config import OrderConfig
 from diffclip_dist.data.training_data import TrainingData
 from diffclip_dist.data.windows import SceneWindows, cut_windows, standardise, window_offsets
 from shards.archive.archive import Archive

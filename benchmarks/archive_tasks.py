@@ -36,16 +36,16 @@ def stream(out: str) -> int:
     import torch  # here, so that building is measured without it
 
     from diffclip_dist.data.sensors import group_scenes
-    from diffclip_dist.data.tiles import TileReader
+    from diffclip_dist.data.tiles import ready_tile
     from diffclip_dist.data.windows import cut_windows, window_offsets
 
     torch.set_num_threads(1)
     archive = Archive.open(out)
-    (group,) = groups = group_scenes(archive.manifest, WINDOW)
-    reader, offsets_N = TileReader(archive, groups), window_offsets(WINDOW, group.tile_side)
+    (group,) = group_scenes(archive.manifest, WINDOW)
+    offsets_N = window_offsets(WINDOW, group.tile_side)
     rng, windows = np.random.default_rng(0), 0
     for index in rng.permutation(len(group.tiles)):
-        tile = reader[0, int(index)]
+        tile = ready_tile(archive, group, (0, int(index)))
         centres_B = tile.centres_V[torch.from_numpy(rng.integers(0, len(tile.centres_V), BATCH))]
         cut = [cut_windows(values.flatten(0, 1), centres_B, offsets_N) for values in tile.values.values()]
         windows += len(cut[0])

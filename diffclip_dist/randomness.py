@@ -9,7 +9,7 @@ Shapes: B samples, n numbers a sample.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,18 @@ def mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
+def mix_words(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser on each word of an array."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(_MIX_1)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(_MIX_2)
+    return words ^ (words >> np.uint64(31))
+
+
+def word_keys(numbers: npt.NDArray[np.integer[Any]], *position: int) -> npt.NDArray[np.uint64]:
+    """One unsigned 64-bit key a number, from a shared position and the number itself."""
+    return mix_words(numbers.astype(np.uint64) * np.uint64(_GAMMA) + np.uint64(fold(*position)))
+
+
 def fold(*position: int) -> int:
     """One unsigned 64-bit key from a seed and a position, such as ``fold(seed, epoch, tile)``.
 
@@ -47,12 +59,7 @@ def permutation(count: int, *position: int) -> npt.NDArray[np.int64]:
 
     Sorts hashed counters rather than calling a library's shuffle, whose stream may change between releases.
     """
-    with np.errstate(over="ignore"):
-        words = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GAMMA) + np.uint64(fold(*position))
-        words = (words ^ (words >> np.uint64(30))) * np.uint64(_MIX_1)
-        words = (words ^ (words >> np.uint64(27))) * np.uint64(_MIX_2)
-        words ^= words >> np.uint64(31)
-    return np.argsort(words, kind="stable")
+    return np.argsort(word_keys(np.arange(1, count + 1), *position), kind="stable")
 
 
 def _signed(word: int) -> int:

@@ -18,6 +18,7 @@ from diffclip_dist.train.checkpoint.stored_checkpoint import (
     newest_checkpoint,
     write_record,
 )
+from diffclip_dist.train.cluster.driver import check_run_dir
 from diffclip_dist.train.pretrain_config import read_run_config, resolve_config, same_run
 from shards.archive.store import open_store
 from shards.errors import BadInput
@@ -141,6 +142,17 @@ def test_the_configuration_of_a_run_made_under_former_names_is_read(tmp_path: Pa
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(plain))
     assert read_run_config(file) == config
+
+
+def test_a_run_that_began_in_another_order_of_samples_is_not_resumed(tmp_path: Path) -> None:
+    config = resolve_config(None, {"run_dir": str(tmp_path)}, [])
+    plain = yaml.safe_load(config.to_yaml())
+    assert plain["stream"].pop("order_version") == 2
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(BadInput, match=r"config.yaml: --resume: expected order 2 of samples, found 1: go on with"):
+        check_run_dir(config, resume=True)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    check_run_dir(config, resume=True)
 
 
 def test_a_checkpoint_made_under_former_names_is_read(tmp_path: Path) -> None:

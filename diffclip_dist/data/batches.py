@@ -6,6 +6,8 @@ Shapes: B samples of this rank's share of a step, N tokens of a window, C bands,
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import tee
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -13,10 +15,15 @@ from torch import Tensor
 from diffclip_dist.data.order import StepSamples
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.sensors import SensorGroup
-from diffclip_dist.data.tiles import ReadyTile, TileIndex, TileReader, read_in_order
+from diffclip_dist.data.tiles import NO_TILE, ReadyTile, TileIndex, TileReader, read_in_order
 from diffclip_dist.data.training_data import TrainingData
 from diffclip_dist.data.windows import cut_windows, window_offsets
 from shards.errors import BadInput
+
+# samples whose tiles and pixels are worked out at once: few steps at a time leave most of the time to NumPy's calls
+_SAMPLES_AT_ONCE: Final = 2048
+# the loader looks so many steps ahead for the next tile that it has to read
+_STEPS_WITHOUT_READ: Final = 64
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,8 @@ class _StepTiles:
     Attributes:
         samples: this rank's samples.
         slots: tile to its slot in device memory, for every tile of the step.
-        reads: tiles that are not in device memory yet, in the order in which they are read.
+        reads: tiles that are not in device memory yet, in the order in which they are read. `NO_TILE` stands in for
+            one now and then, so that the loader never looks through the rest of the run for the next tile.
     """
 
     samples: StepSamples
@@ -147,8 +155,8 @@ class _DeviceTiles:
         self._slots = slots
 
     def cut(self, step: _StepTiles, positions_B: Tensor) -> WindowBatch:
-        tile_B = step.samples.tile_G
-        pixel_B = torch.from_numpy(step.samples.pixel_G)
+        tile_B = step.samples.tile_B
+        pixel_B = torch.from_numpy(step.samples.pixel_B)
         centres_B = torch.empty(len(tile_B), dtype=torch.int64)
         for tile, slot in step.slots.items():
             here_B = torch.from_numpy(tile_B == tile)
@@ -178,16 +186,19 @@ class WindowStream:
 
     def samples(self, step: int) -> StepSamples:
         """This rank's samples of a step."""
+        return next(self._samples_of_steps(step, step + 1))
+
+    def _samples_of_steps(self, start: int, stop: int) -> Iterator[StepSamples]:
         positions = self.share.positions(self.data.order.config.global_batch)
-        whole = self.data.order.step(step)
-        part = slice(positions.start, positions.stop)
-        return StepSamples(whole.sensor, whole.tile_G[part], whole.pixel_G[part])
+        at_once = max(1, _SAMPLES_AT_ONCE // len(positions))
+        for first in range(start, stop, at_once):
+            yield from self.data.order.samples(range(first, min(first + at_once, stop)), positions)
 
     def describe(self, step: int) -> str:
         """The tiles that this rank's share of a step comes from, for messages."""
         samples = self.samples(step)
         tiles = self.data.groups[samples.sensor].tiles
-        return ", ".join(tiles[tile].key for tile in sorted(set(samples.tile_G.tolist())))
+        return ", ".join(tiles[tile].key for tile in sorted(set(samples.tile_B.tolist())))
 
     def _tiles_of_steps(self, start: int, stop: int) -> Iterator[_StepTiles]:
         config = self.data.order.config
@@ -195,20 +206,25 @@ class WindowStream:
         streams = len({position // per_stream for position in self.share.positions(config.global_batch)})
         wanted = 2 * streams * config.shuffle_buffer  # a stream's buffer and the next one
         assignments = [_SlotAssignment(min(len(group.tiles), wanted)) for group in self.data.groups]
-        for step in range(start, stop):
-            samples = self.samples(step)
-            tiles = list(dict.fromkeys(samples.tile_G.tolist()))
+        for step, samples in enumerate(self._samples_of_steps(start, stop)):
+            tiles = list(dict.fromkeys(samples.tile_B.tolist()))
             slots, missing = assignments[samples.sensor].place(tiles)
-            yield _StepTiles(samples, slots, [(samples.sensor, tile) for tile in missing])
+            reads = [(samples.sensor, tile) for tile in missing]
+            if step % _STEPS_WITHOUT_READ == 0:
+                reads.append(NO_TILE)
+            yield _StepTiles(samples, slots, reads)
 
     def batches(self, start: int, stop: int) -> Iterator[WindowBatch]:
         """This rank's share of the steps ``start`` to ``stop - 1``."""
-        reads = (index for step in self._tiles_of_steps(start, stop) for index in step.reads)
+        steps, ahead = tee(self._tiles_of_steps(start, stop))
+        reads = (index for step in ahead for index in step.reads)
         tiles = read_in_order(TileReader(self.data.archive, self.data.groups), reads, self.loader_processes)
         on_device = [_DeviceTiles(group, self.data.window, self.device) for group in self.data.groups]
         positions = self.share.positions(self.data.order.config.global_batch)
         positions_B = torch.arange(positions.start, positions.stop)
-        for step in self._tiles_of_steps(start, stop):
+        for step in steps:
             for sensor, tile in step.reads:
-                on_device[sensor].put(step.slots[tile], next(tiles))
+                ready = next(tiles)
+                if ready is not None:
+                    on_device[sensor].put(step.slots[tile], ready)
             yield on_device[step.samples.sensor].cut(step, positions_B)

@@ -1,87 +1,57 @@
 """The global order of samples: which pixel of which tile is sample i of step s.
 
 The order is a pure function of the tiles, the settings and the seed. It does not depend on ranks, loader processes or
-ZeRO stages: each rank takes its slice of every global batch.
+ZeRO stages: each rank takes its slice of every global batch, and works out that slice alone. A step costs the same for
+any number of tiles, steps and ranks.
 
 A global batch takes the same number of samples from each shuffle stream. Each epoch shuffles the tiles and deals them
 out to the streams. A stream reads its tiles in that order, a buffer of a few tiles at a time, and shuffles the pixels
 within the buffer. So a rank that takes a few streams reads few tiles at a time.
 
 A global batch holds scenes of one sensor combination, because other sensors pass through other stems. An epoch holds
-them all.
+them all, spread evenly in proportion to their pixels.
 
-Shapes: G samples of a global batch.
+Shapes: B samples.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from diffclip_dist.randomness import fold, permutation
+from diffclip_dist.data.keyed_permutation import permuted
+from diffclip_dist.data.order_config import ORDER_VERSION, OrderConfig
+from diffclip_dist.data.tile_shuffle import Indices, TileBuffer, TileShuffle
+from diffclip_dist.randomness import fold
 from shards.errors import BadInput
 
-Indices = npt.NDArray[np.int64]
-
-# each shuffle folds the seed with its own number, so that the shuffles are independent
-_SENSORS, _TILES, _PIXELS, _BUFFERS, _PIXEL_SHARE = 1, 2, 3, 4, 5
-
-
-@dataclass(frozen=True)
-class OrderConfig:
-    """The settings that the order depends on; a change of any of these is a different run.
-
-    Attributes:
-        seed: of every random draw.
-        global_batch: G, samples a step over all workers.
-        shuffle_streams: streams that each batch takes an equal share from; divides ``global_batch``. More streams mix
-            more tiles, fewer read less.
-        shuffle_buffer: tiles that a stream shuffles at a time; bounds memory.
-        pixel_share: share of each tile's valid pixels that training uses, in (0, 1]; the same pixels in every epoch.
-    """
-
-    seed: int
-    global_batch: int
-    shuffle_streams: int
-    shuffle_buffer: int
-    pixel_share: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.global_batch < 1 or self.shuffle_streams < 1 or self.global_batch % self.shuffle_streams:
-            raise BadInput(
-                f"stream.shuffle_streams: expected a divisor of the global batch ({self.global_batch}), "
-                f"found {self.shuffle_streams}"
-            )
-        if self.shuffle_buffer < 1:
-            raise BadInput(f"stream.shuffle_buffer: expected at least 1, found {self.shuffle_buffer}")
-        if not 0.0 < self.pixel_share <= 1.0:
-            raise BadInput(f"stream.pixel_share: expected more than 0 and at most 1, found {self.pixel_share:g}")
+_SENSORS = 1  # tells this draw from those of tile_shuffle.py
 
 
 @dataclass(frozen=True)
 class StepSamples:
-    """The samples of one step.
+    """Samples of one step.
 
     Attributes:
         sensor: index of the sensor group that the whole batch comes from.
-        tile_G: int64, index of the tile within the group.
-        pixel_G: int64, which of the tile's valid core pixels, in row-major order.
+        tile_B: int64, index of the tile within the group.
+        pixel_B: int64, which of the tile's valid core pixels, in row-major order.
     """
 
     sensor: int
-    tile_G: Indices
-    pixel_G: Indices
+    tile_B: Indices
+    pixel_B: Indices
 
 
 @dataclass(frozen=True)
-class _TilePart:
-    """A range of one tile's shuffled pixels."""
+class _Run:
+    """Samples that follow one another in a stream: ``count`` of a buffer, from ``first`` on."""
 
-    tile: int
-    start: int
-    stop: int
+    buffer: TileBuffer
+    first: int
+    count: int
 
 
 class GlobalOrder:
@@ -92,106 +62,130 @@ class GlobalOrder:
         config: the settings.
 
     Raises:
-        BadInput: no sensor group has enough valid pixels for one batch.
+        BadInput: another version is asked for, or no sensor group has enough valid pixels for one batch.
     """
 
-    def __init__(self, tile_pixels: Sequence[Sequence[int]], config: OrderConfig) -> None:
+    def __init__(self, tile_pixels: Sequence[Sequence[int] | npt.NDArray[np.int32]], config: OrderConfig) -> None:
+        if config.version != ORDER_VERSION:
+            raise BadInput(
+                f"stream.order_version: expected {ORDER_VERSION}, the order of samples of this release, "
+                f"found {config.version}"
+            )
         self.config = config
-        self._valid_pixels = [np.asarray(pixels, dtype=np.int64) for pixels in tile_pixels]
-        self._pixels = [np.ceil(pixels * config.pixel_share).astype(np.int64) for pixels in self._valid_pixels]
-        self._sensor_steps = [int(pixels.sum()) // config.global_batch for pixels in self._pixels]
+        self._tiles = [TileShuffle(pixels, sensor, config) for sensor, pixels in enumerate(tile_pixels)]
+        self._sensor_steps = [tiles.pixels // config.global_batch for tiles in self._tiles]
         self.steps_per_epoch = sum(self._sensor_steps)
         if self.steps_per_epoch == 0:
-            most = max((int(pixels.sum()) for pixels in self._pixels), default=0)
+            most = max((tiles.pixels for tiles in self._tiles), default=0)
             raise BadInput(
                 f"global batch: expected no more samples than a sensor has valid pixels ({most}), "
                 f"found {config.global_batch}"
             )
-        streams = config.shuffle_streams * len(self._pixels)
-        self._sensors_of_epoch = lru_cache(maxsize=2)(self._shuffle_sensors)
-        self._buffers_of_stream = lru_cache(maxsize=4 * streams)(self._deal_tiles)
-        self._samples_of_buffer = lru_cache(maxsize=2 * streams)(self._shuffle_buffer)
+        # where each stream last was: the next step nearly always goes on there
+        self._recent: dict[tuple[int, int], TileBuffer] = {}
 
-    def __reduce__(self) -> tuple[type["GlobalOrder"], tuple[list[list[int]], OrderConfig]]:
-        """Leaves the caches behind when the order is sent to another process."""
-        return GlobalOrder, ([pixels.tolist() for pixels in self._valid_pixels], self.config)
+    def __reduce__(self) -> tuple[type["GlobalOrder"], tuple[list[npt.NDArray[np.int32]], OrderConfig]]:
+        """Leaves the tables behind when the order is sent to another process."""
+        return GlobalOrder, ([tiles.valid for tiles in self._tiles], self.config)
 
-    def step(self, step: int) -> StepSamples:
-        """The samples of a step, counted from 0 over all epochs."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        sensors = self._sensors_of_epoch(epoch)
-        sensor = int(sensors[within])
-        turn = int((sensors[:within] == sensor).sum())
-        samples = [self._samples(epoch, sensor, stream, turn) for stream in range(self.config.shuffle_streams)]
-        tile_G, pixel_G = np.concatenate(samples, axis=1)
-        return StepSamples(sensor, tile_G, pixel_G)
+    def samples(self, steps: range, positions: range) -> list[StepSamples]:
+        """The samples of some steps at some places of the global batch.
+
+        Args:
+            steps: counted from 0 over all epochs. Several at once take less time than one by one.
+            positions: such as those that a rank takes.
+        """
+        sensors, runs = [], []
+        for step in steps:
+            epoch, within = divmod(step, self.steps_per_epoch)
+            sensor, turn = self._sensor_of(epoch, within)
+            sensors.append(sensor)
+            runs += self._runs(epoch, sensor, turn, positions)
+        tile_B, pixel_B = _shuffled(runs, self.config.pixel_share < 1.0)
+        shape = len(steps), len(positions)
+        return [StepSamples(*step) for step in zip(sensors, tile_B.reshape(shape), pixel_B.reshape(shape), strict=True)]
 
     def first_steps(self) -> tuple[int, ...]:
         """The first step of each sensor group, in the order of the steps; a group that fills no batch has none."""
-        _, first = np.unique(self._sensors_of_epoch(0), return_index=True)
-        return tuple(sorted(first.tolist()))
+        return tuple(sorted(self._first_step(sensor) for sensor, steps in enumerate(self._sensor_steps) if steps))
 
-    def _shuffle_sensors(self, epoch: int) -> Indices:
-        """Which sensor group each step of the epoch takes, in proportion to their pixels."""
-        steps = np.repeat(np.arange(len(self._sensor_steps)), self._sensor_steps)
-        return steps[permutation(len(steps), self.config.seed, _SENSORS, epoch)]
+    def _first_step(self, sensor: int) -> int:
+        return bisect_left(range(self.steps_per_epoch), 1, key=lambda step: self._steps_before(0, step + 1)[sensor])
 
-    def _samples(self, epoch: int, sensor: int, stream: int, turn: int) -> Indices:
-        """Tiles and pixels that one stream gives to the sensor group's batch number ``turn`` of the epoch.
+    def _steps_before(self, epoch: int, within: int) -> list[int]:
+        """How many of an epoch's first steps each sensor group takes.
 
-        Returns:
-            int64 (2, G / streams): tile, then pixel.
+        The steps of a group lie equally far apart, from a random phase on (systematic sampling), among those that the
+        groups before it leave.
         """
-        share = self.config.global_batch // self.config.shuffle_streams
-        start, stop = turn * share, (turn + 1) * share
-        buffers = self._buffers_of_stream(epoch, sensor, stream)
-        ends = np.cumsum([sum(part.stop - part.start for part in buffer) for buffer in buffers])
-        samples = []
-        for buffer in range(int(np.searchsorted(ends, start, side="right")), len(buffers)):
-            buffer_start = int(ends[buffer - 1]) if buffer else 0
-            if buffer_start >= stop:
-                break
-            shuffled = self._samples_of_buffer(epoch, sensor, stream, buffer)
-            samples.append(shuffled[:, max(start - buffer_start, 0) : stop - buffer_start])
-        return np.concatenate(samples, axis=1)
+        steps, left, counts = within, self.steps_per_epoch, []
+        for sensor, own in enumerate(self._sensor_steps):
+            phase = fold(self.config.seed, _SENSORS, epoch, sensor) % max(left, 1)
+            counts.append((steps * own + phase) // max(left, 1))
+            steps, left = steps - counts[-1], left - own
+        return counts
 
-    def _deal_tiles(self, epoch: int, sensor: int, stream: int) -> list[list[_TilePart]]:
-        """The part of the epoch's shuffled tiles that one stream takes, divided into buffers.
+    def _sensor_of(self, epoch: int, within: int) -> tuple[int, int]:
+        """The sensor group of a step, and how many steps of the epoch the group has before it."""
+        before, after = self._steps_before(epoch, within), self._steps_before(epoch, within + 1)
+        sensor = next(sensor for sensor, count in enumerate(before) if after[sensor] > count)
+        return sensor, before[sensor]
 
-        All streams get equally many pixels, so that each has samples for every step; two streams may share a tile.
-        """
-        pixels = self._pixels[sensor]
-        tiles = permutation(len(pixels), self.config.seed, _TILES, epoch, sensor)
-        ends = np.cumsum(pixels[tiles])
-        length = self._sensor_steps[sensor] * self.config.global_batch // self.config.shuffle_streams
-        start, stop = stream * length, (stream + 1) * length
-        parts = []
-        for place in range(int(np.searchsorted(ends, start, side="right")), len(tiles)):
-            tile_start = int(ends[place] - pixels[tiles[place]])
-            if tile_start >= stop:
-                break
-            first, last = max(start - tile_start, 0), min(stop - tile_start, int(pixels[tiles[place]]))
-            if first < last:
-                parts.append(_TilePart(int(tiles[place]), first, last))
-        size = self.config.shuffle_buffer
-        return [parts[first : first + size] for first in range(0, len(parts), size)]
+    def _runs(self, epoch: int, sensor: int, turn: int, positions: range) -> list[_Run]:
+        """The samples of a sensor group's batch number ``turn`` of the epoch, at some places of the batch."""
+        share = self.config.stream_batch
+        length = self._sensor_steps[sensor] * share
+        runs = []
+        for stream in range(positions.start // share, -(-positions.stop // share)):
+            stretch = range(stream * length, (stream + 1) * length)
+            first = max(positions.start - stream * share, 0)
+            start = stretch.start + turn * share + first
+            stop = start - first + min(positions.stop - stream * share, share)
+            while start < stop:
+                buffer = self._buffer(epoch, sensor, stream, stretch, start)
+                runs.append(_Run(buffer, start - buffer.start, min(stop, buffer.stop) - start))
+                start = buffer.stop
+        return runs
 
-    def _used_pixels(self, sensor: int, tile: int) -> Indices:
-        """The pixels of a tile that training uses."""
-        valid = int(self._valid_pixels[sensor][tile])
-        if self.config.pixel_share == 1.0:
-            return np.arange(valid)
-        return permutation(valid, self.config.seed, _PIXEL_SHARE, fold(sensor, tile))[: self._pixels[sensor][tile]]
+    def _buffer(self, epoch: int, sensor: int, stream: int, stretch: range, pixel: int) -> TileBuffer:
+        recent = self._recent.get((sensor, stream))
+        if recent is None or recent.epoch != epoch or not recent.start <= pixel < recent.stop:
+            recent = self._tiles[sensor].buffer_at(epoch, stream, stretch, pixel)
+            self._recent[sensor, stream] = recent
+        return recent
 
-    def _shuffle_buffer(self, epoch: int, sensor: int, stream: int, buffer: int) -> Indices:
-        """A buffer's samples in their order: tile, then pixel, int64 (2, samples)."""
-        tiles, pixels = [], []
-        for part in self._buffers_of_stream(epoch, sensor, stream)[buffer]:
-            order = permutation(
-                int(self._pixels[sensor][part.tile]), self.config.seed, _PIXELS, epoch, fold(sensor, part.tile)
-            )
-            pixels.append(self._used_pixels(sensor, part.tile)[order[part.start : part.stop]])
-            tiles.append(np.full(part.stop - part.start, part.tile, dtype=np.int64))
-        samples = np.stack([np.concatenate(tiles), np.concatenate(pixels)])
-        key = fold(sensor, stream, buffer)
-        return samples[:, permutation(samples.shape[1], self.config.seed, _BUFFERS, epoch, key)]
+
+def _shuffled(runs: Sequence[_Run], part_of_pixels: bool) -> tuple[Indices, Indices]:
+    """Tiles and pixels (B,) of the runs' samples.
+
+    Args:
+        runs: one after the other.
+        part_of_pixels: whether training uses only a part of each tile's pixels.
+    """
+    rows = {id(run.buffer): run.buffer for run in runs}
+    row_of = {number: row for row, number in enumerate(rows)}
+    buffers = list(rows.values())
+    pixels = np.array([buffer.pixels for buffer in buffers])
+    keys = np.array([buffer.key for buffer in buffers], dtype=np.uint64)
+    row, first, count = np.array([(row_of[id(run.buffer)], run.first, run.count) for run in runs], dtype=np.int64).T
+    row_B = np.repeat(row, count)
+    entry_B = np.arange(len(row_B)) + np.repeat(first - np.cumsum(count) + count, count)
+    entry_B = permuted(entry_B, pixels[row_B], keys[row_B])
+
+    # the buffers one behind the other, so that one search finds the tiles of all samples
+    place_B = entry_B + (np.cumsum(pixels) - pixels)[row_B]
+    starts, ends, base = [], [], 0
+    for buffer in buffers:
+        starts.append(buffer.starts_T + base)
+        ends.append(np.minimum(buffer.ends_T, buffer.pixels) + base)
+        base += buffer.pixels
+    tile_of_B = np.searchsorted(np.concatenate(ends), place_B, side="right")
+    tile_B = np.concatenate([buffer.tiles_T for buffer in buffers])[tile_of_B]
+    used_B = np.concatenate([buffer.used_T for buffer in buffers])[tile_of_B]
+    keys_B = np.concatenate([buffer.keys_T for buffer in buffers])[tile_of_B]
+    pixel_B = permuted(place_B - np.concatenate(starts)[tile_of_B], used_B, keys_B)
+    if part_of_pixels:
+        valid_B = np.concatenate([buffer.valid_T for buffer in buffers])[tile_of_B]
+        share_keys_B = np.concatenate([buffer.share_keys_T for buffer in buffers])[tile_of_B]
+        pixel_B = permuted(pixel_B, valid_B, share_keys_B)
+    return tile_B, pixel_B

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from diffclip_dist.data.schema import ModalitySchema
 from shards.archive.manifest import Manifest, SceneRecord, TileRecord
 from shards.errors import BadInput
@@ -26,9 +29,9 @@ class SensorGroup:
     tiles: tuple[TileRecord, ...]
 
     @property
-    def tile_pixels(self) -> list[int]:
+    def tile_pixels(self) -> npt.NDArray[np.int32]:
         """Valid core pixels of each tile."""
-        return [tile.valid_pixels for tile in self.tiles]
+        return np.fromiter((tile.valid_pixels for tile in self.tiles), np.int32, len(self.tiles))
 
 
 def group_scenes(manifest: Manifest, window: int) -> tuple[SensorGroup, ...]:

@@ -5,7 +5,7 @@ Shapes: S side of a tile with its halo, C bands, V valid core pixels.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from diffclip_dist.data.windows import standardise
 from shards.archive.archive import Archive
 
 TileIndex = tuple[int, int]  # sensor group, tile within it
+NO_TILE: Final[TileIndex] = (-1, -1)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ReadyTile:
     all_valid: bool
 
 
-class TileReader(Dataset[ReadyTile]):
+class TileReader(Dataset[ReadyTile | None]):
     """Reads tiles of an archive by their index, in this process or in one that it is sent to.
 
     Args:
@@ -50,7 +51,10 @@ class TileReader(Dataset[ReadyTile]):
         self._archive = archive
         self._groups = groups
 
-    def __getitem__(self, index: TileIndex) -> ReadyTile:
+    def __getitem__(self, index: TileIndex) -> ReadyTile | None:
+        """A tile, and nothing for `NO_TILE`."""
+        if index == NO_TILE:
+            return None
         return ready_tile(self._archive, self._groups[index[0]], index)
 
 
@@ -88,7 +92,9 @@ def _as_read(tile: Any) -> Any:
     return tile
 
 
-def read_in_order(reader: TileReader, indices: Iterable[TileIndex], loader_processes: int) -> Iterator[ReadyTile]:
+def read_in_order(
+    reader: TileReader, indices: Iterable[TileIndex], loader_processes: int
+) -> Iterator[ReadyTile | None]:
     """Reads tiles ahead, in the given order, in this process or in others.
 
     Loader processes are spawned: forked ones deadlock under Ray and Zarr.

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from diffclip_dist.data.order import GlobalOrder, OrderConfig
+from diffclip_dist.data.order import GlobalOrder
+from diffclip_dist.data.order_config import OrderConfig
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.sensors import SensorGroup, all_modalities, group_scenes
 from shards.archive.archive import Archive

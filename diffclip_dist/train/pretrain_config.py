@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import pydantic
 import yaml
 
-from diffclip_dist.data.order import OrderConfig
+from diffclip_dist.data.order_config import FIRST_VERSION, ORDER_VERSION, OrderConfig
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PRESETS
 from shards.build.default_archive import GENERATED_ARCHIVE
@@ -37,6 +37,7 @@ class StreamConfig:
         pixel_share: share of each tile's valid pixels that training uses, in (0, 1]. A resumed run keeps it.
         loader_processes: processes a worker reads ahead with; 0 reads in the worker. Samples are the same.
         verify: the check of the archive before a run: every file's ``size``, or its ``hash`` as well.
+        order_version: of the order of samples, for the record; a resumed run keeps it.
     """
 
     shuffle_streams: int = 8
@@ -44,6 +45,7 @@ class StreamConfig:
     pixel_share: float = 1.0
     loader_processes: int = 0
     verify: Literal["size", "hash"] = "size"
+    order_version: int = ORDER_VERSION
 
     def __post_init__(self) -> None:
         _at_least("stream.loader_processes", self.loader_processes, 0)
@@ -224,6 +226,7 @@ class PretrainConfig:
             self.stream.shuffle_streams,
             self.stream.shuffle_buffer,
             self.stream.pixel_share,
+            self.stream.order_version,
         )
 
     def to_yaml(self) -> str:
@@ -279,7 +282,10 @@ def read_run_config(file: Path) -> PretrainConfig:
 
 
 def with_current_names(tree: Any) -> Any:
-    """A recorded configuration as a mapping, with the settings of earlier versions under their current names."""
+    """A recorded configuration as a mapping, with the settings of earlier versions under their current names.
+
+    One that states no version of the order is of a time when there was one.
+    """
     if not isinstance(tree, dict):
         return tree
     renamed = dict(tree)
@@ -287,6 +293,9 @@ def with_current_names(tree: Any) -> Any:
         settings = renamed.get(section)
         if isinstance(settings, dict) and old in settings:
             renamed[section] = {new if name == old else name: value for name, value in settings.items()}
+    stream = renamed.get("stream")
+    if isinstance(stream, dict):
+        renamed["stream"] = {"order_version": FIRST_VERSION, **stream}
     return renamed
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffclip_dist.data.batches import RankShare, WindowBatch, WindowStream
-from diffclip_dist.data.order import OrderConfig
+from diffclip_dist.data.order_config import OrderConfig
 from diffclip_dist.data.sensors import group_scenes
 from diffclip_dist.data.training_data import TrainingData
 from diffclip_dist.data.windows import SceneWindows
@@ -45,7 +45,7 @@ def test_streamed_windows_are_those_of_the_scene(generated_archive: Path) -> Non
     for step, batch in enumerate(stream.batches(0, steps)):
         samples = stream.samples(step)
         rows, cols = zip(
-            *((centres[t][0][p], centres[t][1][p]) for t, p in zip(samples.tile_G, samples.pixel_G, strict=True)),
+            *((centres[t][0][p], centres[t][1][p]) for t, p in zip(samples.tile_B, samples.pixel_B, strict=True)),
             strict=True,
         )
         windows, valid = scene_windows.gather(torch.tensor(rows).numpy(), torch.tensor(cols).numpy())

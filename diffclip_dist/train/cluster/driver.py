@@ -109,7 +109,14 @@ def check_run_dir(config: PretrainConfig, resume: bool) -> None:
     if not resume and checkpoints.sizes():
         raise BadInput(f"{checkpoints.location}: expected no files where a new run's checkpoints go, found some")
     if resume:
-        changed = same_run(config, read_run_config(run_dir / CONFIG_FILE))
+        begun = read_run_config(run_dir / CONFIG_FILE)
+        if begun.stream.order_version != config.stream.order_version:
+            raise BadInput(
+                f"{run_dir / CONFIG_FILE}: --resume: expected order {config.stream.order_version} of samples, found "
+                f"{begun.stream.order_version}: go on with the release that began the run, or begin a new one; an "
+                "encoder that it has exported can be used"
+            )
+        changed = same_run(config, begun)
         if changed:
             raise BadInput(
                 f"{run_dir / CONFIG_FILE}: --resume: expected the same {', '.join(changed)}; these differ, "

@@ -97,7 +97,7 @@ class Reconstruction:
             samples = stream.samples(step)
             group = stream.data.groups[samples.sensor]
             batch = next(next(stream.batches(step, step + 1)).split(wanted))
-            scenes = tuple(group.scenes[group.tiles[tile].scene] for tile in samples.tile_G[: len(batch.positions_B)])
+            scenes = tuple(group.scenes[group.tiles[tile].scene] for tile in samples.tile_B[: len(batch.positions_B)])
             fixed.append(
                 FixedWindows(batch, draw_noise_and_masks(batch, self._config.model, self._config.seed, step), scenes)
             )
