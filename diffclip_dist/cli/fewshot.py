@@ -1,7 +1,7 @@
 """Few labelled pixels a class to figures, classifiers, maps and a report.
 
 Draws supports from a scene's labels, aligns the pretrained encoder's features with the class names' text, tests on the
-remaining labelled pixels, and does so for several seeds.
+remaining labelled pixels, and does so for several seeds. With --fit it learns from every label once instead.
 """
 
 import argparse
@@ -21,12 +21,13 @@ from rich.progress import (
 from rich.table import Table
 
 from diffclip_dist.cli.commandline import EXIT_DONE
-from diffclip_dist.cli.options.fewshot import DEFAULT_ENCODER
+from diffclip_dist.cli.options.fewshot import DEFAULT_ENCODER, DEFAULT_SEEDS, DEFAULT_SHOTS
 from diffclip_dist.feature_extraction.encoder_source import CONTROL
 from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, FewshotConfig
 from diffclip_dist.study.experiment import Task
+from diffclip_dist.study.fit_study import MODEL_FOLDER, FitStudy
 from diffclip_dist.study.page import format_mean
-from diffclip_dist.study.run_study import run_study
+from diffclip_dist.study.run_study import run_fit, run_study
 from diffclip_dist.study.study import Study
 from diffclip_dist.study.study_folder import PAGE_FILE, RESULTS_FILE, check_destination, publish
 from shards.archive.archive import Archive
@@ -51,11 +52,29 @@ def fewshot_config(arguments: argparse.Namespace) -> FewshotConfig:
     return replace(FEWSHOT_PRESETS[arguments.preset], **given)
 
 
+def study_task(arguments: argparse.Namespace) -> Task:
+    """What to draw and to test on."""
+    shots = DEFAULT_SHOTS if arguments.shots is None else arguments.shots
+    seeds = DEFAULT_SEEDS if arguments.seeds is None else arguments.seeds
+    return Task(parse_shots(shots), seeds, arguments.protocol, arguments.text)
+
+
+def check_fit_options(arguments: argparse.Namespace) -> None:
+    """Raises BadInput where --fit comes with an option of draws."""
+    for name in ("shots", "seeds"):
+        if (given := getattr(arguments, name)) is not None:
+            raise BadInput(
+                f"--fit --{name} {given}: --fit learns from every label and draws none; leave out --{name}, or --fit"
+            )
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Conducts the study and writes its folder."""
+    """Conducts the study, or the fit to all labels, and writes its folder."""
     if arguments.old_class_priors is not None:
         raise BadInput("--class-shares: is now called --class-priors")
-    task = Task(parse_shots(arguments.shots), arguments.seeds, arguments.protocol, arguments.text)
+    task = None if arguments.fit else study_task(arguments)
+    if task is None:
+        check_fit_options(arguments)
     config = fewshot_config(arguments)
     check_destination(arguments.out, arguments.force)
     encoder = arguments.encoder
@@ -78,30 +97,37 @@ def run(arguments: argparse.Namespace) -> int:
                 phases[phase] = bars.add_task(phase, total=total)
             bars.update(phases[phase], completed=done, total=total)
 
-        study = run_study(
-            archive, arguments.scene, encoder, task, config, arguments.quick, show,
-            map_bands=arguments.map_bands, trust_units=arguments.trust_units,
-        )  # fmt: skip
+        study: Study | FitStudy
+        if task is None:
+            study = run_fit(
+                archive, arguments.scene, encoder, arguments.protocol, arguments.text, config, arguments.quick, show,
+                map_bands=arguments.map_bands, trust_units=arguments.trust_units,
+            )  # fmt: skip
+        else:
+            study = run_study(
+                archive, arguments.scene, encoder, task, config, arguments.quick, show,
+                map_bands=arguments.map_bands, trust_units=arguments.trust_units,
+            )  # fmt: skip
     publish(study, arguments.out, arguments.force)
     print_study(study, arguments.out)
     return EXIT_DONE
 
 
-def print_study(study: Study, out: Path) -> None:
+def print_study(study: Study | FitStudy, out: Path) -> None:
     """The figures, for the eye."""
     console = Console()
     record = study.scene.record
-    console.print(f"scene    {record.name}{' (generated)' if record.generated else ''}, protocol {study.task.protocol}")
+    console.print(f"scene    {record.name}{' (generated)' if record.generated else ''}, protocol {study.protocol}")
     console.print(f"encoder  {study.encoder.label}: {study.encoder.describe()}", soft_wrap=True)
-    console.print(f"text     {study.outcome.text_label}")
-    table = Table(
-        "shots", "OA %", "AA %", "kappa", caption="mean [95 % interval] over the seeds", caption_justify="left"
-    )
-    for shots in study.task.shots:
-        found = study.summaries(shots)
-        table.add_row(str(shots), format_mean(found["oa"]), format_mean(found["aa"]), format_mean(found["kappa"], 2))
+    console.print(f"text     {study.text_label}")
+    table = Table("learned from", "OA %", "AA %", "kappa", caption=study.figures_are, caption_justify="left")
+    for kept in study.kept:
+        oa, aa, kappa = (kept.figures[name] for name in ("oa", "aa", "kappa"))
+        table.add_row(kept.name, format_mean(oa), format_mean(aa), format_mean(kappa, 2))
     console.print(table)
     for note in study.notes:
         console.print(f"note     {note}", style="yellow", soft_wrap=True)
+    if isinstance(study, FitStudy):
+        console.print(f"model    {out / MODEL_FOLDER}")
     console.print(f"results  {out / RESULTS_FILE}")
     console.print(f"report   {out / PAGE_FILE}")

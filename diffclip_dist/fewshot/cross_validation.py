@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from diffclip_dist.fewshot.calibration import Reliability
 from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.intervals import Interval, effective_count, mean_share_interval, share_interval
 from diffclip_dist.fewshot.label_folds import Folds
@@ -23,12 +24,14 @@ class CrossValidation:
         folds: which labels were held out together.
         class_ids: of the classes, ascending.
         predicted: class id of each held-out label, fold by fold.
+        confidence: probability of that class, 0 to 1, fold by fold.
         labels_C: labels of each class that the held-out ones stand for.
     """
 
     folds: Folds
     class_ids: tuple[int, ...]
     predicted: tuple[npt.NDArray[np.int64], ...]
+    confidence: tuple[npt.NDArray[np.float32], ...]
     labels_C: npt.NDArray[np.int64]
 
     @cached_property
@@ -44,6 +47,11 @@ class CrossValidation:
         """Of each held-out label of all folds, whether its class was found."""
         right: npt.NDArray[np.bool_] = self.tested.class_ids == np.concatenate(self.predicted)
         return right
+
+    @property
+    def reliability(self) -> Reliability:
+        """How confidence and accuracy go together over the held-out labels."""
+        return Reliability.of(np.concatenate(self.confidence), self.right)
 
     @cached_property
     def by_fold(self) -> npt.NDArray[np.int64]:

@@ -86,7 +86,7 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
         BadInput: an official split is asked for and there is none, or no pixel is left to test on.
     """
     if protocol == "official":
-        train, test = _official(reference)
+        train, test = official_split(reference)
     elif protocol == "blocks":
         train, test = _block_halves(reference, seed, footprint)
     else:
@@ -126,7 +126,7 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
     )
 
 
-def _official(reference: Reference) -> tuple[LabelMap, LabelMap]:
+def official_split(reference: Reference) -> tuple[LabelMap, LabelMap]:
     if reference.split is None:
         raise BadInput("protocol official: the scene has no official split (labels.split in its scene.yaml)")
     return reference.split

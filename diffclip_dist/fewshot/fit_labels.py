@@ -19,13 +19,13 @@ from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.fitting import MOST_SUPPORT, Support, fit_classifiers
 from diffclip_dist.fewshot.label_folds import Fold, Folds, block_folds, stratified_folds
 from diffclip_dist.fewshot.label_sample import balanced_quotas, proportional_quotas, spread_sample
-from diffclip_dist.fewshot.prediction import classify
+from diffclip_dist.fewshot.prediction import class_probabilities
 from shards.archive.archive import Scene
 from shards.errors import BadInput
 from shards.preview.class_colours import class_colours
 
 ALL_LABELS: Final = "all labels"
-# Labels to test on in all, and of a class that has so many: more take long and make no interval worth the time shorter
+# Labels to test on in all, and of a class that has so many: more take long and hardly shorten an interval
 MOST_TESTED, LEAST_TESTED = 20_000, 100
 
 Report = Callable[[str, int, int], None]
@@ -46,6 +46,8 @@ class LabelledScene:
         text: kind of text, as `build_text` takes it.
         config: the head, and how it is fitted.
         seed: of every draw.
+        most_learned: labels to learn from.
+        most_tested: labels to test on.
     """
 
     scene: Scene
@@ -58,6 +60,8 @@ class LabelledScene:
     text: str
     config: FewshotConfig
     seed: int
+    most_learned: int
+    most_tested: int
 
     @property
     def class_ids(self) -> tuple[int, ...]:
@@ -67,9 +71,7 @@ class LabelledScene:
     @cached_property
     def learned(self) -> Pixels:
         """The labels that a classifier is fitted to: all, or an evenly spread, balanced sample of too many."""
-        if self.config.head != "kernel":
-            return self.labels
-        return spread_sample(self.labels, balanced_quotas(_counts(self.labels), MOST_SUPPORT), self.seed)
+        return spread_sample(self.labels, balanced_quotas(_counts(self.labels), self.most_learned), self.seed)
 
     @property
     def note(self) -> str | None:
@@ -79,7 +81,7 @@ class LabelledScene:
             return None
         return (
             f"learned from {learned:,} of {given:,} labels, a sample that is evenly spread and balanced over the "
-            "classes: the kernel head takes no more, since its equations grow with their square"
+            f"classes, for at most {self.most_learned:,} are taken"
         )
 
     def build_text(self) -> ClassTextEncoder:
@@ -98,6 +100,7 @@ def labelled_scene(
     config: FewshotConfig,
     seed: int,
     test: LabelMap | None = None,
+    most: tuple[int, int] | None = None,
 ) -> LabelledScene:
     """A scene with the labels that have data.
 
@@ -111,6 +114,7 @@ def labelled_scene(
         config: the head, and how it is fitted.
         seed: of every draw.
         test: an official test map (row, col).
+        most: labels to learn from and to test on; None for what the head takes, and what takes minutes at most.
 
     Raises:
         BadInput: no labelled pixel has data.
@@ -121,7 +125,10 @@ def labelled_scene(
         raise BadInput("labels: expected at least one pixel with a class id of 1 or more where the scene has data")
     names = {one: class_names.get(one, f"class {one}") for one in np.unique(found.class_ids).tolist()}
     tested = None if test is None else _with_data(np.where(np.isin(test, list(names)), test, 0), view)
-    return LabelledScene(scene, encoder, view, found, tested, names, descriptions, text, config, seed)
+    most_learned, most_tested = most or (MOST_SUPPORT if config.head == "kernel" else len(found), MOST_TESTED)
+    return LabelledScene(
+        scene, encoder, view, found, tested, names, descriptions, text, config, seed, most_learned, most_tested
+    )
 
 
 def fit_to_labels(labelled: LabelledScene, id_shift: int = 0, report: Report = lambda *_: None) -> Classifier:
@@ -161,7 +168,7 @@ def cross_validate(labelled: LabelledScene, protocol: Protocol, report: Report =
     """
     learned, candidates = labelled.learned, labelled.labels if labelled.test is None else labelled.test
     counts = _counts(candidates)
-    tested = spread_sample(candidates, proportional_quotas(counts, MOST_TESTED, LEAST_TESTED), labelled.seed)
+    tested = spread_sample(candidates, proportional_quotas(counts, labelled.most_tested, LEAST_TESTED), labelled.seed)
     view = labelled.view
     if protocol == "official":
         folds = Folds("official", (Fold(learned, tested),))
@@ -175,15 +182,18 @@ def cross_validate(labelled: LabelledScene, protocol: Protocol, report: Report =
     texts = [labelled.build_text() if learns else first for _ in folds.folds]
     fitted = _fitted(labelled, [fold.learned for fold in folds.folds], texts, report)
     ids = np.array(labelled.class_ids)
-    predicted = []
+    predicted, confidence = [], []
     for number, (fold, one) in enumerate(zip(folds.folds, fitted, strict=True)):
         report("testing", number, len(folds.folds))
         asked = np.zeros_like(view.present)
         asked[fold.tested.rows, fold.tested.cols] = True
-        predicted.append(ids[classify([one], view, asked, labelled.config)[0][fold.tested.rows, fold.tested.cols]])
+        found_HWC = class_probabilities(one, view, asked, labelled.config)
+        found_PC = found_HWC[fold.tested.rows, fold.tested.cols]
+        predicted.append(ids[found_PC.argmax(axis=1)])
+        confidence.append(found_PC.max(axis=1))
     report("testing", len(folds.folds), len(folds.folds))
     labels_C = np.array([counts.get(one, 0) for one in labelled.class_ids])
-    return CrossValidation(folds, labelled.class_ids, tuple(predicted), labels_C)
+    return CrossValidation(folds, labelled.class_ids, tuple(predicted), tuple(confidence), labels_C)
 
 
 def every_label(reference: Reference) -> LabelMap:

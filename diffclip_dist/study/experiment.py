@@ -59,12 +59,14 @@ class Run:
         episode: support and query.
         fitted: the classifier.
         scores: on the query pixels.
+        predicted: class index of each query pixel, -1 where it was not read.
         calibration: how well its probabilities hold on query pixels; None for a cosine head, which is not calibrated.
     """
 
     episode: Episode
     fitted: FittedClassifier
     scores: Scores
+    predicted: npt.NDArray[np.int16]
     calibration: CalibrationTest | None
 
 
@@ -151,7 +153,7 @@ def run_task(
         true = np.searchsorted(class_ids, query.class_ids)
         scores = score(true[tested], predicted[tested], len(class_ids))
         calibration = None if extracted is None else _calibration_test(one, extracted, episode, class_ids)
-        runs.append(Run(episode, one, scores, calibration))
+        runs.append(Run(episode, one, scores, predicted.astype(np.int16), calibration))
         if episode.seed == MAPPED_SEED:
             maps[episode.shots] = ids[indices + 1]
     entries = {name: list(used) for name, used in text.entries.items()}

@@ -9,14 +9,17 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
+from diffclip_dist.feature_extraction.bands_only import window_side
 from diffclip_dist.fewshot.metrics import Summary
+from diffclip_dist.study.fit_study import FitStudy
+from diffclip_dist.study.kept_classifier import KeptClassifier
 from diffclip_dist.study.study import Study
 
 TEMPLATE = "page.html"
 FIGURES = {"oa": "Overall accuracy, %", "aa": "Average accuracy, %", "kappa": "Cohen's kappa"}
 
 
-def write_page(file: Path, study: Study, maps: Path) -> None:
+def write_page(file: Path, study: Study | FitStudy, maps: Path) -> None:
     """Writes the page.
 
     Args:
@@ -32,13 +35,13 @@ def write_page(file: Path, study: Study, maps: Path) -> None:
     text = template.render(
         study=study,
         record=study.scene.record,
+        window=window_side(study.encoder.encoder),
         figures=FIGURES,
-        summaries={shots: study.summaries(shots) for shots in study.task.shots},
-        per_class={shots: study.per_class(shots) for shots in study.task.shots},
-        confusions={shots: _confusion(study, shots) for shots in study.task.shots},
-        curve=_inline(_curve(study)),
+        kept=study.kept,
+        confusions={kept.name: _confusion(study, kept) for kept in study.kept},
+        curve=_inline(_curve(study)) if isinstance(study, Study) else None,
         reference=_inline((maps / "reference.png").read_bytes()),
-        maps={shots: _inline((maps / f"{shots}shot.png").read_bytes()) for shots in study.task.shots},
+        maps={kept.name: _inline((maps / f"{kept.file_key}.png").read_bytes()) for kept in study.kept},
     )
     file.write_text(text, encoding="utf-8")
 
@@ -57,11 +60,10 @@ def _inline(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def _confusion(study: Study, shots: int) -> list[dict[str, Any]]:
-    """A row for each class: name, pixels over all seeds, and the share in percent that went to each class."""
-    total = np.sum([run.scores.confusion for run in study.outcome.of_shots(shots)], axis=0)
+def _confusion(study: Study | FitStudy, kept: KeptClassifier) -> list[dict[str, Any]]:
+    """A row for each class: name, tested pixels, and the share in percent that went to each class."""
     rows = []
-    for known, counts in zip(study.classes, total, strict=True):
+    for known, counts in zip(study.classes, kept.confusion, strict=True):
         shares = (100.0 * counts / max(int(counts.sum()), 1)).tolist()
         rows.append({"name": known.name, "pixels": int(counts.sum()), "shares": shares})
     return rows

@@ -8,36 +8,78 @@ import numpy as np
 
 from diffclip_dist.feature_extraction.bands_only import window_side
 from diffclip_dist.fewshot.calibration import CalibrationTest, Reliability
-from diffclip_dist.fewshot.metrics import PERCENT, summarise
+from diffclip_dist.fewshot.episodes import Pixels
+from diffclip_dist.fewshot.metrics import PERCENT, Summary, summarise
+from diffclip_dist.study.fit_study import FitStudy
 from diffclip_dist.study.study import Study
 
 
-def results(study: Study) -> dict[str, Any]:
+def results(study: Study | FitStudy) -> dict[str, Any]:
     """What results.json holds: OA, AA and accuracy per class in percent, kappa from -1 to 1.
 
-    Each figure has ``mean``, ``std`` (sample), ``ci95`` ([low, high] of the mean, within the figure's
-    range, see `mean_interval`) and ``per_seed``; what needs two seeds and has one is null.
+    Each figure has ``mean``, ``std`` (sample), ``ci95`` ([low, high] of the mean, within the figure's range) and
+    ``per_seed``, or ``per_fold`` for all labels; what needs two seeds and has one is null. Over seeds ``ci95`` is
+    Student's t on the logit scale (`mean_interval`), by cross-validation it is Wilson's (`CrossValidation`).
     """
     record = study.scene.record
-    return {
+    common = {
         "scene": record.name,
         "generated": record.generated,
-        "protocol": study.task.protocol,
-        "text": study.outcome.text_label,
-        "text_entries": study.outcome.text_entries,
+        "protocol": study.protocol,
+        "text": study.text_label,
+        "text_entries": study.text_entries,
         "encoder": study.encoder.label,
         "encoder_training": asdict(study.encoder.training),
-        "model": "last step; no label outside the shots chose anything",
+        "model": study.how,
         "quick": study.quick,
-        "seeds": list(range(study.task.seeds)),
         "settings": asdict(study.config),
         "window": window_side(study.encoder.encoder),
         "modalities": [schema.name for schema in study.encoder.encoder.modalities],
         "classes": {str(known.user_id): known.name for known in study.classes},
-        "shots": {str(shots): _of_shots(study, shots) for shots in study.task.shots},
         "notes": list(study.notes),
         "seconds": round(study.seconds, 1),
     }
+    if isinstance(study, FitStudy):
+        return {**common, "seed": study.labelled.seed, "shots": {}, "all_labels": _of_all_labels(study)}
+    return {
+        **common,
+        "seeds": list(range(study.task.seeds)),
+        "shots": {str(shots): _of_shots(study, shots) for shots in study.task.shots},
+    }
+
+
+def _of_all_labels(study: FitStudy) -> dict[str, Any]:
+    """How many labels there were, and the figures by cross-validation over them."""
+    validation, labelled = study.validation, study.labelled
+    figures: dict[str, Any] = {name: _by_fold(summary) for name, summary in study.figures.items()}
+    figures["per_class"] = {name: _by_fold(summary) for name, summary in study.per_class.items()}
+    return {
+        "labels": _count_classes(labelled.labels, study),
+        "learned_from": _count_classes(labelled.learned, study),
+        "figures": validation.folds.describe(),
+        "folds": len(validation.folds.folds),
+        "fold_kind": validation.folds.kind,
+        "tested": _count_classes(validation.tested, study),
+        **figures,
+        "confusion": validation.by_fold.sum(axis=0).tolist(),
+        "calibration": {
+            "temperature": study.classifier.fitted.calibration.temperature,
+            "held_out_pixels": study.classifier.fitted.calibration.held_out_pixels,
+            "ece": validation.reliability.expected_calibration_error,
+            "bins": _bins(validation.reliability),
+        },
+    }
+
+
+def _by_fold(summary: Summary) -> dict[str, Any]:
+    figure = asdict(summary)
+    figure["per_fold"] = figure.pop("per_seed")
+    return figure
+
+
+def _count_classes(pixels: Pixels, study: FitStudy) -> dict[str, int]:
+    """Labels of each class by name."""
+    return {known.name: int(np.count_nonzero(pixels.class_ids == known.class_id)) for known in study.classes}
 
 
 def _of_shots(study: Study, shots: int) -> dict[str, Any]:
@@ -64,28 +106,44 @@ def _calibration(tests: Sequence[CalibrationTest]) -> dict[str, Any] | None:
         "ece_before": [test.before.expected_calibration_error for test in tests],
         "ece_after": [test.after.expected_calibration_error for test in tests],
     }
-    bins = [
-        {"pixels": pixels, "confidence_percent": 100.0 * said / pixels, "accuracy_percent": 100.0 * right / pixels}
-        for pixels, said, right in zip(pooled.pixels, pooled.confidence_sum, pooled.correct, strict=True)
-        if pixels
-    ]
     return {
         "temperature": [test.calibration.temperature for test in tests],
         "held_out_pixels": [test.calibration.held_out_pixels for test in tests],
         "query_pixels": [sum(test.after.pixels) for test in tests],
         **{name: asdict(summarise(values, PERCENT)) for name, values in errors.items()},
-        "bins": bins,
+        "bins": _bins(pooled),
     }
 
 
-def supports(study: Study) -> dict[str, Any]:
-    """What supports.json holds: shots, then seed, then class name, to [row, col] of each labelled pixel used."""
-    names = {known.class_id: known.name for known in study.classes}
+def _bins(reliability: Reliability) -> list[dict[str, float]]:
+    """What was said and what was right, for each bin of confidence that has pixels."""
+    counts = zip(reliability.pixels, reliability.confidence_sum, reliability.correct, strict=True)
+    return [
+        {"pixels": pixels, "confidence_percent": 100.0 * said / pixels, "accuracy_percent": 100.0 * right / pixels}
+        for pixels, said, right in counts
+        if pixels
+    ]
+
+
+def supports(study: Study | FitStudy) -> dict[str, Any]:
+    """What supports.json holds: shots, then seed, then class name, to [row, col] of each labelled pixel used.
+
+    For a classifier from all labels: class name to [row, col] of each.
+    """
+    scene = {"scene": study.scene.record.name, "protocol": study.protocol}
+    if isinstance(study, FitStudy):
+        return {**scene, "all_labels": _places(study.labelled.learned, study)}
     chosen: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
     for run in study.outcome.runs:
-        support = run.episode.support
-        by_class: dict[str, list[list[int]]] = {name: [] for name in names.values()}
-        for row, col, class_id in zip(support.rows, support.cols, support.class_ids, strict=True):
-            by_class[names[int(class_id)]].append([int(row), int(col)])
-        chosen.setdefault(str(run.episode.shots), {})[str(run.episode.seed)] = by_class
-    return {"scene": study.scene.record.name, "protocol": study.task.protocol, "shots": chosen}
+        by_seed = chosen.setdefault(str(run.episode.shots), {})
+        by_seed[str(run.episode.seed)] = _places(run.episode.support, study)
+    return {**scene, "shots": chosen}
+
+
+def _places(pixels: Pixels, study: Study | FitStudy) -> dict[str, list[list[int]]]:
+    """Class name to [row, col] of each of its pixels."""
+    names = {known.class_id: known.name for known in study.classes}
+    by_class: dict[str, list[list[int]]] = {name: [] for name in names.values()}
+    for row, col, class_id in zip(pixels.rows, pixels.cols, pixels.class_ids, strict=True):
+        by_class[names[int(class_id)]].append([int(row), int(col)])
+    return by_class

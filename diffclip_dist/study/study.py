@@ -1,15 +1,19 @@
 """A few-shot study: all that its outputs need."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
+from diffclip_dist.fewshot.calibration import CalibrationTest, Reliability
 from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier_config
+from diffclip_dist.fewshot.episodes import Pixels, Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, Summary, summarise
 from diffclip_dist.mapping.predict import ClassMap, map_dtype
 from diffclip_dist.study.experiment import MAPPED_SEED, Outcome, Run, Task
+from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
 from shards.archive.archive import Scene
 from shards.preview.class_colours import class_colours
 
@@ -35,6 +39,44 @@ class Study:
     outcome: Outcome
     quick: bool
     seconds: float
+
+    @property
+    def protocol(self) -> Protocol:
+        """How support and query relate."""
+        return self.task.protocol
+
+    @property
+    def text_label(self) -> str:
+        """Kind and source of the text."""
+        return self.outcome.text_label
+
+    @property
+    def text_entries(self) -> dict[str, list[str]]:
+        """For a bank, what stands for each class."""
+        return self.outcome.text_entries
+
+    @property
+    def heading(self) -> str:
+        """What the report is about."""
+        return f"land cover from {', '.join(map(str, self.task.shots))} labelled pixels a class"
+
+    @property
+    def how(self) -> str:
+        """How the figures were come by."""
+        return (
+            f"{self.task.seeds} seed{'s' if self.task.seeds > 1 else ''}; supports are nested; the model is the last "
+            "step, so no label outside the shots chose anything"
+        )
+
+    @property
+    def figures_are(self) -> str:
+        """What a figure and its interval are."""
+        return "mean [95 % interval] over the seeds"
+
+    @property
+    def intervals(self) -> str:
+        """How intervals are made."""
+        return "Intervals of the mean are Student's t on the logit scale, which stays within 0 and 100 %"
 
     @property
     def classes(self) -> tuple[MappedClass, ...]:
@@ -86,6 +128,32 @@ class Study:
         """The run whose classifier is kept and drew the map."""
         return next(run for run in self.outcome.of_shots(shots) if run.episode.seed == MAPPED_SEED)
 
+    @property
+    def kept(self) -> tuple[KeptClassifier, ...]:
+        """The classifiers of the first seed, with the figures over all seeds, by shots."""
+        return tuple(self._kept(shots) for shots in self.task.shots)
+
+    def _kept(self, shots: int) -> KeptClassifier:
+        run, runs = self.mapped_run(shots), self.outcome.of_shots(shots)
+        query, read = run.episode.query, run.predicted >= 0
+        true = np.searchsorted(self.outcome.class_ids, query.class_ids)
+        tests = [one.calibration for one in runs if one.calibration is not None]
+        return KeptClassifier(
+            name=f"{shots} shot{'s' if shots > 1 else ''}",
+            title=f"{shots} labelled pixel{'s' if shots > 1 else ''} a class, seed {MAPPED_SEED}",
+            file_key=f"{shots}shot",
+            model_folder=f"model-{shots}shot",
+            classifier=self.classifier(shots),
+            learned=run.episode.support,
+            tested=Pixels(query.rows[read], query.cols[read], query.class_ids[read]),
+            right=(run.predicted == true)[read],
+            figures=self.summaries(shots),
+            per_class=self.per_class(shots),
+            confusion=np.sum([one.scores.confusion for one in runs], axis=0),
+            calibration=_joined(tests) if tests else None,
+            class_map=self.class_map(shots),
+        )
+
     def classifier(self, shots: int) -> Classifier:
         """The classifier that drew the map."""
         run = self.mapped_run(shots)
@@ -101,3 +169,8 @@ class Study:
             calibration=run.fitted.calibration,
         )
         return Classifier(config, run.fitted)
+
+
+def _joined(tests: Sequence[CalibrationTest]) -> KeptCalibration:
+    errors = [test.after.expected_calibration_error for test in tests]
+    return KeptCalibration(Reliability.joined([test.after for test in tests]), summarise(errors, PERCENT))

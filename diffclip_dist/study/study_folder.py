@@ -9,6 +9,7 @@ from pathlib import Path
 from diffclip_dist.fewshot.classifier import save_classifier
 from diffclip_dist.mapping.map_files import publish_map
 from diffclip_dist.mapping.map_picture import render_map
+from diffclip_dist.study.fit_study import FitStudy
 from diffclip_dist.study.page import write_page
 from diffclip_dist.study.results import results, supports
 from diffclip_dist.study.study import Study
@@ -45,7 +46,7 @@ def check_destination(out: Path, force: bool) -> None:
         raise BadInput(f"--out {out}: holds a few-shot study already; give --force to replace it, or another --out")
 
 
-def publish(study: Study, out: Path, force: bool) -> None:
+def publish(study: Study | FitStudy, out: Path, force: bool) -> None:
     """Writes results.json, supports.json, classifiers, maps and report.html.
 
     Args:
@@ -69,16 +70,15 @@ def publish(study: Study, out: Path, force: bool) -> None:
             generated=record.generated,
             empty="unlabelled",
         )
-        for shots in study.task.shots:
-            save_classifier(folder / f"model-{shots}shot", study.classifier(shots), study.encoder.training)
-            run = study.mapped_run(shots)
+        for kept in study.kept:
+            save_classifier(folder / kept.model_folder, kept.classifier, study.encoder.training)
             publish_map(
-                maps / f"{shots}shot.tif",
-                study.class_map(shots),
+                maps / f"{kept.file_key}.tif",
+                kept.class_map,
                 record,
                 classes,
-                title=f"{record.name}: {shots} labelled pixel{'s' if shots > 1 else ''} a class",
-                subtitle=f"seed {run.episode.seed}, OA {run.scores.oa:.1f} %, encoder: {study.encoder.describe()}",
+                title=f"{record.name}: {kept.title}",
+                subtitle=f"encoder: {study.encoder.describe()}",
                 encoder=study.encoder.label,
             )
         write_page(folder / PAGE_FILE, study, maps)

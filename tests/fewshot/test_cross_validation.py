@@ -137,10 +137,11 @@ def validated(true: list[list[int]], predicted: list[list[int]], kind: str, weig
         for one in true
     ]
     return CrossValidation(
-        Folds(kind, tuple(folds)),
+        Folds(kind, tuple(folds)),  # type: ignore[arg-type]
         (1, 3),
         tuple(np.array(one) for one in predicted),
-        np.array(weights),  # type: ignore[arg-type]
+        tuple(np.full(len(one), 0.75, np.float32) for one in predicted),
+        np.array(weights),
     )
 
 
@@ -154,6 +155,7 @@ def test_figures_are_over_all_folds_together() -> None:
     assert found.kappa.mean == pytest.approx(cohen_kappa_score(flat_true, flat_predicted))
     assert found.oa.per_seed == pytest.approx((200 / 3, 200 / 3))
     assert found.right.tolist() == [True, False, True, True, True, False]
+    assert found.reliability.expected_calibration_error == pytest.approx(75 - 400 / 6)
 
 
 def test_two_right_of_two_are_no_certainty() -> None:

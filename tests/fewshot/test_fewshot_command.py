@@ -11,10 +11,11 @@ import pytest
 import rasterio
 import torch
 from safetensors.torch import load_file, save_file
-from small_study import CLASSES, HEIGHT, WIDTH, Study, build, command, write_encoder
+from small_study import CLASSES, HEIGHT, WIDTH, Study, build, command, write_encoder, write_small_scene
 
 from diffclip_dist.fewshot.calibration import UNCALIBRATED
 from diffclip_dist.fewshot.classifier import FORMAT_VERSION, load_classifier
+from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.mapping.predict import predict_map
 from diffclip_dist.model.saved_encoder import load_encoder
 from shards.archive.archive import Archive
@@ -203,6 +204,9 @@ def test_random_weights_of_an_encoders_configuration_are_a_control(
     ("arguments", "fault"),
     [
         (["--shots", "0"], "--shots"),
+        (["--fit", "--shots", "1,2"], "--fit --shots 1,2: --fit learns from every label and draws none"),
+        (["--fit", "--seeds", "3"], "--fit --seeds 3: --fit learns from every label and draws none"),
+        (["--fit", "--protocol", "official"], "no official split"),
         (["--shots", "two"], "--shots two: expected numbers"),
         (["--shots", "1", "--seeds", "0"], "--seeds"),
         (["--shots", "1", "--scene", "village"], "no scene 'village'"),
@@ -337,3 +341,68 @@ def test_the_published_second_stage_is_one_switch(archive: Archive, encoder: Pat
         load_encoder(out / "model-1shot" / "encoder").inputs["hsi-6"].class_token_D,
         load_encoder(encoder).inputs["hsi-6"].class_token_D,
     )
+
+
+def test_fit_learns_from_both_of_two_labels_a_class_and_says_how_it_was_tested(encoder: Path, tmp_path: Path) -> None:
+    """The case of a user with two labelled pixels a class, of which one used to be held back."""
+    scene = write_small_scene(tmp_path / "scene", "village")
+    reference = np.load(scene / "gt.npy")
+    few = np.zeros_like(reference)
+    for class_id, count in {2: 2, 5: 2, 7: 1}.items():
+        few.ravel()[np.flatnonzero(reference == class_id)[[3, 40][:count]]] = class_id
+    np.save(scene / "gt.npy", few)
+    village = build([str(scene)], tmp_path / "archive")
+    out = tmp_path / "fit"
+    ended = command("fewshot.py", "--archive", village.location, "--encoder", encoder, "--fit", "--out", out)
+    assert ended.status == 0, ended.errors
+    flat = " ".join(ended.output.split())
+    assert "by cross-validation over the labels, 4 folds (leave-one-out) [95 % interval]" in flat
+    assert "labels that lie beside each other are alike, so these figures are optimistic" in flat
+    assert "water: not tested, for its only label is learned from" in flat
+    results = results_of(out)
+    fit = results["all_labels"]
+    assert results["shots"] == {}
+    assert fit["labels"] == fit["learned_from"] == {"roof": 2, "tree": 2, "water": 1}
+    assert fit["tested"] == {"roof": 2, "tree": 2, "water": 0}
+    assert (fit["folds"], fit["fold_kind"]) == (4, "leave-one-out")
+    assert fit["oa"]["mean"] == pytest.approx(25 * np.trace(fit["confusion"]))
+    assert 0 <= fit["oa"]["ci95"][0] < fit["oa"]["ci95"][1] <= 100
+    assert fit["per_class"]["water"] == {"mean": None, "std": None, "ci95": None, "per_fold": []}
+    classifier = load_classifier(out / "model")
+    assert isinstance(classifier.fitted.head, KernelHead)
+    assert classifier.fitted.head.support_SQK.shape[1] == 5
+    page = (out / "report.html").read_text()
+    assert "by cross-validation over the labels, 4 folds (leave-one-out)" in page
+    with rasterio.open(out / "maps" / "all-labels.tif") as read:
+        study_map = read.read(1)
+    cover = np.repeat(np.array([2, 5, 7])[np.arange(WIDTH) // 5 % 3][None], HEIGHT, axis=0)
+    assert np.mean(study_map == cover) > 0.9
+    arguments = ("--archive", village.location, "--scene", "village", "--out", tmp_path / "map.tif")
+    assert command("predict.py", "--model", out / "model", *arguments).status == 0
+    with rasterio.open(tmp_path / "map.tif") as read:
+        assert np.array_equal(read.read(1), study_map)
+
+
+def test_fit_by_blocks_and_by_the_official_split(archive: Archive, encoder: Path, tmp_path: Path) -> None:
+    reference = archive.read_scene("town").labels
+    assert reference is not None
+    scene = write_small_scene(tmp_path / "scene", "split", split={"train": "train.npy", "test": "test.npy"})
+    upper = np.arange(HEIGHT)[:, None] < HEIGHT // 2
+    np.save(scene / "train.npy", np.where(upper, reference, 0).astype(np.uint8))
+    np.save(scene / "test.npy", np.where(upper, 0, reference).astype(np.uint8))
+    split = build([str(scene)], tmp_path / "archive")
+    arguments = ("--archive", split.location, "--encoder", encoder, "--fit", "--quick")
+    ended = command("fewshot.py", *arguments, "--protocol", "official", "--out", tmp_path / "official")
+    assert ended.status == 0, ended.errors
+    fit = results_of(tmp_path / "official")["all_labels"]
+    assert (fit["figures"], fit["fold_kind"]) == ("on the official test map", "official")
+    assert sum(fit["labels"].values()) == np.count_nonzero(reference[: HEIGHT // 2])
+    learned = json.loads((tmp_path / "official" / "supports.json").read_text())["all_labels"]
+    assert max(row for places in learned.values() for row, _ in places) < HEIGHT // 2
+    assert fit["oa"]["mean"] > 80
+    ended = command("fewshot.py", *arguments, "--protocol", "blocks", "--out", tmp_path / "blocks")
+    assert ended.status == 0, ended.errors
+    fit = results_of(tmp_path / "blocks")["all_labels"]
+    assert "of whole blocks" in fit["figures"]
+    assert sum(fit["labels"].values()) == np.count_nonzero(reference)
+    assert [note for note in results_of(tmp_path / "blocks")["notes"] if "learned from 150 of" in note]

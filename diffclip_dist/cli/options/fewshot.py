@@ -14,6 +14,8 @@ from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, ClassPriors, H
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from shards.build.default_archive import GENERATED_ARCHIVE
 
+DEFAULT_SHOTS = "1,2,5"
+DEFAULT_SEEDS = 10
 DEFAULT_ENCODER = Path(PretrainConfig.run_dir) / "encoder"
 
 
@@ -46,12 +48,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="take a scene whose values seem to come in other units than the encoder's scenes (off: refused)",
     )  # fmt: skip
     parser.add_argument("--scene", metavar="NAME", help="scene of the archive (the only one with labels)")
-    parser.add_argument("--shots", default="1,2,5", metavar="K[,K..]", help="labelled pixels a class (1,2,5)")
-    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="draws of each, seeds 0 to N-1 (10)")
+    parser.add_argument("--shots", metavar="K[,K..]", help=f"labelled pixels a class ({DEFAULT_SHOTS})")
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"draws of each, seeds 0 to N-1 ({DEFAULT_SEEDS})")
+    parser.add_argument(
+        "--fit", action="store_true",
+        help="instead of draws: learn from every label given (with --protocol official, from the training map), write "
+        "OUT/model and map the scene; figures come from cross-validation over the labels (off)",
+    )  # fmt: skip
     parser.add_argument(
         "--protocol", choices=get_args(Protocol), default="random",
         help="test on every other labelled pixel, on the official test map, or on pixels whose windows share no pixel "
-        "with a training window (random)",
+        "with a training window (random); with --fit: hold out labels at random or by blocks of the scene, or test on "
+        "the official test map",
     )  # fmt: skip
     parser.add_argument(
         "--text", default="scratch", metavar="KIND",

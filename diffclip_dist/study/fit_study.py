@@ -1,0 +1,168 @@
+"""A classifier fitted to every label, with what cross-validation says of it: all that its outputs need."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
+from diffclip_dist.fewshot.classifier import Classifier, MappedClass
+from diffclip_dist.fewshot.cross_validation import CrossValidation
+from diffclip_dist.fewshot.episodes import Protocol
+from diffclip_dist.fewshot.fewshot_config import FewshotConfig
+from diffclip_dist.fewshot.fit_labels import LabelledScene
+from diffclip_dist.fewshot.metrics import Summary
+from diffclip_dist.mapping.predict import ClassMap, map_dtype
+from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
+from shards.archive.archive import Scene
+
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class FitStudy:
+    """A classifier from every label, with its results.
+
+    Attributes:
+        labelled: the scene and its labels.
+        protocol: how labels were held out for the figures.
+        classifier: what was fitted to all of them.
+        validation: what classifiers made of labels that they did not learn from.
+        class_map: class ids (row, col), 0 where it has no class.
+        quick: whether it was cut short to show that it runs; its figures are then no measurement.
+        seconds: wall-clock time of it all.
+    """
+
+    labelled: LabelledScene
+    protocol: Protocol
+    classifier: Classifier
+    validation: CrossValidation
+    class_map: ClassMap
+    quick: bool
+    seconds: float
+
+    @property
+    def scene(self) -> Scene:
+        """The labelled scene."""
+        return self.labelled.scene
+
+    @property
+    def encoder(self) -> NamedEncoder:
+        """What it was read with."""
+        return self.labelled.encoder
+
+    @property
+    def config(self) -> FewshotConfig:
+        """The settings."""
+        return self.labelled.config
+
+    @property
+    def classes(self) -> tuple[MappedClass, ...]:
+        """The classes in the order of the scores."""
+        return self.classifier.config.classes
+
+    @property
+    def text_label(self) -> str:
+        """Kind and source of the text."""
+        return self.classifier.config.text
+
+    @property
+    def text_entries(self) -> dict[str, list[str]]:
+        """For a bank, what stands for each class."""
+        return {name: list(used) for name, used in self.labelled.build_text().entries.items()}
+
+    @property
+    def heading(self) -> str:
+        """What the report is about."""
+        return f"land cover from all {len(self.labelled.labels):,} labels"
+
+    @property
+    def how(self) -> str:
+        """How the figures were come by."""
+        return (
+            f"figures {self.validation.folds.describe()}; the kept classifier learned from every label, and no label "
+            "chose a setting"
+        )
+
+    @property
+    def figures_are(self) -> str:
+        """What a figure and its interval are."""
+        return f"{self.validation.folds.describe()} [95 % interval]"
+
+    @property
+    def intervals(self) -> str:
+        """How intervals are made."""
+        return "Intervals are Wilson's, over as many labels as the differences between folds leave independent"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know, each line once."""
+        lines = [] if self.labelled.note is None else [self.labelled.note]
+        kind = self.validation.folds.kind
+        if kind in ("stratified", "leave-one-out"):
+            lines.append(
+                "labels that lie beside each other are alike, so these figures are optimistic for land away from the "
+                "labels; --protocol blocks holds out whole blocks of the scene"
+            )
+        elif kind == "blocks":
+            lines.append(
+                "labels near a held-out block were left out of what is learned, so the kept classifier has more of them"
+            )
+        tested = len(self.validation.tested)
+        if tested < sum(self.validation.labels_C):
+            lines.append(f"{tested:,} of {sum(self.validation.labels_C):,} labels, evenly spread, were tested")
+        for class_id, name, summary in zip(
+            self.labelled.class_ids, self.labelled.names.values(), self.validation.per_class, strict=True
+        ):
+            if summary.mean is None:
+                count = int(np.count_nonzero(self.labelled.labels.class_ids == class_id))
+                why = "its only label is learned from" if count == 1 else "no label of it could be held out"
+                lines.append(f"{name}: not tested, for {why}")
+        if self.quick:
+            lines.insert(0, "a quick run: few steps and a part of the scene, to show that it works; no measurement")
+        if self.scene.record.generated:
+            lines.insert(0, f"scene {self.scene.record.name} is generated: not a real place")
+        return tuple(lines)
+
+    @property
+    def figures(self) -> dict[str, Summary]:
+        """OA and AA in percent, kappa."""
+        return {"oa": self.validation.oa, "aa": self.validation.aa, "kappa": self.validation.kappa}
+
+    @property
+    def per_class(self) -> dict[str, Summary]:
+        """Accuracy of each class in percent."""
+        return {known.name: one for known, one in zip(self.classes, self.validation.per_class, strict=True)}
+
+    @cached_property
+    def kept(self) -> tuple[KeptClassifier, ...]:
+        """The one classifier."""
+        reliability = self.validation.reliability
+        error = Summary(reliability.expected_calibration_error, None, None, ())
+        given = len(self.labelled.labels)
+        return (
+            KeptClassifier(
+                name="all labels",
+                title=f"all {given:,} labels" if self.labelled.note is None else f"a sample of {given:,} labels",
+                file_key="all-labels",
+                model_folder=MODEL_FOLDER,
+                classifier=self.classifier,
+                learned=self.labelled.learned,
+                tested=self.validation.tested,
+                right=self.validation.right,
+                figures=self.figures,
+                per_class=self.per_class,
+                confusion=self.validation.by_fold.sum(axis=0),
+                calibration=KeptCalibration(reliability, error),
+                class_map=self.class_map,
+            ),
+        )
+
+    def reference_map(self) -> ClassMap:
+        """The labels (row, col), those of an official test map among them."""
+        shape = self.scene.record.height, self.scene.record.width
+        found = np.zeros(shape, dtype=map_dtype(max(self.labelled.class_ids)))
+        for labels in (self.labelled.labels, self.labelled.test):
+            if labels is not None:
+                found[labels.rows, labels.cols] = labels.class_ids
+        return found
