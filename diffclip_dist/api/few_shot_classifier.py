@@ -210,13 +210,17 @@ class FewShotClassifier(EstimatorParameters):
         labelled = labelled_scene(held, encoder, checked, names, descriptions, self.text, config, self.random_state)
         return labelled, shift - lowered
 
-    def predict(self, scene: SceneLike, *, map_bands: bool = False, trust_units: bool = False) -> Raster:
+    def predict(
+        self, scene: SceneLike, *, map_bands: bool = False, trust_units: bool = False, keep_priors: bool = False
+    ) -> Raster:
         """Maps a scene, block by block.
 
         Args:
             scene: the scene of the labels, or another.
             map_bands: where the scene's bands are others, take the nearest by wavelength.
             trust_units: map a scene whose values seem to come in other units.
+            keep_priors: with the kernel head, keep class priors and class means of the scene of `fit`; else those of
+                another scene are estimated from its unlabelled pixels.
 
         Returns:
             Class ids (row, col), 0 where no modality has data; uint8 where every id fits, else uint16. Fitted to a
@@ -227,11 +231,13 @@ class FewShotClassifier(EstimatorParameters):
             NotFittedError: `fit` was not called.
             BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
         """
-        options = MatchOptions(map_bands, trust_units)
+        options = MatchOptions(map_bands, trust_units, keep_priors)
         found = mapping.predict_map(self.on_device(), readable_scene(scene), options=options)
         return like_scene(found, scene, "class")
 
-    def predict_proba(self, scene: SceneLike, *, map_bands: bool = False, trust_units: bool = False) -> Raster:
+    def predict_proba(
+        self, scene: SceneLike, *, map_bands: bool = False, trust_units: bool = False, keep_priors: bool = False
+    ) -> Raster:
         """Probability of each class, block by block.
 
         With the kernel head they are calibrated on the labels, each held out in turn: a class of probability 0.8 is
@@ -242,6 +248,8 @@ class FewShotClassifier(EstimatorParameters):
             scene: the scene of the labels, or another.
             map_bands: where the scene's bands are others, take the nearest by wavelength.
             trust_units: map a scene whose values seem to come in other units.
+            keep_priors: with the kernel head, keep class priors and class means of the scene of `fit`; else those of
+                another scene are estimated from its unlabelled pixels.
 
         Returns:
             float32 (row, col, class) in the order of ``classes_``, summing to 1; NaN where no modality has data. A
@@ -251,7 +259,7 @@ class FewShotClassifier(EstimatorParameters):
             NotFittedError: `fit` was not called.
             BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
         """
-        options = MatchOptions(map_bands, trust_units)
+        options = MatchOptions(map_bands, trust_units, keep_priors)
         found = mapping.predict_probabilities(self.on_device(), readable_scene(scene), options=options)
         return like_scene(found, scene, "probability", ("class", self.classes_.tolist()))
 

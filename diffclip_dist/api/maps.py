@@ -17,6 +17,7 @@ def predict_map(
     *,
     map_bands: bool = False,
     trust_units: bool = False,
+    keep_priors: bool = False,
 ) -> Raster:
     """Maps a scene, and writes the map as ``predict.py`` does.
 
@@ -26,6 +27,10 @@ def predict_map(
         out: MAP.tif, which gets CRS, colours and class names where there are any, and a picture beside it, in
             place of an earlier map; None writes nothing. A map that was interrupted goes on when it is called for
             again.
+        map_bands: where the scene's bands are others, take the nearest by wavelength.
+        trust_units: map a scene whose values seem to come in other units.
+        keep_priors: keep class priors and class means of the scene that the classifier was fitted in, see
+            `FewShotClassifier.predict`.
 
     Returns:
         Class ids (row, col), see `FewShotClassifier.predict`.
@@ -40,7 +45,7 @@ def predict_map(
         check_map_file(Path(out), force=True)
     model = classifier if isinstance(classifier, FewShotClassifier) else FewShotClassifier.load(classifier)
     if out is None:
-        return model.predict(scene, map_bands=map_bands, trust_units=trust_units)
-    job = map_job(model.on_device(), readable_scene(scene), match=MatchOptions(map_bands, trust_units))
+        return model.predict(scene, map_bands=map_bands, trust_units=trust_units, keep_priors=keep_priors)
+    job = map_job(model.on_device(), readable_scene(scene), match=MatchOptions(map_bands, trust_units, keep_priors))
     write_map(Path(out), job)
     return like_scene(read_map(Path(out), job.classes), scene, "class")

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     record = archive.scene(arguments.scene)
     rows = quick_rows(classifier, record) if arguments.quick else None
     options = MapOptions(arguments.probabilities, arguments.unsure, rows)
-    match = MatchOptions(arguments.map_bands, arguments.trust_units)
+    match = MatchOptions(arguments.map_bands, arguments.trust_units, arguments.keep_priors)
     job = map_job(classifier, archive[record.name], options, match)
     pixels = (rows or record.height) * record.width
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pixels"))

@@ -56,7 +56,9 @@ class Discriminant(NamedTuple):
     offset_C: Tensor
 
 
-def class_discriminant(features_PK: Tensor, score_PC: Tensor, seen_C: Tensor, shots: float) -> Discriminant:
+def class_discriminant(
+    features_PK: Tensor, score_PC: Tensor, seen_C: Tensor, shots: float, start_PC: Tensor | None = None
+) -> Discriminant:
     """Classes as Gaussians of one covariance, fitted to all of a scene's pixels (linear discriminant analysis by EM).
 
     The fewer the shots, the less they tell of a class's mean, and the more weight the scene's pixels get.
@@ -66,6 +68,7 @@ def class_discriminant(features_PK: Tensor, score_PC: Tensor, seen_C: Tensor, sh
         score_PC: of the same, about 1 for a pixel's own class and about 0 for others.
         seen_C: bool, which classes have shots; to the others nothing is added, and no pixel is counted.
         shots: labelled pixels a class.
+        start_PC: what is added to the scores in the first round; None adds nothing.
     """
     values_PK, score_PC = features_PK.double(), score_PC[:, seen_C].double()
     mean_K = values_PK.mean(dim=0)
@@ -74,9 +77,8 @@ def class_discriminant(features_PK: Tensor, score_PC: Tensor, seen_C: Tensor, sh
     trust = MEAN_TRUST / (MEAN_SHOTS + shots) / SCORE_SHARPNESS / width**0.5
     scatter_KK = values_PK.T @ values_PK / pixels
     even_KK = scatter_KK.diagonal().mean().clamp_min(1e-12) * torch.eye(width)
-    found = Discriminant(values_PK.new_zeros(width, score_PC.shape[1]), score_PC.new_zeros(score_PC.shape[1]))
+    added_PC = torch.zeros_like(score_PC) if start_PC is None else start_PC[:, seen_C].double()
     for _ in range(MEAN_ROUNDS):
-        added_PC = values_PK @ found.direction_KC + found.offset_C
         member_PC = torch.softmax(MEMBER_SHARPNESS * (score_PC + added_PC), dim=1)
         count_C = member_PC.sum(dim=0).clamp_min(1e-9)
         class_mean_CK = member_PC.T @ values_PK / count_C[:, None]
@@ -84,6 +86,7 @@ def class_discriminant(features_PK: Tensor, score_PC: Tensor, seen_C: Tensor, sh
         towards_KC = torch.linalg.solve((1 - SHRINKAGE) * within_KK + SHRINKAGE * even_KK, class_mean_CK.T)
         halfway_C = (class_mean_CK.T * towards_KC).sum(dim=0) / 2
         found = Discriminant(trust * _less_mean(towards_KC), -trust * _less_mean(halfway_C))
+        added_PC = values_PK @ found.direction_KC + found.offset_C
     direction_KC, offset_C = torch.zeros(width, len(seen_C)), torch.zeros(len(seen_C))
     direction_KC[:, seen_C] = found.direction_KC.float()
     offset_C[seen_C] = (found.offset_C - mean_K @ found.direction_KC).float()

@@ -42,7 +42,7 @@ from shards.archive.publish import publish_file
 from shards.errors import BadInput
 
 FORMAT_VERSION: Final = 6
-# Still read: 5 knew no calibration, 4 had other names for the same
+# Still read: 5 knew no calibration and did not hold class priors apart, 4 had other names for the same
 OLDER_FORMAT_VERSIONS: Final = (4, 5)
 OLDER_TENSOR_NAMES: Final = MappingProxyType(
     {"unlike_S": "bilateral_bandwidth_S", "spread_S": "variance_S", "answers_GQE": "dual_coef_GQE"}
@@ -227,6 +227,8 @@ def load_classifier(folder: Path) -> Classifier:
     if isinstance(head, KernelHead):
         ways = feature_set_count(config.fewshot)
         fits = fits and len(head.support_SQK) == ways and len(head.weight_G) == ways * len(KERNEL_WIDTHS)
+        apart = [of_classes for of_classes in (head.prior_C, head.seen_C) if of_classes is not None]
+        fits = fits and all(of_classes.shape == (len(config.classes),) for of_classes in apart)
     if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
     return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE, by_pattern, config.calibration))
@@ -320,6 +322,8 @@ def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
         own["dual_coef_GQE"],
         own["direction_KE"],
         own["offset_E"],
+        own.get("prior_C"),
+        own.get("seen_C"),
     )
     head.load_state_dict(weights)  # refuses what is not of a head
     return head

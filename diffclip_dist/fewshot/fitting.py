@@ -314,7 +314,7 @@ def fit_kernel_classifier(
         pixels_SPK = unlabelled_SPK if enough else torch.cat([unlabelled_SPK, support_SQK], dim=1)
         head = KernelHead.fit(extractor, pixels_SPK, support_SQK, targets_Q, text_CE)
         head = head.adapted(
-            pixels_SPK, torch.isin(torch.arange(len(text_CE)), targets_Q), text_CE,
-            class_priors=enough and config.class_priors == "estimated", class_means=enough and config.discriminant,
+            pixels_SPK, text_CE, class_priors=enough and config.class_priors == "estimated",
+            class_means=enough and config.discriminant,
         )  # fmt: skip
     return FittedClassifier(encoder, head, text_CE)

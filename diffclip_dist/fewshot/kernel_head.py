@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor
-from diffclip_dist.fewshot.class_priors import SCORE_SHARPNESS, class_discriminant, prior_scores
+from diffclip_dist.fewshot.class_priors import SCORE_SHARPNESS, Discriminant, class_discriminant, prior_scores
 
 # All chosen on generated scenes, at 1 to 20 shots
 KERNEL_WIDTHS: Final = (1.0, 2.0, 4.0)  # in standard deviations of the scene's features
@@ -38,6 +38,9 @@ class KernelHead(nn.Module):
         dual_coef_GQE: dual coefficients of the regression.
         direction_KE: linear term in the first feature set, from the class means.
         offset_E: constant term, from class priors, class means and the classes without shots.
+        prior_C: what class priors add to the scores, a part of `offset_E`; None where it is unknown, in classifiers of
+            older formats.
+        seen_C: bool, which classes have shots; None like `prior_C`.
     """
 
     support_SQK: Tensor
@@ -46,6 +49,8 @@ class KernelHead(nn.Module):
     dual_coef_GQE: Tensor
     direction_KE: Tensor
     offset_E: Tensor
+    prior_C: Tensor | None
+    seen_C: Tensor | None
 
     def __init__(
         self,
@@ -56,6 +61,8 @@ class KernelHead(nn.Module):
         dual_coef_GQE: Tensor,
         direction_KE: Tensor,
         offset_E: Tensor,
+        prior_C: Tensor | None,
+        seen_C: Tensor | None,
     ) -> None:
         super().__init__()
         self.extractor = extractor
@@ -65,6 +72,8 @@ class KernelHead(nn.Module):
         self.register_buffer("dual_coef_GQE", dual_coef_GQE)
         self.register_buffer("direction_KE", direction_KE)
         self.register_buffer("offset_E", offset_E)
+        self.register_buffer("prior_C", prior_C)
+        self.register_buffer("seen_C", seen_C)
 
     @classmethod
     def fit(
@@ -83,8 +92,7 @@ class KernelHead(nn.Module):
         member_QC = (targets_Q[:, None] == torch.arange(len(text_CE))).double()
         count_C = member_QC.sum(dim=0)
         ridge_Q = _ridge(targets_Q, count_C)
-        # a class without shots scores below every other
-        level_C = -(count_C == 0).double()
+        level_C = _level(count_C > 0)
         each_G = torch.ones(len(variance_S) * len(KERNEL_WIDTHS))
         kernels = _kernels(support_SQK, support_SQK, variance_S, each_G)
         held_out_GQC = torch.stack([_held_out(kernel_QQ.double(), member_QC, ridge_Q) for _, kernel_QQ in kernels])
@@ -106,34 +114,69 @@ class KernelHead(nn.Module):
         dual_coef_GQE = (dual_coef_GQC @ from_text_EC.T).float()
         direction_KE = torch.zeros(support_SQK.shape[2], len(from_text_EC))
         offset_E = (from_text_EC @ level_C).float()
-        return cls(extractor, support_SQK, variance_S, weight_G, dual_coef_GQE, direction_KE, offset_E)
+        return cls(
+            extractor, support_SQK, variance_S, weight_G, dual_coef_GQE, direction_KE, offset_E,
+            torch.zeros(len(text_CE)), count_C > 0,
+        )  # fmt: skip
 
-    def adapted(
-        self, scene_SPK: Tensor, seen_C: Tensor, text_CE: Tensor, *, class_priors: bool, class_means: bool
-    ) -> "KernelHead":
-        """This head with class priors and class means estimated from the scene's unlabelled pixels.
+    def adapted(self, scene_SPK: Tensor, text_CE: Tensor, *, class_priors: bool, class_means: bool) -> "KernelHead":
+        """A head as `fit` gives it, with class priors and class means estimated from its scene's unlabelled pixels.
 
         Args:
             scene_SPK: features of the scene's pixels, at least one.
-            seen_C: bool, which classes have shots.
             text_CE: unit class vectors.
             class_priors: whether a class's estimated frequency adds to its scores.
             class_means: whether a pixel's distance from the estimated class means adds to its scores.
         """
+        assert self.seen_C is not None
         sampled_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
         score_PC = self.scores(sampled_SPK, text_CE)
         shots = self.support_SQK.shape[1] / len(text_CE)
-        added_C, direction_KC = torch.zeros(len(text_CE)), torch.zeros(scene_SPK.shape[2], len(text_CE))
-        if class_priors:
-            added_C = prior_scores(score_PC, shots)
+        prior_C = prior_scores(score_PC, shots) if class_priors else torch.zeros(len(text_CE))
+        means = Discriminant(torch.zeros(scene_SPK.shape[2], len(text_CE)), torch.zeros(len(text_CE)))
         if class_means:
             # the first feature set holds encoder and bands, with noise averaged away
-            direction_KC, offset_C = class_discriminant(sampled_SPK[0], score_PC + added_C, seen_C, shots)
-            added_C = added_C + offset_C
+            means = class_discriminant(sampled_SPK[0], score_PC + prior_C, self.seen_C, shots)
         from_text_EC = torch.linalg.pinv(text_CE.double()).float()
+        offset_E = self.offset_E + from_text_EC @ (prior_C + means.offset_C)
+        return self._with_linear_term(means.direction_KC @ from_text_EC.T, offset_E, prior_C)
+
+    def readapted(self, scene_SPK: Tensor, text_CE: Tensor, *, class_priors: bool, class_means: bool) -> "KernelHead":
+        """A head that was adapted to its own scene, for another scene, by that scene's unlabelled pixels.
+
+        Class priors are the other scene's. Class means are half those of its own scene, near which the shots lie, and
+        half the other scene's, whose estimate starts from the former. This was chosen on generated scenes;
+        `benchmarks/another_scene.py` measures it. An estimate that starts anew loses against keeping all.
+
+        Args:
+            scene_SPK: features of the other scene's pixels, at least one.
+            text_CE: unit class vectors.
+            class_priors: whether class priors were estimated.
+            class_means: whether class means were estimated.
+        """
+        assert self.prior_C is not None
+        assert self.seen_C is not None
+        sampled_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
+        shots = self.support_SQK.shape[1] / len(text_CE)
+        level_C = _level(self.seen_C).float()
+        own = Discriminant(
+            self.direction_KE @ text_CE.T, text_CE @ self.offset_E - self.prior_C - level_C
+        )  # fmt: skip
+        own_PC = sampled_SPK[0] @ own.direction_KC + own.offset_C
+        score_PC = self.scores(sampled_SPK, text_CE) - self.prior_C
+        prior_C = prior_scores(score_PC, shots) if class_priors else self.prior_C
+        means = own
+        if class_means:
+            found = class_discriminant(sampled_SPK[0], score_PC - own_PC + prior_C, self.seen_C, shots, own_PC)
+            means = Discriminant(*((one + other) / 2 for one, other in zip(own, found, strict=True)))
+        from_text_EC = torch.linalg.pinv(text_CE.double()).float()
+        offset_E = from_text_EC @ (level_C + prior_C + means.offset_C)
+        return self._with_linear_term(means.direction_KC @ from_text_EC.T, offset_E, prior_C)
+
+    def _with_linear_term(self, direction_KE: Tensor, offset_E: Tensor, prior_C: Tensor) -> "KernelHead":
         return KernelHead(
-            self.extractor, self.support_SQK, self.variance_S, self.weight_G, self.dual_coef_GQE,
-            direction_KC @ from_text_EC.T, self.offset_E + from_text_EC @ added_C,
+            self.extractor, self.support_SQK, self.variance_S, self.weight_G, self.dual_coef_GQE, direction_KE,
+            offset_E, prior_C, self.seen_C,
         )  # fmt: skip
 
     def forward(self, features_SPK: Tensor, text_CE: Tensor) -> Tensor:
@@ -191,6 +234,11 @@ def _kernels(one_SPK: Tensor, other_SQK: Tensor, variance_S: Tensor, weight_G: T
         ):
             if weight:
                 yield number, torch.exp(-distance_PQ / (2 * width**2 * variance_S[number_of_set]))
+
+
+def _level(seen_C: Tensor) -> Tensor:
+    """What is added to the scores of each class (C,), so that a class without shots scores below every other."""
+    return -(~seen_C).double()
 
 
 def _ridge(targets_Q: Tensor, count_C: Tensor) -> Tensor:

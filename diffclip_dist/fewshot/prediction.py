@@ -63,7 +63,7 @@ def classify(
     encoder = classifiers[0].encoder
     assert all(one.encoder is encoder for one in classifiers)
     if isinstance(classifiers[0].head, KernelHead):
-        return classify_features(classifiers, _extract_by_pattern(classifiers[0], scene, wanted, config))
+        return classify_features(classifiers, extract_by_pattern(classifiers[0], scene, wanted, config))
     found = np.full((len(classifiers), *wanted.shape), -1, dtype=np.int64)
     for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
         with torch.no_grad():
@@ -90,7 +90,7 @@ def class_probabilities(
     temperature = fitted.calibration.temperature
     with torch.no_grad():
         if isinstance(fitted.head, KernelHead):
-            for one, pixels, features in _extract_by_pattern(fitted, scene, wanted, config).parts(fitted):
+            for one, pixels, features in extract_by_pattern(fitted, scene, wanted, config).parts(fitted):
                 assert isinstance(one.head, KernelHead)
                 rows, cols, values_SPK = features.listed(pixels)
                 for start in range(0, len(rows), PIXEL_BATCH):
@@ -147,7 +147,7 @@ def logits_at(
     return np.concatenate(rows), np.concatenate(cols), torch.cat(logits)
 
 
-def _extract_by_pattern(
+def extract_by_pattern(
     fitted: FittedClassifier, scene: SceneView, wanted: Mask, config: FewshotConfig
 ) -> PatternFeatures:
     """Features of the wanted pixels for a kernel classifier and its parts."""

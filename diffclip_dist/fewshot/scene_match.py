@@ -1,12 +1,14 @@
 """Makes a classifier and a scene fit each other before the scene is mapped."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffclip_dist.data.modality_statistics import ModalityStatistics
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.feature_extraction.band_match import match_modalities, pick_bands
 from diffclip_dist.feature_extraction.unit_check import check_units
+from diffclip_dist.fewshot.adaptation import adapted_to_scene, is_another_scene
 from diffclip_dist.fewshot.classifier import Classifier
+from diffclip_dist.fewshot.kernel_head import KernelHead
 from shards.archive.archive import ReadableScene
 from shards.errors import BadInput
 
@@ -20,10 +22,13 @@ class MatchOptions:
     Attributes:
         map_bands: where bands disagree, take the nearest by wavelength, see `match_modalities`; else they are refused.
         trust_units: map a scene whose values seem to come in other units, see `check_units`; else it is refused.
+        keep_priors: keep class priors and class means of the classifier's own scene; else those of another scene are
+            estimated from its unlabelled pixels, see `adapted_to_scene`. A cosine head has none.
     """
 
     map_bands: bool = False
     trust_units: bool = False
+    keep_priors: bool = False
 
 
 AS_FITTED = MatchOptions()
@@ -33,6 +38,8 @@ def match_scene(
     classifier: Classifier, scene: ReadableScene, options: MatchOptions = AS_FITTED
 ) -> tuple[Classifier, ReadableScene]:
     """The classifier for a scene, and the scene with the bands that the classifier knows.
+
+    Reads a bounded number of pixels of a scene that is not the classifier's own, see `is_another_scene`.
 
     Raises:
         BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
@@ -50,4 +57,11 @@ def match_scene(
     if not options.trust_units:
         statistics = [ModalityStatistics.of(modality, config.scene) for modality in config.modalities]
         check_units(statistics, matched.record, matches, KNOWER)
-    return classifier, matched
+    fitted = classifier.fitted
+    if (
+        isinstance(fitted.head, KernelHead)
+        and not options.keep_priors
+        and is_another_scene(config.modalities, matched.record)
+    ):
+        fitted = adapted_to_scene(fitted, matched, config.modalities, config.fewshot)
+    return replace(classifier, fitted=fitted), matched

@@ -209,8 +209,7 @@ def test_class_priors_are_estimated_without_labels() -> None:
     text_CE = torch.eye(2, 4)
     scene_SPK = scene_PK[None]
     equal = KernelHead.fit(no_extractor(), scene_SPK, support_QK[None], torch.tensor([0, 1]), text_CE)
-    seen_C = torch.tensor([True, True])
-    estimated = equal.adapted(scene_SPK, seen_C, text_CE, class_priors=True, class_means=False)
+    estimated = equal.adapted(scene_SPK, text_CE, class_priors=True, class_means=False)
     truth = torch.arange(1000) >= 950
     right = [int((head(scene_SPK, text_CE).argmax(dim=1) == truth).sum()) for head in (equal, estimated)]
     assert right[1] > right[0]
@@ -226,8 +225,7 @@ def test_class_means_are_estimated_without_labels() -> None:
     text_CE = torch.eye(3, 4)  # the third class has no shots
     scene_SPK = scene_PK[None] + 5.0  # wherever the origin lies
     head = KernelHead.fit(no_extractor(), scene_SPK, support_QK[None] + 5.0, torch.tensor([0, 1]), text_CE)
-    seen_C = torch.tensor([True, True, False])
-    adapted = head.adapted(scene_SPK, seen_C, text_CE, class_priors=False, class_means=True)
+    adapted = head.adapted(scene_SPK, text_CE, class_priors=False, class_means=True)
     found = [one(scene_SPK, text_CE).argmax(dim=1) for one in (head, adapted)]
     right = [int((classes_P == truth_P).sum()) for classes_P in found]
     assert right[0] < 900 < right[1]
@@ -237,7 +235,7 @@ def test_class_means_are_estimated_without_labels() -> None:
 def test_pixels_that_are_all_alike_have_no_class_means_to_tell_apart() -> None:
     alike_SPK, text_CE = torch.ones(1, 4, 2), torch.eye(2, 4)
     head = KernelHead.fit(no_extractor(), alike_SPK, alike_SPK[:, :2], torch.tensor([0, 1]), text_CE)
-    adapted = head.adapted(alike_SPK, torch.tensor([True, True]), text_CE, class_priors=False, class_means=True)
+    adapted = head.adapted(alike_SPK, text_CE, class_priors=False, class_means=True)
     torch.testing.assert_close(adapted.scores(alike_SPK, text_CE), head.scores(alike_SPK, text_CE))
 
 

@@ -56,5 +56,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="map a scene whose values seem to come in other units than the classifier's (off: refused)",
     )  # fmt: skip
     parser.add_argument(
+        "--keep-priors", action="store_true",
+        help="with the kernel head: keep class frequencies and class means of the scene that the classifier was fitted "
+        "in (off: those of another scene are estimated from its unlabelled pixels)",
+    )  # fmt: skip
+    parser.add_argument(
         "--quick", action="store_true", help="map only as many rows as take some seconds, not the whole scene (off)"
     )
