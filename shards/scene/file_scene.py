@@ -225,6 +225,9 @@ def _modality(
     if spec.wavelengths is not None:
         field_name = f"modalities.{name}.wavelengths"
         wavelengths = _given_wavelengths(spec.wavelengths, layer, wanted, bands, folder, field_name)
+    if wavelengths is not None and not np.isfinite(wavelengths).all():
+        raise BadInput(f"{layer.files}: modalities.{name}: wavelengths that are no numbers; give `wavelengths` instead")
+    fwhm = _chosen(layer.fwhm_nm, bands)
     nodata = None
     if layer.nodata is not None and np.issubdtype(layer.dtype, np.integer):
         marker = nodata_as(layer.nodata, layer.dtype)
@@ -235,7 +238,7 @@ def _modality(
         len(bands),
         layer.dtype.name,
         wavelengths,
-        _chosen(layer.fwhm_nm, bands),
+        fwhm if fwhm is None or np.isfinite(fwhm).all() else None,
         bad,
         nodata,
         _chosen(layer.band_names, bands),

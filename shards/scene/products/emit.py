@@ -19,8 +19,10 @@ import pyproj
 
 from shards.errors import BadInput
 from shards.scene.products.hdf5_cube import Hdf5Cube
-from shards.scene.readers.layer import Affine6, Given, Grid, Layer, plain_dtype
+from shards.scene.readers.hdf5_file import numbers_in, open_hdf5
+from shards.scene.readers.layer import Given, Grid, Layer, plain_dtype
 from shards.scene.readers.missing_values import MissingValues
+from shards.scene.readers.same_grid import checked_transform
 from shards.scene.readers.scaling import chosen_scaling
 from shards.scene.source import Mask, Scaling, Values
 
@@ -126,7 +128,7 @@ class LookedUp:
 @functools.lru_cache(maxsize=2)
 def _lookup_table(path: Path, _stamp: int, swath: Grid) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Row and column of the swath for each place of the grid, counted from 0; -1 where there is none."""
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         cols, rows = (
             np.abs(np.asarray(file[f"location/{name}"][...], dtype=np.int32)) - 1 for name in ("glt_x", "glt_y")
         )
@@ -143,7 +145,7 @@ def emit_layers(path: Path, given: Given, field: str) -> dict[str, Layer] | None
     """
     if path.suffix.lower() != SUFFIX or not path.is_file() or not h5py.is_hdf5(path):
         return None
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, field) as file:
         group = file.get(BANDS_GROUP)
         names = [name for name in CUBES if isinstance(file.get(name), h5py.Dataset) and file[name].ndim == 3]
         if not isinstance(group, h5py.Group) or not names:
@@ -157,7 +159,7 @@ def _open_cube(path: Path, file: h5py.File, group: h5py.Group, name: str, given:
     if dtype is None or 0 in dataset.shape:
         raise BadInput(f"{path}: {field}: {name}: {dataset.dtype} of shape {dataset.shape}, expected numbers")
     height, width, bands = dataset.shape
-    own = np.asarray(dataset.attrs.get("_FillValue", FILL)).ravel()
+    nodata = _fill_value(path, dataset, field) if given.nodata is None else given.nodata
     good = _listed(path, group, "good_wavelengths", bands, field)
     cube = Hdf5Cube(
         path,
@@ -166,7 +168,7 @@ def _open_cube(path: Path, file: h5py.File, group: h5py.Group, name: str, given:
         Grid(height, width),
         bands,
         dtype,
-        MissingValues.same_in_all(float(own[0]) if given.nodata is None else given.nodata, bands),
+        MissingValues.same_in_all(nodata, bands),
         False,
         chosen_scaling(None, given, bands, f"{path}: {field}"),
         _listed(path, group, "wavelengths", bands, field),
@@ -178,12 +180,17 @@ def _open_cube(path: Path, file: h5py.File, group: h5py.Group, name: str, given:
 
 
 def _listed(path: Path, group: h5py.Group, key: str, bands: int, field: str) -> tuple[float, ...] | None:
-    if key not in group:
+    if not isinstance(group.get(key), h5py.Dataset):
         return None
-    values = np.asarray(group[key][...], dtype=np.float64).ravel()
-    if len(values) != bands:
-        raise BadInput(f"{path}: {field}: {BANDS_GROUP}/{key}: {len(values)} values, expected {bands} (one a band)")
-    return tuple(values.tolist())
+    return numbers_in(group[key][...], bands, f"{path}: {field}: {BANDS_GROUP}/{key}")
+
+
+def _fill_value(path: Path, dataset: h5py.Dataset, field: str) -> float:
+    own = dataset.attrs.get("_FillValue", FILL)
+    try:
+        return float(np.asarray(own).ravel()[0])
+    except (TypeError, ValueError, IndexError):
+        raise BadInput(f"{path}: {field}: {dataset.name}: _FillValue: {own!r}, expected a number") from None
 
 
 def _place(path: Path, file: h5py.File, field: str) -> Grid | None:
@@ -195,11 +202,15 @@ def _place(path: Path, file: h5py.File, field: str) -> Grid | None:
     )
     if not isinstance(table, h5py.Dataset) or geotransform is None:
         return None
-    if table.ndim != 2 or file.get("location/glt_y") is None or file["location/glt_y"].shape != table.shape:
-        raise BadInput(f"{path}: {field}: location/glt_x and glt_y: expected two tables of one shape (row, col)")
-    x, step_x, turn_x, y, turn_y, step_y = (float(value) for value in np.asarray(geotransform).ravel())
-    transform: Affine6 = (step_x, turn_x, x, turn_y, step_y, y)
-    text = spatial_ref.decode() if isinstance(spatial_ref, bytes) else spatial_ref
+    tables = [table, file.get("location/glt_y")]
+    if not all(isinstance(one, h5py.Dataset) and one.ndim == 2 and one.dtype.kind in "iu" for one in tables):
+        raise BadInput(f"{path}: {field}: location/glt_x and glt_y: expected two tables (row, col) of whole numbers")
+    if tables[0].shape != tables[1].shape or 0 in table.shape:
+        raise BadInput(f"{path}: {field}: location/glt_x and glt_y: expected two tables of one shape")
+    where = f"{path}: {field}: geotransform"
+    x, step_x, turn_x, y, turn_y, step_y = numbers_in(geotransform, 6, where)
+    transform = checked_transform((step_x, turn_x, x, turn_y, step_y, y), where)
+    text = spatial_ref.decode(errors="replace") if isinstance(spatial_ref, bytes) else spatial_ref
     try:
         crs = None if text is None else pyproj.CRS.from_user_input(str(text)).to_wkt()
     except pyproj.exceptions.CRSError as error:

@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from shards.scene.readers.hdf5_file import open_hdf5
 from shards.scene.readers.layer import Grid
-from shards.scene.readers.missing_values import MissingValues, valid_pixels
-from shards.scene.readers.scaling import is_identity, scaled_dtype
+from shards.scene.readers.missing_values import MissingValues
+from shards.scene.readers.stored_values import StoredValues
 from shards.scene.source import Mask, Scaling, Values
 
 
 @dataclass(frozen=True)
-class Hdf5Cube:
+class Hdf5Cube(StoredValues):
     """A dataset of three axes, read window by window.
 
     Attributes:
@@ -64,38 +64,16 @@ class Hdf5Cube:
     def notes(self) -> tuple[str, ...]:
         return ()
 
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return scaled_dtype(self.stored_dtype, self.scaling)
-
-    @property
-    def scalings(self) -> tuple[Scaling, ...]:
-        return () if self.scaling is None or is_identity(self.scaling) else (self.scaling,)
-
-    @property
-    def nodata(self) -> float | None:
-        return self.missing.single if self.scaling is None else None
-
-    def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
-        values = self._stored(rows, cols, bands)
-        valid = valid_pixels(values, self.missing.of_bands(bands))
-        if self.zero_in_all:
-            valid &= (values != 0).any(axis=-1)
-        return (values if self.scaling is None else self.scaling.of_bands(bands).apply(values, self.dtype)), valid
-
-    def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
-        values = self._stored(rows, cols, bands)
-        valid = self.missing.of_bands(bands).valid(values)
-        if self.zero_in_all:
-            valid &= (values != 0).any(axis=-1, keepdims=True)
-        return tuple(np.array(bands)[valid.any(axis=(0, 1))].tolist())
+    def _measured(self, values: Values) -> Mask:
+        measured: Mask = (values != 0).any(axis=-1) if self.zero_in_all else super()._measured(values)
+        return measured
 
     def _stored(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> Values:
         """Values (row, col, band) as the file holds them."""
         first, last = min(bands) - 1, max(bands)
         window: list[slice] = [rows, cols]
         window.insert(self.band_axis, slice(first, last))
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path) as file:
             block = np.moveaxis(np.asarray(file[self.variable][tuple(window)]), self.band_axis, -1)
         if bands != tuple(range(first + 1, last + 1)):
             block = block[..., np.array(bands) - 1 - first]

@@ -59,7 +59,12 @@ def landsat_layers(folder: Path, given: Given, field: str) -> dict[str, Layer] |
         if name is None or scale is None:
             continue
         offset = rescaling.get(f"REFLECTANCE_ADD_BAND_{band}", "0")
-        own = Given(FILL_COUNT if given.nodata is None else given.nodata, float(scale), float(offset), given.crs_wkt)
+        try:
+            factor, addend = float(scale), float(offset)
+        except ValueError:
+            said = f"REFLECTANCE_MULT_BAND_{band} {scale!r}, REFLECTANCE_ADD_BAND_{band} {offset!r}"
+            raise BadInput(f"{metadata}: {field}: {said}; expected numbers") from None
+        own = Given(FILL_COUNT if given.nodata is None else given.nodata, factor, addend, given.crs_wkt)
         layers[f"B{band}"] = open_rasters((_file(folder, name, metadata, field),), own, f"{field}.B{band}")
         bands.append(band)
     if not layers:

@@ -17,8 +17,10 @@ import pyproj
 
 from shards.errors import BadInput
 from shards.scene.products.hdf5_cube import Hdf5Cube
+from shards.scene.readers.hdf5_file import numbers_in, open_hdf5
 from shards.scene.readers.layer import Affine6, Given, Grid, Layer, plain_dtype
 from shards.scene.readers.missing_values import MissingValues
+from shards.scene.readers.same_grid import checked_transform
 from shards.scene.readers.scaling import chosen_scaling
 from shards.scene.source import Scaling
 
@@ -36,14 +38,11 @@ def prisma_layers(path: Path, given: Given, field: str) -> dict[str, Layer] | No
     """
     if path.suffix.lower() != SUFFIX:
         return None
-    try:
-        with h5py.File(path, "r") as file:
-            found = {name: cube for name in ("vnir", "swir") if (cube := _cube_path(file, name)) is not None}
-            layers: dict[str, Layer] = {
-                name: _open_cube(path, file, name, cube, given, field) for name, cube in found.items()
-            }
-    except OSError as error:
-        raise BadInput(f"{path}: {field}: cannot be read as HDF5: {error}") from error
+    with open_hdf5(path, field) as file:
+        found = {name: cube for name in ("vnir", "swir") if (cube := _cube_path(file, name)) is not None}
+        layers: dict[str, Layer] = {
+            name: _open_cube(path, file, name, cube, given, field) for name, cube in found.items()
+        }
     if not layers:
         raise BadInput(f"{path}: {field}: holds no VNIR_Cube or SWIR_Cube in {SWATHS}/*_HCO/Data Fields")
     return layers
@@ -98,10 +97,7 @@ def _listed(path: Path, file: h5py.File, key: str, bands: int, field: str) -> tu
     """A list of the file with a number for each band; None where it has none."""
     if key not in file.attrs:
         return None
-    values = np.asarray(file.attrs[key], dtype=np.float64).ravel()
-    if len(values) != bands:
-        raise BadInput(f"{path}: {field}: {key}: {len(values)} values, expected {bands} (one a band)")
-    return tuple(values.tolist())
+    return numbers_in(file.attrs[key], bands, f"{path}: {field}: {key}")
 
 
 def _scaling(file: h5py.File, suffix: str, bands: int) -> Scaling | None:
@@ -124,9 +120,10 @@ def _place(path: Path, file: h5py.File, height: int, width: int) -> tuple[str | 
     step_x, step_y = (right - left) / (width - 1), (bottom - top) / (height - 1)
     try:
         crs = pyproj.CRS.from_epsg(int(code)).to_wkt()
-    except pyproj.exceptions.CRSError as error:
+    except (pyproj.exceptions.CRSError, ValueError, OverflowError) as error:  # NaN and infinity are no whole numbers
         raise BadInput(f"{path}: Epsg_Code: {code:g} is no coordinate reference system") from error
-    return crs, (step_x, 0.0, left - step_x / 2, 0.0, step_y, top - step_y / 2)
+    transform = (step_x, 0.0, left - step_x / 2, 0.0, step_y, top - step_y / 2)
+    return crs, checked_transform(transform, f"{path}: corners of the product")
 
 
 def _number(file: h5py.File, key: str) -> float | None:

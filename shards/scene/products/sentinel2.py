@@ -10,7 +10,6 @@ the task.
 import re
 from pathlib import Path
 from typing import Final
-from xml.etree.ElementTree import Element
 
 from shards.errors import BadInput
 from shards.scene.products.product_layer import NO_CODE, ProductLayer, QualityMask
@@ -63,7 +62,7 @@ def sentinel2_layers(folder: Path, given: Given, field: str) -> dict[str, Layer]
     if "SCL" in files:
         codes = open_rasters((files["SCL"],), Given(nodata=NO_CODE, crs_wkt=given.crs_wkt), f"{field}.SCL")
         quality = (QualityMask(_onto(codes, finest, f"{field}.SCL"), MISSING_CODES),)
-    centres = CENTRES_NM | _centres(read_xml(metadata))
+    centres = CENTRES_NM | _centres(metadata)
     wavelengths = tuple(centres[name] for name in names)
     return {"msi": ProductLayer(StackedLayer(tuple(names), placed), wavelengths, quality=quality)}
 
@@ -94,14 +93,17 @@ def _onto(layer: Layer, grid: Grid, field: str) -> Layer:
     return layer if same else resample(layer, grid, "nearest", field)
 
 
-def _centres(root: Element) -> dict[str, float]:
+def _centres(metadata: Path) -> dict[str, float]:
     """Centre wavelengths in nanometres that the metadata tell, by the band's name."""
     centres: dict[str, float] = {}
-    for band in root.iter():
+    for band in read_xml(metadata).iter():
         if local_name(band) != "Spectral_Information":
             continue
         number = band.get("physicalBand", "").removeprefix("B")
         for centre in band.iter():
             if local_name(centre) == "CENTRAL" and centre.text and centre.get("unit", "nm") == "nm":
-                centres[f"B{number.zfill(2)}"] = float(centre.text)
+                try:
+                    centres[f"B{number.zfill(2)}"] = float(centre.text)
+                except ValueError:
+                    raise BadInput(f"{metadata}: CENTRAL of B{number}: {centre.text!r}, expected a number") from None
     return centres

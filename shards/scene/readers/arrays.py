@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import h5py
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import scipy.io
 
 from shards.errors import BadInput
+from shards.scene.readers.hdf5_file import open_hdf5
 from shards.scene.readers.layer import Given, Grid, plain_dtype
 from shards.scene.readers.missing_values import MissingValues
 from shards.scene.readers.same_grid import checked_crs
@@ -115,10 +117,10 @@ def _open_array(path: Path, variable: str | None) -> Iterator[Any]:
             raise BadInput(f"{path}: variable {variable!r}: a .npy file holds one array without a name")
         try:
             yield np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, SyntaxError, TokenError) as error:  # a header is Python's text
             raise BadInput(f"{path}: cannot be read as .npy: {error}") from error
     elif h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             dataset = file[_choose(path, variable, _hdf5_arrays(file)).replace(".", "/")]
             if "MATLAB_empty" in dataset.attrs:
                 raise BadInput(f"{path}: variable {variable!r} is empty")
@@ -134,9 +136,14 @@ def _hdf5_arrays(group: h5py.Group, prefix: str = "") -> list[str]:
     for name, item in group.items():
         if isinstance(item, h5py.Group) and not name.startswith("#"):  # what cells refer to lies in #refs#
             found += _hdf5_arrays(item, f"{prefix}{name}.")
-        elif isinstance(item, h5py.Dataset) and item.ndim >= 2 and item.attrs.get("MATLAB_class") != b"char":
+        elif isinstance(item, h5py.Dataset) and item.ndim >= 2 and not _is_text(item):
             found.append(f"{prefix}{name}")
     return found
+
+
+def _is_text(item: h5py.Dataset) -> bool:
+    kind = item.attrs.get("MATLAB_class")
+    return isinstance(kind, bytes) and kind == b"char"
 
 
 @functools.lru_cache(maxsize=4)

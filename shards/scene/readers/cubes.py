@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import rioxarray  # noqa: F401  adds .rio to xarray's objects
 import xarray
@@ -14,9 +15,10 @@ from affine import Affine
 
 from shards.errors import BadInput
 from shards.scene.readers.cube_attributes import cube_missing, cube_scaling, unsigned
+from shards.scene.readers.hdf5_file import open_hdf5
 from shards.scene.readers.layer import Affine6, Given, Grid, plain_dtype
 from shards.scene.readers.missing_values import MissingValues
-from shards.scene.readers.same_grid import checked_crs
+from shards.scene.readers.same_grid import checked_crs, checked_transform
 from shards.scene.readers.scaling import chosen_scaling
 from shards.scene.readers.spectral_tags import NM_PER_UNIT
 from shards.scene.readers.stacked import natural_order
@@ -31,6 +33,8 @@ COL_NAMES = frozenset(
     | {"pixels_per_line"}
 )
 GEOLOCATION_NAMES = frozenset({"lat", "latitude", "lon", "longitude"})
+# what a NetCDF file of version 3 begins with
+NETCDF3 = b"CDF"
 # of a step; coordinates written as float32 are uneven by less
 UNEVEN = 0.05
 
@@ -96,6 +100,7 @@ def open_cube(path: Path, variable: str | None, given: Given, field: str) -> Cub
         BadInput: it cannot be read, there is no such variable, its axes are not rows, columns and bands, or its place
             is not as given.
     """
+    _check_netcdf(path)
     with _open(path, _group(variable)) as cube:
         found = [str(name) for name, array in cube.data_vars.items() if _may_be_cube(array)]
         if variable is None and len(found) == 1:
@@ -135,6 +140,7 @@ def band_variables(path: Path, variable: str | None) -> tuple[str, ...]:
     """
     if variable is not None:
         return tuple(name.strip() for name in variable.split(",")) if "," in variable else ()
+    _check_netcdf(path)
     with _open(path, None) as cube:
         arrays = [array for array in cube.data_vars.values() if _may_be_cube(array) and not _is_beside_data(array)]
         kinds = {(array.dims, array.dtype) for array in arrays}
@@ -170,6 +176,19 @@ def _name(variable: str) -> str:
     return variable.rpartition("/")[2]
 
 
+def _check_netcdf(path: Path) -> None:
+    """Refuses a damaged file before xarray opens it: h5netcdf prints a traceback of its own beside the error."""
+    if not path.is_file():
+        return
+    if h5py.is_hdf5(path):
+        with open_hdf5(path) as file:
+            file.visititems(lambda *_: None)  # opens whatever lies in it
+        return
+    with path.open("rb") as content:
+        if content.read(len(NETCDF3)) != NETCDF3:
+            raise BadInput(f"{path}: cannot be read: no NetCDF file")
+
+
 @contextmanager
 def _open(path: Path, group: str | None) -> Iterator[xarray.Dataset]:
     how: dict[str, Any] = {"chunks": None, "mask_and_scale": False, "decode_times": False, "decode_coords": "all"}
@@ -179,12 +198,19 @@ def _open(path: Path, group: str | None) -> Iterator[xarray.Dataset]:
         how |= {"engine": "zarr", "consolidated": False}
     try:
         opened = xarray.open_dataset(path, **how)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # attributes that are no text, too
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # attributes that are no text, too
         raise BadInput(f"{path}: cannot be read: {error}") from error
     try:
         with opened as cube:
             yield cube
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # h5py's, of damaged files
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path}: cannot be read: {error}") from error
@@ -224,8 +250,7 @@ def _place(
             "without a place; to place it, warp it onto a grid first (gdalwarp -geoloc)"
         )
         return None, None, (note,) if swath else ()
-    a, b, c, d, e, f = (float(value) for value in tuple(transform)[:6])
-    return crs_wkt, (a, b, c, d, e, f), ()
+    return crs_wkt, checked_transform(tuple(transform)[:6], f"{path}: {field}"), ()
 
 
 def _is_geolocation(variable: xarray.DataArray, axes: tuple[str, ...]) -> bool:

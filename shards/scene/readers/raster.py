@@ -18,7 +18,7 @@ from shards.scene.readers.layer import Affine6, Given, Grid, plain_dtype
 from shards.scene.readers.missing_values import MissingValues, valid_pixels
 from shards.scene.readers.raster_masks import RasterMask, raster_mask
 from shards.scene.readers.raster_scaling import raster_scaling
-from shards.scene.readers.same_grid import GRID_TOLERANCE, checked_crs, other_crs, same_crs
+from shards.scene.readers.same_grid import GRID_TOLERANCE, checked_crs, checked_transform, other_crs, same_crs
 from shards.scene.readers.scaling import chosen_scaling, identity, is_identity, same_scaling, scaled_dtype
 from shards.scene.readers.spectral_tags import spectral_tags
 from shards.scene.source import Mask, Scaling, Values
@@ -260,8 +260,7 @@ def _place(path: Path, raster: Any, given: Given, field: str) -> tuple[str | Non
     crs_wkt = checked_crs(own, placed, given, f"{path}: {field}")
     if not placed:
         return None, None
-    a, b, c, d, e, f = tuple(raster.transform)[:6]
-    return crs_wkt, (a, b, c, d, e, f)
+    return crs_wkt, checked_transform(tuple(raster.transform)[:6], f"{path}: {field}")
 
 
 def _scaled(heads: list[_Head], given: Given) -> list[_Head]:

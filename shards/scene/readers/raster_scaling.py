@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from shards.errors import BadInput
 from shards.scene.source import Scaling
 
 SENTINEL2_METADATA = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
@@ -59,10 +60,13 @@ def _sentinel2(path: Path) -> tuple[float, float] | None:
 def _sentinel2_product(metadata: Path, _stamp: int) -> tuple[float | None, dict[int, float]]:
     """Quantification value, and the added offset by band_id (none before processing baseline 04.00)."""
     text = metadata.read_text(encoding="utf-8", errors="replace")
-    quantification = re.search(r"<(?:BOA_)?QUANTIFICATION_VALUE[^>]*>\s*([\d.]+)\s*<", text)
-    added = re.findall(r'<(?:BOA|RADIO)_ADD_OFFSET\s+band_id="(\d+)"\s*>\s*(-?[\d.]+)\s*<', text)
-    value = float(quantification[1]) if quantification else 0.0
-    return value or None, {int(band): float(offset) for band, offset in added}
+    quantification = re.search(r"<(?:L2A_)?(?:BOA_)?QUANTIFICATION_VALUE[^>]*>([^<]*)<", text)
+    added = re.findall(r'<(?:BOA|RADIO)_ADD_OFFSET\s+band_id="(\d+)"\s*>([^<]*)<', text)
+    try:
+        value = float(quantification[1]) if quantification else 0.0
+        return value or None, {int(band): float(offset) for band, offset in added}
+    except ValueError as error:
+        raise BadInput(f"{metadata}: QUANTIFICATION_VALUE or ADD_OFFSET: expected numbers: {error}") from None
 
 
 def _number(text: str | None) -> float | None:

@@ -1,10 +1,12 @@
 """Whether two layers lie, pixel on pixel, on one grid."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import rasterio
 
 from shards.errors import BadInput
-from shards.scene.readers.layer import Given, Layer
+from shards.scene.readers.layer import Affine6, Given, Layer
 
 # pixels; corners that differ by less lie on one grid
 GRID_TOLERANCE = 0.01
@@ -76,3 +78,18 @@ def checked_crs(own: str | None, transform_known: bool, given: Given, where: str
             raise BadInput(f"{where}.crs: the file carries no transform, so that a CRS alone does not place it")
         return own
     return own or given.crs_wkt
+
+
+def checked_transform(coefficients: Iterable[float], where: str) -> Affine6:
+    """An affine transform (a, b, c, d, e, f) that places each pixel at a place of its own.
+
+    Raises:
+        BadInput: its coefficients are not finite, or it places all pixels on one line or point.
+    """
+    a, b, c, d, e, f = (float(value) for value in coefficients)
+    if not np.isfinite((a, b, c, d, e, f)).all() or a * e - b * d == 0:
+        raise BadInput(
+            f"{where}: its geotransform {(c, a, b, f, d, e)} places no pixels; correct it (gdal_edit.py -a_ullr) or "
+            "take it out (gdal_edit.py -unsetgt)"
+        )
+    return (a, b, c, d, e, f)

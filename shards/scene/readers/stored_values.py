@@ -36,12 +36,17 @@ class StoredValues(ABC):
 
     def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
         values = self._stored(rows, cols, bands)
-        valid = valid_pixels(values, self.missing.of_bands(bands))
+        valid = valid_pixels(values, self.missing.of_bands(bands)) & self._measured(values)
         return (values if self.scaling is None else self.scaling.of_bands(bands).apply(values, self.dtype)), valid
 
     def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
-        valid = self.missing.of_bands(bands).valid(self._stored(rows, cols, bands))
+        values = self._stored(rows, cols, bands)
+        valid = self.missing.of_bands(bands).valid(values) & self._measured(values)[..., np.newaxis]
         return tuple(np.array(bands)[valid.any(axis=(0, 1))].tolist())
+
+    def _measured(self, values: Values) -> Mask:
+        """Where stored values hold a measurement (row, col), by a rule that looks at all bands: everywhere."""
+        return np.ones(values.shape[:2], dtype=np.bool_)
 
     @abstractmethod
     def _stored(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> Values:
