@@ -2,9 +2,12 @@
 
 import argparse
 
-from diffclip_dist.train.cluster.driver import check_run_dir, pretrain
+import torch
+
+from diffclip_dist.train.cluster.driver import check_run_dir, pretrain, with_recorded_precision
 from diffclip_dist.train.dry_run import describe, estimate_run
 from diffclip_dist.train.plan import plan_run
+from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import resolve_config
 from shards.build.default_archive import ensure_generated_archive, known_archive
 
@@ -17,10 +20,13 @@ def run(arguments: argparse.Namespace) -> int:
         if (value := getattr(arguments, name)) is not None
     }
     config = resolve_config(arguments.config, given, arguments.settings)
+    if arguments.resume:
+        config = with_recorded_precision(config)
     print(config.to_yaml())
     if arguments.dry_run:
         check_run_dir(config, arguments.resume)
-        print(describe(estimate_run(plan_run(config, known_archive(config.archive)))))
+        here = with_chosen_precision(config, on_gpus=torch.cuda.is_available())
+        print(describe(estimate_run(plan_run(here, known_archive(here.archive)))))
         return 0
     ensure_generated_archive(config.archive)
     encoder = pretrain(config, arguments.resume)

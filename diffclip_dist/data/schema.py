@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from shards.archive.manifest import ModalityRecord
 
@@ -21,7 +22,7 @@ class ModalitySchema:
     bands: int
     wavelengths_nm: tuple[float, ...] | None = None
 
-    @property
+    @cached_property  # a step asks for it some twenty times
     def key(self) -> str:
         """Names the modality's parameters: modalities of one name but other bands have their own stems."""
         safe_name = re.sub(r"\W", "_", self.name)

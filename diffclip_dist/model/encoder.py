@@ -51,7 +51,8 @@ class ModalityInput(nn.Module):
         class_B1D = (self.class_token_D + self.timestep(t_B))[:, None]
         if sensor_D is not None:
             class_B1D = class_B1D + sensor_D
-        return torch.cat([class_B1D, pixels_BKD], dim=1)
+        # under autocast the sum is float32, and joined with it all tokens would become float32
+        return torch.cat([class_B1D.to(pixels_BKD.dtype), pixels_BKD], dim=1)
 
 
 class MultimodalEncoder(nn.Module):

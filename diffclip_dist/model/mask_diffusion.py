@@ -79,13 +79,19 @@ def hidden_modalities(batch: WindowBatch, config: ModelConfig, seed: int, step: 
 
 
 class MaskDiffusion(nn.Module):
-    """Encoder, decoders and the loss."""
+    """Encoder, decoders and the loss.
+
+    Attributes:
+        autocasts: whether `forward` multiplies matrices in bfloat16 while the parameters stay float32. The tokens
+            between two layers are bfloat16 then; noise, targets and loss stay float32.
+    """
 
     decoder_positions_NE: Tensor
 
     def __init__(self, config: ModelConfig, modalities: Sequence[ModalitySchema]) -> None:
         super().__init__()
         self.config = config
+        self.autocasts = False
         self.encoder = MultimodalEncoder(config, modalities)
         self.decoders = nn.ModuleDict({schema.key: ModalityDecoder(schema.bands, config) for schema in modalities})
         self.register_buffer(
@@ -140,7 +146,8 @@ class MaskDiffusion(nn.Module):
             for schema in batch.schemas
         }
         all_filled = batch.all_valid and self.config.modality_dropout == 0.0
-        predicted = self.predict(batch.schemas, noised, drawn.t_B, drawn.masks, all_filled)
+        with torch.autocast(drawn.t_B.device.type, torch.bfloat16, enabled=self.autocasts):
+            predicted = self.predict(batch.schemas, noised, drawn.t_B, drawn.masks, all_filled)
         visible_weight_B, masked_weight_B = self.diffusion.weights(drawn.t_B)
         visible, masked = [], []
         for schema in batch.schemas:

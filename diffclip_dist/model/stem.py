@@ -61,7 +61,8 @@ class Stem(nn.Module):
     def forward(self, values_BKC: Tensor, places_CF: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, K, D), and the sensor's bias (D,) if all sensors share the stem."""
         embedded_BKD, sensor_D = self.bands(values_BKC, places_CF)
-        return self.mix(embedded_BKD), sensor_D
+        # autocast on GPUs gives norms in float32; tokens stay in the precision of the matrix products
+        return self.mix(embedded_BKD).to(embedded_BKD.dtype), sensor_D
 
 
 class BandPlaces(nn.Module):

@@ -42,6 +42,12 @@ class TrainContext:
         """What the model is built for."""
         return self.plan.modalities
 
+    @property
+    def sometimes_absent(self) -> tuple[str, ...]:
+        """Keys of the modalities that the windows of some steps lack."""
+        sensors = [set(group.schemas) for group in self.plan.data.groups]
+        return tuple(schema.key for schema in self.modalities if not all(schema in sensor for sensor in sensors))
+
     def batches(self, start: int) -> Iterator[WindowBatch]:
         """This rank's share of the steps from ``start`` to the run's last."""
         return self.stream.batches(start, self.config.steps)

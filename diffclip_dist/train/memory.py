@@ -30,7 +30,7 @@ class StateBytes:
     """Bytes that one worker holds throughout a run.
 
     Attributes:
-        parameters: in the precision that the model computes in.
+        parameters: float32; bfloat16 where stage 3 computes in it.
         gradients: in the same precision.
         optimizer: float32 master weights if they are separate from the parameters, Adam's two moments, and the average
             of the weights if the run keeps one.
@@ -51,7 +51,8 @@ def state_bytes(
 ) -> StateBytes:
     """Bytes that a worker holds under a ZeRO stage (Rajbhandari et al. 2020, section 5).
 
-    DeepSpeed keeps separate master weights in every stage but 0, even in float32.
+    DeepSpeed keeps separate master weights in every stage but 0, even in float32. Below stage 3, parameters and
+    gradients are float32 in either precision.
 
     Args:
         parameters: number of the model's parameters.
@@ -60,8 +61,8 @@ def state_bytes(
         precision: ``float32`` or ``bfloat16``.
         averaged: whether an average of the weights is kept.
     """
-    value = {"float32": _FLOAT32, "bfloat16": _FLOAT32 // 2}[precision]
-    master = 0 if zero_stage == 0 and precision == "float32" else _FLOAT32
+    value = _FLOAT32 // 2 if precision == "bfloat16" and zero_stage == 3 else _FLOAT32
+    master = 0 if zero_stage == 0 else _FLOAT32
     average = _FLOAT32 if averaged else 0
 
     def share(bytes_each: int, from_stage: int) -> int:
@@ -84,7 +85,8 @@ def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema
     """Bytes that autograd keeps between the forward and the backward pass of a micro-batch.
 
     With activation checkpointing, the backward pass computes one block at a time again; that block comes on top. The
-    tensors have no memory behind them, so any machine can count any size.
+    tensors have no memory behind them, so any machine can count any size. They count as on a CPU, where bfloat16 takes
+    an attention that keeps its scores; a GPU's keeps none.
 
     Args:
         config: the run's settings.
@@ -93,8 +95,11 @@ def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema
     """
     slots = int(visible_counts(torch.tensor(config.model.tokens), config.model.mask_ratio))
     with FakeTensorMode():
-        with _default_dtype(getattr(torch, config.precision)):  # a model without memory cannot be converted
+        kept_in_low_precision = config.precision == "bfloat16" and not config.autocasts
+        # a model without memory cannot be converted
+        with _default_dtype(torch.bfloat16 if kept_in_low_precision else torch.float32):
             model = MaskDiffusion(config.model, modalities)
+        model.autocasts = config.autocasts
         if config.activation_checkpointing:
             recompute_blocks(model)
         own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}

@@ -15,6 +15,7 @@ from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine, deepsp
 from diffclip_dist.train.context import TrainContext
 from diffclip_dist.train.loop import STOPPED_FILE, run_rank
 from diffclip_dist.train.plan import open_plan
+from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
 from shards.errors import FailedRun
 
@@ -37,7 +38,8 @@ def pretrain_single_process(config: PretrainConfig) -> Path:
         BadInput: the archive or the settings do not allow this run.
         FailedRun: the loss became non-finite.
     """
-    plan = open_plan(replace(config, workers=1, zero_stage=0, offload=OffloadConfig()))
+    alone = replace(config, workers=1, zero_stage=0, offload=OffloadConfig())
+    plan = open_plan(with_chosen_precision(alone, on_gpus=torch.cuda.is_available()))
     run_dir = Path(plan.config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / STOPPED_FILE).unlink(missing_ok=True)
@@ -53,7 +55,9 @@ class NoCheckpoints:
     """A fresh engine, and no checkpoints."""
 
     def start(self, context: TrainContext) -> tuple[DeepSpeedEngine, int]:
-        return start_engine(context.config, context.modalities, context.device, world_size=1), 0
+        return start_engine(
+            context.config, context.modalities, context.device, world_size=1, sometimes_absent=context.sometimes_absent
+        ), 0
 
     def save(self, engine: DeepSpeedEngine, step: int) -> None:
         pass

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.model.mask_diffusion import draw_noise_and_masks, loss_terms, token_counts, weighted_loss
+from diffclip_dist.train.backend.deepspeed_engine import set_learning_rate
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.schedule import learning_rate
@@ -50,8 +51,7 @@ def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConf
     in a footprint change the gradient.
     """
     rate = learning_rate(step, config.steps, config.optimiser)
-    for group in engine.optimizer.param_groups:
-        group["lr"] = rate
+    set_learning_rate(engine, rate, [schema.key for schema in batch.schemas])
 
     counts_2M = token_counts(batch, config.model, config.seed, step)
     dist.all_reduce(counts_2M)

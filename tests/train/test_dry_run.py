@@ -135,7 +135,7 @@ def test_activations_are_what_a_real_pass_keeps(precision: str, checkpointing: b
     valid = {schema.key: torch.ones(32, 49, dtype=torch.bool) for schema in schemas}
     batch = WindowBatch(schemas, torch.arange(32), windows, valid, all_valid=True)
     drawn = draw_noise_and_masks(batch, config.model, seed=0, step=0)
-    model = build_model(config, schemas).to(getattr(torch, precision))
+    model = build_model(config, schemas)
     tracker = MemTracker()
     with tracker:
         loss = model(batch, drawn)

@@ -3,15 +3,22 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from deepspeed import DeepSpeedEngine
 from small_runs import SMALL_MODEL
 
 from diffclip_dist.feature_extraction.reading import read_pixels
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.model.saved_encoder import load_encoder
+from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_process_group, start_engine
+from diffclip_dist.train.backend.sharded_state import whole_state
+from diffclip_dist.train.context import TrainContext
+from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.pretrain_config import resolve_config
-from diffclip_dist.train.single_process import pretrain_single_process
+from diffclip_dist.train.single_process import pretrain_single_process, world_of_one
+from diffclip_dist.train.step import train_step
 from shards.archive.archive import Archive
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
@@ -43,6 +50,35 @@ def test_labels_taken_out_of_an_archive_change_nothing_in_the_encoder(generated_
         encoder = pretrain_single_process(resolve_config(None, given, SMALL_MODEL))
         weights.append((encoder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_weights_of_an_absent_sensor_neither_decay_nor_drift(tmp_path: Path, stage: int) -> None:
+    specs = [GeneratedSceneSpec("wide", 48, 48, 20), GeneratedSceneSpec("visible", 48, 48, 9, seed=7)]
+    build_archive([GeneratedScene(spec) for spec in specs], tmp_path / "archive", TILES)
+    given = {"archive": str(tmp_path / "archive"), "run_dir": str(tmp_path), "global_batch": 24, "zero_stage": stage}
+    config = resolve_config(None, given, [*SMALL_MODEL, "optimiser.weight_decay=0.5"])
+    device = torch.device("cpu")
+    with world_of_one(device):
+        join_process_group(device)
+        context = TrainContext.of(open_plan(config), device)
+        engine = start_engine(config, context.modalities, device, 1, context.sometimes_absent)
+        seen: set[str] = set()
+        for step, batch in enumerate(context.stream.batches(0, 40)):
+            present = {schema.key for schema in batch.schemas}
+            before = weights_of(engine)
+            train_step(engine, batch, config, step)
+            moved = {name for name, weight in weights_of(engine).items() if not torch.equal(weight, before[name])}
+            absent = set(context.sometimes_absent) - present
+            assert not {name for name in moved if absent & set(name.split("."))}
+            assert {key for key in present if any(key in name.split(".") for name in moved)} == present
+            seen |= present
+        assert len(seen) > len(present), "one sensor alone was drawn, and the test shows nothing"
+        end_engine(engine)
+
+
+def weights_of(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
+    return {name: whole_state(engine, parameter).clone() for name, parameter in engine.module.named_parameters()}
 
 
 def test_one_encoder_learns_from_several_sensors_and_reads_another(tmp_path: Path) -> None:

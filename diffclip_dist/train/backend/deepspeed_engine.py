@@ -1,7 +1,7 @@
 """Builds the DeepSpeed engine of a run: ZeRO stage, precision, clipping and accumulation."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import torch
@@ -38,13 +38,14 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module
     They leave out the learning rate, which `train_step` sets at each step.
     """
     sizes = [parameter.numel() for parameter in model.parameters()]
+    stage = sharding_stage(config, world_size)
     share = config.global_batch // world_size
     micro_batch = min(config.micro_batch, share)
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation_steps(config, world_size),
         "zero_optimization": {
-            "stage": config.zero_stage,
+            "stage": stage,
             # DeepSpeed reserves a whole bucket, 2 GB by default, however small the model
             "reduce_bucket_size": min(BUCKET, sum(sizes)),
             # by default stage 3 keeps tensors under 1e5 numbers whole on every worker: most of a small model
@@ -53,10 +54,16 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module
         },
         # torch's AdamW updates weights on the host as well; DeepSpeed would compile its own at first use
         "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": config.precision == "bfloat16"},
+        "bf16": {"enabled": config.precision == "bfloat16" and not config.autocasts},
         "gradient_clipping": config.optimiser.clip_norm,
         "steps_per_print": 10**9,
     }
+
+
+def sharding_stage(config: PretrainConfig, world_size: int) -> int:
+    """The ZeRO stage of the engine: stages 1 and 2 of a lone worker shard nothing and would only take time."""
+    alone = world_size == 1 and config.offload.optimizer == "none"
+    return 0 if alone and config.zero_stage < 3 else config.zero_stage
 
 
 def accumulation_steps(config: PretrainConfig, world_size: int) -> int:
@@ -69,6 +76,7 @@ def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = MaskDiffusion(config.model, modalities)
+    model.autocasts = config.autocasts
     if config.activation_checkpointing:
         recompute_blocks(model)
     if config.compile:
@@ -76,15 +84,30 @@ def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) ->
     return model
 
 
-def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+def build_optimiser(
+    model: nn.Module, config: OptimiserConfig, sometimes_absent: Collection[str] = ()
+) -> torch.optim.Optimizer:
     """AdamW with weight decay on matrices alone, not on tokens, norms and biases.
 
     The optimizer keeps the moving average of the weights if the run asks for it.
+
+    Args:
+        model: whose parameters are updated.
+        config: the settings.
+        sometimes_absent: keys of the modalities that some steps lack. Their parameters form groups of their own, which
+            carry the key as ``modality``.
     """
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        owner = next((key for key in sometimes_absent if key in name.split(".")), "")
+        groups.setdefault((owner, parameter.ndim >= 2), []).append(parameter)
     optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        [
+            {"params": parameters, "weight_decay": config.weight_decay if matrices else 0.0, "modality": owner}
+            for (owner, matrices), parameters in sorted(
+                groups.items(), key=lambda group: (group[0][0], not group[0][1])
+            )
+        ],
         lr=config.learning_rate,
         betas=config.betas,
         fused=True,
@@ -94,22 +117,67 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Op
     return optimiser
 
 
+def set_learning_rate(engine: DeepSpeedEngine, rate: float, present: Collection[str]) -> None:
+    """Sets a step's learning rate; it is 0 for the parameters of absent modalities, which then neither decay nor drift.
+
+    Args:
+        engine: whose optimizer is set.
+        rate: of the step.
+        present: keys of the modalities that the step's windows have.
+    """
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate if not group["modality"] or group["modality"] in present else 0.0
+
+
 def start_engine(
     config: PretrainConfig,
     modalities: Sequence[ModalitySchema],
     device: torch.device,
     world_size: int,
+    sometimes_absent: Collection[str] = (),
 ) -> DeepSpeedEngine:
-    """Builds the model and its engine."""
+    """Builds the model and its engine.
+
+    Args:
+        config: the run's settings.
+        modalities: that the model is built for.
+        device: of this rank.
+        world_size: number of ranks.
+        sometimes_absent: keys of the modalities that some steps lack.
+    """
     model = build_model(config, modalities).to(device)
+    optimiser = build_optimiser(model, config.optimiser, sometimes_absent)
     engine: DeepSpeedEngine
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=build_optimiser(model, config.optimiser),
+        optimizer=optimiser,
         config=deepspeed_settings(config, world_size, model),
         dist_init_required=False,
     )
+    if sharding_stage(config, world_size) == 0:
+        _clip_at_once(engine)
+        if world_size == 1:
+            engine.enable_backward_allreduce = False
+            optimiser.register_step_pre_hook(_fill_absent_gradients)
     return engine
+
+
+def _clip_at_once(engine: DeepSpeedEngine) -> None:
+    """Replaces stage 0's clipping, a loop of Python over the parameters, by torch's, which also gives the norm."""
+    parameters = list(engine.module.parameters())
+
+    def clip() -> None:
+        engine._global_grad_norm = nn.utils.clip_grad_norm_(parameters, engine.gradient_clipping())
+
+    engine.clip_fp32_gradients = clip
+
+
+def _fill_absent_gradients(optimiser: torch.optim.Optimizer, *_: object) -> None:
+    """Gives parameters without a gradient one of zeros, as DeepSpeed's reduction over several ranks does."""
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
 
 def end_engine(engine: DeepSpeedEngine) -> None:

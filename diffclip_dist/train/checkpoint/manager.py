@@ -61,7 +61,7 @@ class CheckpointManager:
         )
         self._arithmetic = arithmetic(config, context.device, library_versions())
         checkpoint = _chosen_by_first_rank(store, config)
-        engine = start_engine(config, context.modalities, context.device, world_size)
+        engine = start_engine(config, context.modalities, context.device, world_size, context.sometimes_absent)
         if checkpoint is None:
             return engine, 0
         state = checkpoint.state

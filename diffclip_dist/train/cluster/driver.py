@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -22,6 +23,7 @@ from diffclip_dist.train.loop import STOPPED_FILE
 from diffclip_dist.train.monitor.faults import FAULTS_FILE, FaultLog, cause
 from diffclip_dist.train.monitor.progress import follow_metrics
 from diffclip_dist.train.plan import TrainPlan, open_plan
+from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import PretrainConfig, read_run_config, same_run
 from diffclip_dist.train.schedule import learning_rate
 from shards.archive.store import RemoteStore, Store
@@ -44,7 +46,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         BadInput: the archive, the settings or the run folder do not allow this run; nothing has been written.
         FailedRun: it was started and could not be finished.
     """
-    plan = open_plan(config)
+    plan = open_plan(with_recorded_precision(config) if resume else config)
     config = plan.config
     run_dir = Path(config.run_dir)
     check_run_dir(config, resume)
@@ -52,6 +54,10 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         check_newest_checkpoint(plan)
     with ray_cluster():
         scaling = worker_resources(config)
+        if config.precision == "auto":
+            config = with_chosen_precision(config, on_gpus=bool(scaling.use_gpu))
+            plan = replace(plan, config=config)
+            print(f"precision: auto is {config.precision} here")
         check_nodes(plan, DiskNeed.of(plan, resume))
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / CONFIG_FILE).write_text(config.to_yaml())
@@ -95,6 +101,14 @@ def _storage(store: Store) -> dict[str, Any]:
         filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store.filesystem))
         return {"storage_path": store.root, "storage_filesystem": filesystem}
     return {"storage_path": store.location}
+
+
+def with_recorded_precision(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with ``precision: auto`` as the run in its folder was started, if there is one."""
+    recorded = Path(config.run_dir) / CONFIG_FILE
+    if config.precision != "auto" or not recorded.is_file():
+        return config
+    return replace(config, precision=read_run_config(recorded).precision)
 
 
 def check_run_dir(config: PretrainConfig, resume: bool) -> None:
