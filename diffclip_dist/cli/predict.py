@@ -27,8 +27,13 @@ def run(arguments: argparse.Namespace) -> int:
     pixels = (rows or record.height) * record.width
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pixels"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        bar = bars.add_task("mapping", total=pixels)
-        written = write_map(arguments.out, job, arguments.workers, report=lambda done: bars.update(bar, completed=done))
+
+        def show(done: int) -> None:
+            # options that are refused get one line, and no bar
+            bar = bars.task_ids[0] if bars.task_ids else bars.add_task("mapping", total=pixels)
+            bars.update(bar, completed=done)
+
+        written = write_map(arguments.out, job, arguments.workers, show)
     print(f"map            {written.classes}{' (of a generated scene)' if record.generated else ''}")
     if written.probabilities is not None:
         print(f"probabilities  {written.probabilities}")
