@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -11,6 +10,8 @@ from typing import Final
 
 import numpy as np
 import torch
+from map_sizes import size_rows
+from process_memory import forget_peak, peak_mib
 from report import Row, check_destination, median_row, print_table, write_json
 
 from diffclip_dist.cli.commandline import EXIT_DONE
@@ -38,16 +39,18 @@ class Effort:
         strides: that are compared; the first is what the others are held against.
         repeats: of each, after one that warms up.
         block_bytes: bound on the values held at once, small enough that the scene takes several blocks.
+        megapixels: of the scenes whose time and memory are measured, unless others are asked for.
     """
 
     side: int
     strides: tuple[int, ...]
     repeats: int
     block_bytes: int
+    megapixels: tuple[float, ...]
 
 
-QUICK: Final = Effort(side=48, strides=(1, 3), repeats=1, block_bytes=2 << 20)
-FULL: Final = Effort(side=128, strides=(1, 3, 5), repeats=3, block_bytes=16 << 20)
+QUICK: Final = Effort(side=48, strides=(1, 3), repeats=1, block_bytes=2 << 20, megapixels=(0.05,))
+FULL: Final = Effort(side=128, strides=(1, 3, 5), repeats=3, block_bytes=16 << 20, megapixels=(0.66, 20.0))
 
 
 def measure(arguments: argparse.Namespace) -> int:
@@ -59,9 +62,11 @@ def measure(arguments: argparse.Namespace) -> int:
         archive = generated_archive(Path(scratch) / "archive", effort.side)
         classifier = any_classifier(archive)
         rows = stride_rows(classifier, archive, effort) + height_rows(classifier, archive, effort)
+        rows += size_rows(Path(scratch), arguments.megapixels or effort.megapixels, arguments.workers)
     for part, title in (
         ("strides", "Mapping a generated scene of 144 + 1 bands; medians (lowest to highest)"),
         ("heights", "Most memory while mapping, the process and its libraries included"),
+        ("sizes", "The command predict with probabilities, by bands alone, on a generated tile repeated"),
     ):
         print_table(title, [{key: row[key] for key in row if key != "part"} for row in rows if row["part"] == part])
     if arguments.json is not None:
@@ -143,15 +148,3 @@ def height_rows(classifier: Classifier, archive: Archive, effort: Effort) -> lis
             }
         )
     return rows
-
-
-def forget_peak() -> None:
-    """Has the kernel count this process's peak memory from now on (proc(5), clear_refs)."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_mib() -> float:
-    """The most memory that this process has held since."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024

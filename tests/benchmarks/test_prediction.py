@@ -29,3 +29,8 @@ def test_each_stride_is_measured_on_the_same_scene(tmp_path: Path) -> None:
         assert row["pixels_per_s"] / row["windows_per_s"] == pytest.approx(prediction_rows.QUICK.side**2 / windows)
     square, tall = (row for row in report["rows"] if row["part"] == "heights")
     assert tall["height_pixels"] == 2 * square["height_pixels"]
+    (size,) = (row for row in report["rows"] if row["part"] == "sizes")
+    pixels = size["height_pixels"] * size["width_pixels"]
+    assert pixels == pytest.approx(prediction_rows.QUICK.megapixels[0] * 1e6, rel=0.01)
+    assert size["pixels_per_s"] == pytest.approx(pixels / size["seconds"])
+    assert size["peak_memory_mib"] > 100
