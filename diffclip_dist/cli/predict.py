@@ -1,6 +1,7 @@
 """A whole scene to a land-cover map: MAP.tif with CRS, transform, colour table and class names, and MAP.png."""
 
 import argparse
+import sys
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -8,8 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.scene_match import MatchOptions
-from diffclip_dist.mapping.map_files import check_map_file, describe_calibration, write_map
-from diffclip_dist.mapping.predict import MapOptions, best_device, map_job, on_device, quick_rows
+from diffclip_dist.mapping.map_files import MapFiles, check_map_file, describe_calibration, write_map
+from diffclip_dist.mapping.predict import MapJob, MapOptions, best_device, map_job, on_device, quick_rows
+from diffclip_dist.mapping.unfinished_map import unfinished_folder
 from shards.archive.archive import Archive
 from shards.extras import install_line
 
@@ -25,15 +27,12 @@ def run(arguments: argparse.Namespace) -> int:
     match = MatchOptions(arguments.map_bands, arguments.trust_units, arguments.keep_priors)
     job = map_job(classifier, archive[record.name], options, match)
     pixels = (rows or record.height) * record.width
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pixels"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-
-        def show(done: int) -> None:
-            # options that are refused get one line, and no bar
-            bar = bars.task_ids[0] if bars.task_ids else bars.add_task("mapping", total=pixels)
-            bars.update(bar, completed=done)
-
-        written = write_map(arguments.out, job, arguments.workers, show)
+    try:
+        written = _write(arguments, job, pixels)
+    except BaseException:
+        if unfinished_folder(arguments.out).exists():
+            print("finished blocks are kept: the same command goes on from them", file=sys.stderr)
+        raise
     print(f"map            {written.classes}{' (of a generated scene)' if record.generated else ''}")
     if written.probabilities is not None:
         print(f"probabilities  {written.probabilities}")
@@ -43,3 +42,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"went on        from {written.resumed_pixels} of {pixels} pixels, finished by an earlier run")
     print(f"picture        {written.picture or 'not drawn: ' + install_line('matplotlib')}")
     return EXIT_DONE
+
+
+def _write(arguments: argparse.Namespace, job: MapJob, pixels: int) -> MapFiles:
+    """Writes the map and shows how far it is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pixels"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+
+        def show(done: int) -> None:
+            # options that are refused get one line, and no bar
+            bar = bars.task_ids[0] if bars.task_ids else bars.add_task("mapping", total=pixels)
+            bars.update(bar, completed=done)
+
+        return write_map(arguments.out, job, arguments.workers, show)

@@ -2,7 +2,7 @@
 
 import os
 
-from diffclip_dist.train.cluster.local_ray import LOOPBACK_ONLY
+from shards.build.parallel import LOOPBACK_ONLY
 
 # Ray reads this when it is imported: a run that starts a Ray of its own keeps to loopback, one on a cluster may not
 if "RAY_ADDRESS" not in os.environ:

@@ -4,13 +4,18 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 # a cancelled call may still write for this long
 SECONDS_TO_STOP = 30
 
 # shards go to disk; only plans and records go through Ray
 OBJECT_STORE_BYTES = 100 << 20
+
+# without this setting Ray replaces 127.0.0.1 by this machine's outward address and listens on every interface; it
+# works on any system, whatever its name says. Ray reads it when it is imported
+LOOPBACK_ONLY: Final = MappingProxyType({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
@@ -42,9 +47,9 @@ def run_all(
         for item in items:
             yield function(shared, item)
         return
-    import ray  # takes a second to import, and a single worker does not need it
-
     with ray_session(workers):
+        import ray  # takes a second to import, and a single worker does not need it
+
         gpu_share = min(ray.cluster_resources().get("GPU", 0.0) / workers, 1.0) if gpus else 0.0
         remote = ray.remote(num_cpus=1, num_gpus=gpu_share)(function)
         reference = ray.put(shared)
@@ -66,17 +71,23 @@ def run_all(
 
 @contextmanager
 def ray_session(workers: int) -> Iterator[None]:
-    """Connects to the Ray cluster that RAY_ADDRESS names, or starts one here and stops it at the end."""
+    """Connects to the Ray cluster that RAY_ADDRESS names, or starts one here, on loopback, and stops it at the end."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.update({name: value for name, value in LOOPBACK_ONLY.items() if name not in os.environ})
     import ray
 
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(
+            # without an address Ray would join any cluster that someone has started on this machine
+            address="local",
+            _node_ip_address="127.0.0.1",
             num_cpus=workers,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,

@@ -110,7 +110,7 @@ def test_several_processes_make_the_same_bytes(model: Path, wide: Archive, unint
 
 
 def test_only_blocks_of_the_same_inputs_are_taken(
-    classifier: Classifier, wide: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, model: Path, wide: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = MapJob(classifier, wide["wide"])
 
@@ -118,11 +118,13 @@ def test_only_blocks_of_the_same_inputs_are_taken(
         yield from (compute_block(job, place) for place in job.places[:3])
         raise KeyboardInterrupt
 
+    out = tmp_path / "map.tif"
     with monkeypatch.context() as patched:
         patched.setattr(map_files, "compute_blocks", three_blocks)
-        with pytest.raises(KeyboardInterrupt):
-            write_map(tmp_path / "map.tif", job)
-    kept = unfinished_folder(tmp_path / "map.tif")
+        ended = command("predict.py", *arguments(model, wide, out)[:-1])
+    assert ended.status == 130
+    assert ended.errors.endswith("finished blocks are kept: the same command goes on from them\ninterrupted\n")
+    kept = unfinished_folder(out)
     damaged = sorted(kept.glob("*.npz"))[0]
     damaged.write_bytes(damaged.read_bytes()[:-50])
     pixels: list[int] = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from diffclip_dist.train.cluster.local_ray import LOOPBACK_ONLY
+from shards.build.parallel import LOOPBACK_ONLY
 
 # `ray start` refuses a second node while Ray is kept to loopback; the class behind it does not
 HOLD_A_NODE = """

@@ -16,13 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from shards.build.parallel import LOOPBACK_ONLY
 from shards.errors import FailedRun
 
 _LOOPBACK: Final = "127.0.0.1"
 _START_TIMEOUT_S: Final = 120.0
-# without this setting Ray replaces 127.0.0.1 by this machine's outward address and listens on every interface; it
-# works on any system, whatever its name says
-LOOPBACK_ONLY: Final = MappingProxyType({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
 # on SIGTERM Ray waits up to 30 s for the head's workers to return their leases, for the sake of web services behind
 # it (https://github.com/ray-project/ray/issues/64181); a run's command stops its head once the run is over
 _NO_DRAINING: Final = MappingProxyType({"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"})
