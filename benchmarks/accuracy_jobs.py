@@ -123,7 +123,9 @@ def _measurement(row: str, scene: str, shots: int, scores: list[Scores]) -> Meas
 def _reference(scene: Scene) -> Reference:
     """Labels of the pixels that have data."""
     assert scene.labels is not None
-    return Reference(np.where(np.any(list(scene.valid.values()), axis=0), scene.labels, 0), scene.record.classes)
+    return Reference.of_maps(
+        np.where(np.any(list(scene.valid.values()), axis=0), scene.labels, 0), scene.record.classes
+    )
 
 
 def _on_tables(
@@ -200,7 +202,8 @@ def _features(job: Job, scene: Scene, encoder: MultimodalEncoder) -> tuple[Table
     """Standardised features (row, col, feature) of the pixels learned from and tested, and which are tested."""
     view = view_scene(scene, scene.record.modalities, encoder, job.fewshot)
     reference = _reference(scene)
-    tested = pixels_to_read(view, reference, job.windows)
+    height, width = view.present.shape
+    tested = view.present & pixels_to_read(view.grid, reference, job.windows)(slice(0, height), slice(0, width))
     read = tested.copy()
     for seed in range(job.seeds):  # fewer shots are among the most
         support = draw_episode(reference, max(job.shots), seed, "random", 1).support

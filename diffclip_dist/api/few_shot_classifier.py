@@ -128,7 +128,7 @@ class FewShotClassifier(EstimatorParameters):
         map_bands: bool = False,
         trust_units: bool = False,
     ) -> Self:
-        """Learns from every label; the whole scene is held in memory.
+        """Learns from every label; a large scene is read in parts.
 
         The kernel head takes 5,000 labels at most. Of more it learns from a sample, evenly spread over the scene and
         balanced over the classes, and a warning says so.
@@ -196,18 +196,18 @@ class FewShotClassifier(EstimatorParameters):
         readable = readable_scene(scene)
         encoder = encoder_for(self.encoder, readable.record, map_bands=map_bands, trust_units=trust_units)
         readable = pick_bands(readable, encoder.matches)
-        held = readable if isinstance(readable, Scene) else readable.read()
+        record = readable.record
         # an archive raises the ids of a scene that has a class 0 by one; given labels and names have the user's ids
-        shift = held.record.class_id_shift
+        shift = record.class_id_shift
         lowered = 0 if labels is None else shift
         if self.class_names is None:
-            names = {class_id - lowered: name for class_id, name in held.record.classes.items()}
-            descriptions = {class_id - lowered: text for class_id, text in held.record.descriptions.items()}
+            names = {class_id - lowered: name for class_id, name in record.classes.items()}
+            descriptions = {class_id - lowered: text for class_id, text in record.descriptions.items()}
         else:
             names = {class_id + shift - lowered: name for class_id, name in self.class_names.items()}
             descriptions = {}
-        checked = _checked_labels(held, labels)
-        labelled = labelled_scene(held, encoder, checked, names, descriptions, self.text, config, self.random_state)
+        checked = _checked_labels(readable, labels)
+        labelled = labelled_scene(readable, encoder, checked, names, descriptions, self.text, config, self.random_state)
         return labelled, shift - lowered
 
     def predict(

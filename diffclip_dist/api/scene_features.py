@@ -6,10 +6,10 @@ import torch
 from diffclip_dist.api.encoders import EncoderLike, encoder_for
 from diffclip_dist.api.scenes import Raster, SceneLike, like_scene, readable_scene
 from diffclip_dist.feature_extraction.band_match import pick_bands
-from diffclip_dist.feature_extraction.blocks import view_blocks
-from diffclip_dist.feature_extraction.extractor import AXES, FeatureExtractor, extract_features, feature_set_count
+from diffclip_dist.feature_extraction.blocks import all_pixels
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor, extract_features
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig, Readout
-from diffclip_dist.feature_extraction.scene_view import view_scene
+from diffclip_dist.feature_extraction.scene_reader import SceneReader
 
 
 def features(
@@ -56,11 +56,12 @@ def features(
     module = named.encoder.to(device)
     readable = pick_bands(readable, named.matches)
     record = readable.record
-    extractor = FeatureExtractor.fit(module, view_scene(readable.read(), record.modalities, module, config), config)
+    reader = SceneReader.open(readable, module, config)
+    sample = reader.sample(reader.survey.names)
+    extractor = FeatureExtractor.fit(module, sample.view, sample.pixels, config)
     found = np.full((record.height, record.width, extractor.axes_AJK.shape[2]), np.nan, dtype=np.float32)
-    held = sum(modality.bands for modality in record.modalities) + AXES * (3 + feature_set_count(config))
-    for block in view_blocks(readable, record.modalities, module, config, held):
+    for block in reader.blocks(all_pixels):
         part = extract_features(extractor, module, block.view, block.wanted, config)
-        values_HWK = torch.where(part.valid_HW[..., None], part.values_SHWK[0], torch.nan)
-        found[block.rows, block.cols] = values_HWK[block.core].cpu().numpy()
+        down, right = block.origin
+        found[part.rows + down, part.cols + right] = part.values_SPK[0].cpu().numpy()
     return like_scene(found, scene, "features", ("feature", list(range(found.shape[2]))))

@@ -5,7 +5,7 @@ on the scene's own grid of windows. So its features are those that the whole sce
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,11 @@ from shards.archive.manifest import ModalityRecord
 BLOCK_BYTES: Final = 256 * 2**20
 
 
+Mask = npt.NDArray[np.bool_]
+# The pixels that are wanted of some rows and columns of a scene, bool (row, col)
+Wanted = Callable[[slice, slice], Mask]
+
+
 @dataclass(frozen=True)
 class SceneBlock:
     """A block of a scene.
@@ -31,19 +36,30 @@ class SceneBlock:
         cols: of the scene, without the margin.
         view: the block with its margin.
         core: where `rows` and `cols` lie in the view.
+        wanted: bool (row, col) of the view: the pixels that are wanted; none lies in the margin.
     """
 
     rows: slice
     cols: slice
     view: SceneView
     core: tuple[slice, slice]
+    wanted: Mask
 
     @property
-    def wanted(self) -> npt.NDArray[np.bool_]:
-        """bool (row, col) of the view: the block without its margin."""
-        wanted = np.zeros(self.view.present.shape, dtype=np.bool_)
-        wanted[self.core] = True
-        return wanted
+    def origin(self) -> tuple[int, int]:
+        """Row and column of the scene where the view begins."""
+        return self.rows.start - self.core[0].start, self.cols.start - self.core[1].start
+
+    def holds(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Mask:
+        """Of each pixel of the scene, whether it lies in the block."""
+        inside: Mask = (rows >= self.rows.start) & (rows < self.rows.stop)
+        inside &= (cols >= self.cols.start) & (cols < self.cols.stop)
+        return inside
+
+
+def all_pixels(rows: slice, cols: slice) -> Mask:
+    """Wants every pixel."""
+    return np.ones((rows.stop - rows.start, cols.stop - cols.start), dtype=np.bool_)
 
 
 def view_blocks(
@@ -55,6 +71,7 @@ def view_blocks(
     block_bytes: int = BLOCK_BYTES,
     rows: slice = WHOLE,
     cols: slice = WHOLE,
+    wanted: Wanted = all_pixels,
 ) -> Iterator[SceneBlock]:
     """Reads a scene, or a part of it, block by block, from left to right, then from top to bottom.
 
@@ -68,23 +85,39 @@ def view_blocks(
         block_bytes: bound on those values in memory. A block is at least one stride high and wide.
         rows: of the scene, the part that the blocks cover.
         cols: of the scene, the same.
+        wanted: the pixels that are wanted; a block without any is neither read nor given.
     """
     record = scene.record
     names = {modality.name for modality in record.modalities}
     used = tuple(modality.name for modality in modalities if modality.name in names)
-    window = window_side(encoder)
-    stride = min(config.stride, window)
-    margin = -(-(window // 2 + stride // 2 + config.smoothing_reach) // stride) * stride
+    stride, margin = reading_stride(encoder, config), reading_margin(encoder, config)
     top, bottom, _ = rows.indices(record.height)
     left, right, _ = cols.indices(record.width)
     tall, wide = _block_shape(bottom - top, right - left, margin, stride, block_bytes // (4 * values_per_pixel))
     for row in range(top, bottom, tall):
         for col in range(left, right, wide):
-            core = slice(row, min(row + tall, bottom)), slice(col, min(col + wide, right))
-            read_rows = _widened(core[0], margin, stride, record.height)
-            read_cols = _widened(core[1], margin, stride, record.width)
+            part = slice(row, min(row + tall, bottom)), slice(col, min(col + wide, right))
+            asked = wanted(*part)
+            if not asked.any():
+                continue
+            read_rows = _widened(part[0], margin, stride, record.height)
+            read_cols = _widened(part[1], margin, stride, record.width)
             view = view_scene(scene.read(used, read_rows, read_cols), modalities, encoder, config)
-            yield SceneBlock(*core, view, (_within(core[0], read_rows), _within(core[1], read_cols)))
+            core = _within(part[0], read_rows), _within(part[1], read_cols)
+            wanted_in_view = np.zeros(view.present.shape, dtype=np.bool_)
+            wanted_in_view[core] = asked
+            yield SceneBlock(*part, view, core, wanted_in_view)
+
+
+def reading_stride(encoder: FeatureEncoder, config: FeatureConfig) -> int:
+    """Pixels between the windows that are read."""
+    return min(config.stride, window_side(encoder))
+
+
+def reading_margin(encoder: FeatureEncoder, config: FeatureConfig) -> int:
+    """Pixels on each side of a pixel that its features may depend on, in whole strides."""
+    stride = reading_stride(encoder, config)
+    return -(-(window_side(encoder) // 2 + stride // 2 + config.smoothing_reach) // stride) * stride
 
 
 def _block_shape(height: int, width: int, margin: int, stride: int, pixels: int) -> tuple[int, int]:

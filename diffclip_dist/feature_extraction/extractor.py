@@ -21,16 +21,17 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from diffclip_dist.feature_extraction.band_metric import BandMetric, fit_band_metric
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, device_of
-from diffclip_dist.feature_extraction.feature_config import SMOOTHING_RADIUS, FeatureConfig
+from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics, PixelFeatures
 from diffclip_dist.feature_extraction.reading import read_pixels
 from diffclip_dist.feature_extraction.scene_view import SceneView, read_sample
+from diffclip_dist.feature_extraction.smoothing import Neighbourhood
+from shards.archive.manifest import ModalityRecord
 
 Mask = npt.NDArray[np.bool_]
 
@@ -40,8 +41,6 @@ AXES: Final = 64
 NOISE_QUANTILE: Final = 0.1
 # Of the same; below it, neighbours mostly show the same thing
 THING_QUANTILE: Final = 0.3
-# Chosen on generated scenes
-SHARPNESS: Final = 0.5
 # The set of axes of each feature set: 0 encoder and bands, 1 the bands alone
 _AXES_OF_SET: Final = (0, 0, 1)
 
@@ -80,18 +79,20 @@ class FeatureExtractor(nn.Module):
         self.register_buffer("bilateral_bandwidth_S", bilateral_bandwidth_S)
 
     @classmethod
-    def fit(cls, encoder: FeatureEncoder, scene: SceneView, config: FeatureConfig) -> "FeatureExtractor":
+    def fit(cls, encoder: FeatureEncoder, scene: SceneView, among: Mask, config: FeatureConfig) -> "FeatureExtractor":
         """Fits to pixels that are evenly spread over a scene.
 
         Args:
             encoder: knows the scene's modalities and no others.
-            scene: any scene; its labels are not used.
+            scene: any scene, or patches of it; its labels are not used.
+            among: bool (row, col), pixels to choose from.
             config: the read-out, and how many windows are read.
         """
-        read = read_sample(encoder, scene, config)
+        usable = scene.complete_among(among)
+        read = read_sample(encoder, scene, usable, config)
         features = read.features.cpu()  # fitted in double precision on the CPU
         statistics = FeatureStatistics.of(features)
-        metric = fit_band_metric(scene.windows, scene.complete)
+        metric = fit_band_metric(scene.windows, usable)
         parts = _parts(statistics, metric, features, scene.windows.bands_at(read.rows, read.cols).cpu())
         joined_PJ = torch.cat(parts, dim=1).double()
         centre_J = joined_PJ.mean(dim=0)
@@ -120,35 +121,52 @@ class FeatureExtractor(nn.Module):
 
 
 @dataclass(frozen=True)
-class SceneFeatures:
-    """Features of a scene's pixels.
+class ListedFeatures:
+    """Features of listed pixels, row by row.
 
     Attributes:
-        values_SHWK: float32, each feature set; a pixel that was not wanted may hold anything.
-        valid_HW: bool, pixels that were wanted and have data.
+        rows: of the pixels.
+        cols: of the pixels.
+        values_SPK: float32, each feature set.
     """
 
-    values_SHWK: Tensor
-    valid_HW: Tensor
+    rows: npt.NDArray[np.int64]
+    cols: npt.NDArray[np.int64]
+    values_SPK: Tensor
 
-    def where(self, pixels: Mask) -> Tensor:
-        """The known pixels (S, P, K) among the given ones, bool (row, col), row by row."""
-        return self.values_SHWK[:, self.valid_HW & torch.from_numpy(pixels).to(self.valid_HW.device)]
+    def among(self, pixels: Mask) -> "ListedFeatures":
+        """Those of the given pixels, bool (row, col), that are listed."""
+        kept = pixels[self.rows, self.cols]
+        if kept.all():
+            return self
+        kept_P = torch.from_numpy(np.flatnonzero(kept)).to(self.values_SPK.device)
+        return ListedFeatures(self.rows[kept], self.cols[kept], self.values_SPK.index_select(1, kept_P))
 
-    def listed(self, pixels: Mask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Tensor]:
-        """Rows, columns and features (S, P, K) of the known pixels among the given ones, row by row."""
-        rows, cols = np.nonzero(self.valid_HW.cpu().numpy() & pixels)
-        return rows, cols, self.where(pixels)
+    def moved(self, down: int, right: int) -> "ListedFeatures":
+        """The same pixels, counted from another first row and column."""
+        return ListedFeatures(self.rows + down, self.cols + right, self.values_SPK)
+
+    @classmethod
+    def joined(cls, parts: Sequence["ListedFeatures"]) -> "ListedFeatures":
+        """The pixels of all parts, row by row; none is in two parts."""
+        rows, cols = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "cols"))
+        order = np.lexsort((cols, rows))
+        values_SPK = torch.cat([part.values_SPK for part in parts], dim=1)
+        return cls(rows[order], cols[order], values_SPK[:, torch.from_numpy(order).to(values_SPK.device)])
 
     def at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
-        """The pixels (S, P, K) at the given places."""
-        return self.values_SHWK[:, rows, cols]
+        """The pixels (S, P, K) at the given places; all must be listed."""
+        width = int(max(self.cols.max(initial=0), cols.max(initial=0))) + 1
+        listed, asked = self.rows * width + self.cols, rows * width + cols
+        places = np.minimum(np.searchsorted(listed, asked), len(listed) - 1)
+        assert np.array_equal(listed[places], asked), "a pixel is not listed"
+        return self.values_SPK.index_select(1, torch.from_numpy(places).to(self.values_SPK.device))
 
 
 def extract_features(
     extractor: FeatureExtractor, encoder: FeatureEncoder, scene: SceneView, wanted: Mask, config: FeatureConfig
-) -> SceneFeatures:
-    """Features of the wanted pixels of a scene, or of a block of it.
+) -> ListedFeatures:
+    """Features of the wanted pixels of a scene, or of a block of it, that have data.
 
     Without smoothing the first two feature sets are the same, and the second is left out.
 
@@ -159,30 +177,40 @@ def extract_features(
         wanted: bool (row, col).
         config: the read-out, the rounds of smoothing and the size of a batch.
     """
-    reach = config.smoothing_reach
-    looked_at = binary_dilation(wanted, np.ones((2 * reach + 1, 2 * reach + 1))) if reach else wanted
-    rows, cols, values_APK = [], [], []
-    for part in read_pixels(encoder, scene.windows, scene.grid, looked_at & scene.present, config):
-        values_APK.append(extractor(part.features, scene.windows.bands_at(part.rows, part.cols)))
-        rows.append(part.rows)
-        cols.append(part.cols)
-    if not rows:
-        device = extractor.axes_AJK.device
-        nothing_SHWK = torch.zeros(feature_set_count(config), *wanted.shape, extractor.axes_AJK.shape[2], device=device)
-        return SceneFeatures(nothing_SHWK, torch.zeros(wanted.shape, dtype=torch.bool, device=device))
-    places = np.concatenate(rows), np.concatenate(cols)
-    grids = [_on_grid(wanted.shape, *places, values_PK) for values_PK in torch.cat(values_APK, dim=1)]
-    valid_HW = grids[0][1]
-    values_AHWK = [values_HWK for values_HWK, _ in grids]
-    if config.smoothing:
-        sets = zip(_AXES_OF_SET, extractor.bilateral_bandwidth_S.tolist(), strict=True)
-        values_AHWK = [_smoothed(values_AHWK[axes], valid_HW, bandwidth, config.smoothing) for axes, bandwidth in sets]
-    return SceneFeatures(torch.stack(values_AHWK), valid_HW & torch.from_numpy(wanted).to(valid_HW.device))
+    device = extractor.axes_AJK.device
+    axes, _, width = extractor.axes_AJK.shape
+    chosen = wanted & scene.present
+    rows, cols = np.nonzero(chosen)
+    if not len(rows):
+        return ListedFeatures(rows, cols, torch.zeros(feature_set_count(config), 0, width, device=device))
+    around = Neighbourhood.around(wanted, scene.present, config.smoothing, device) if config.smoothing else None
+    read_rows, read_cols = (rows, cols) if around is None else (around.rows, around.cols)
+    place = np.full(wanted.shape, -1, dtype=np.int64)
+    place[read_rows, read_cols] = np.arange(len(read_rows))
+    values_APK = torch.empty(axes, len(read_rows), width, device=device)
+    for part in read_pixels(encoder, scene.windows, scene.grid, place >= 0, config):
+        places_P = torch.from_numpy(place[part.rows, part.cols]).to(device)
+        values_APK[:, places_P] = extractor(part.features, scene.windows.bands_at(part.rows, part.cols))
+    if around is None:
+        return ListedFeatures(rows, cols, values_APK)
+    distance_APN = [around.distances(values_PK) for values_PK in values_APK]
+    values_SPK = torch.stack(
+        [
+            around.smoothed(values_APK[number], distance_APN[number], bandwidth)
+            for number, bandwidth in zip(_AXES_OF_SET, extractor.bilateral_bandwidth_S.tolist(), strict=True)
+        ]
+    )
+    return ListedFeatures(rows, cols, values_SPK)
 
 
 def feature_set_count(config: FeatureConfig) -> int:
     """S, the number of feature sets."""
     return len(_AXES_OF_SET) if config.smoothing else len(set(_AXES_OF_SET))
+
+
+def held_values(modalities: Sequence[ModalityRecord], config: FeatureConfig) -> int:
+    """float32 values that are held for each pixel whose features are extracted: bands, and features at each stage."""
+    return sum(modality.bands for modality in modalities) + AXES * (3 + feature_set_count(config))
 
 
 def _parts(
@@ -239,40 +267,6 @@ def _differences(values_HWK: Tensor, valid_HW: Tensor, shifts: Sequence[tuple[in
         found.append((values_HWK[here] - values_HWK[there]).square().sum(dim=-1)[both])
     distances = torch.cat(found)
     return distances if len(distances) else torch.zeros(1)
-
-
-def _smoothed(values_HWK: Tensor, valid_HW: Tensor, bandwidth: float, rounds: int) -> Tensor:
-    """Averages over neighbours; the weights come from the values before the first round.
-
-    Args:
-        values_HWK: the features.
-        valid_HW: pixels with features.
-        bandwidth: squared distance at which a neighbour's weight is exp(-SHARPNESS); 0 changes nothing.
-        rounds: of averaging, at least 1.
-    """
-    if bandwidth == 0.0:
-        return values_HWK
-    shifts = [
-        (down, right)
-        for down in range(-SMOOTHING_RADIUS, SMOOTHING_RADIUS + 1)
-        for right in range(-SMOOTHING_RADIUS, SMOOTHING_RADIUS + 1)
-    ]
-    pairs = list(_pairs(values_HWK.shape[:2], shifts))
-    weights = []
-    for here, there in pairs:
-        distance_HW = (values_HWK[here] - values_HWK[there]).square().sum(dim=-1)
-        alike_HW = torch.exp(-SHARPNESS * distance_HW / bandwidth)
-        weights.append(alike_HW * (valid_HW[here] & valid_HW[there]))
-    total_HW = torch.zeros(valid_HW.shape, device=valid_HW.device)
-    for (here, _), weight_HW in zip(pairs, weights, strict=True):
-        total_HW[here] += weight_HW
-    total_HW.clamp_min_(1.0)  # a valid pixel has weight 1 for itself; others stay 0
-    for _ in range(rounds):
-        sum_HWK = torch.zeros_like(values_HWK)
-        for (here, there), weight_HW in zip(pairs, weights, strict=True):
-            sum_HWK[here] += weight_HW[..., None] * values_HWK[there]
-        values_HWK = sum_HWK / total_HW[..., None]
-    return values_HWK
 
 
 def _pairs(

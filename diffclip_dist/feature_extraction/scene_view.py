@@ -5,7 +5,6 @@ No label is used here.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +41,13 @@ class SceneView:
     valid: Mapping[str, Mask]
     present: Mask
 
-    @cached_property
-    def complete(self) -> Mask:
-        """bool (row, col), where every modality of the scene has data; `present` where there is no such pixel."""
-        complete = np.logical_and.reduce(list(self.valid.values()))
-        return complete if complete.any() else self.present
+    def complete_among(self, pixels: Mask) -> Mask:
+        """Those of the given pixels, bool (row, col), where every modality of the scene has data.
+
+        Where there is no such pixel, those where any modality has.
+        """
+        complete = np.logical_and.reduce([pixels, *self.valid.values()])
+        return complete if complete.any() else pixels & self.present
 
     def has_exactly(self, names: Collection[str]) -> Mask:
         """bool (row, col), where these modalities have data and no other has."""
@@ -62,29 +63,10 @@ class SceneView:
         present = np.logical_or.reduce(list(valid.values())) if valid else np.zeros_like(self.present)
         return SceneView(self.windows.only(names), self.grid, valid, present)
 
-    def patterns(self, least_share: float) -> tuple[tuple[str, ...], ...]:
-        """Combinations of some but not all modalities that pixels have data of, the most frequent first.
 
-        Args:
-            least_share: combinations that a smaller share of the pixels with data has are left out.
-        """
-        names = tuple(self.valid)
-        code = np.zeros(self.present.shape, dtype=np.int64)
-        for place, mask in enumerate(self.valid.values()):
-            code |= mask.astype(np.int64) << place
-        codes, counts = np.unique(code[self.present], return_counts=True)
-        everything = (1 << len(names)) - 1
-        found = [
-            (-int(count), tuple(name for place, name in enumerate(names) if int(one) >> place & 1))
-            for one, count in zip(codes, counts, strict=True)
-            if one != everything and count >= least_share * self.present.sum()
-        ]
-        return tuple(pattern for _, pattern in sorted(found))
-
-
-def read_sample(encoder: FeatureEncoder, scene: SceneView, config: FeatureConfig) -> ReadPixels:
-    """Features of complete pixels of a limited number of windows, evenly spread over a scene."""
-    rows, cols = np.nonzero(scene.complete)
+def read_sample(encoder: FeatureEncoder, scene: SceneView, among: Mask, config: FeatureConfig) -> ReadPixels:
+    """Features of some of the given pixels: those of a limited number of windows, evenly spread over a scene."""
+    rows, cols = np.nonzero(among)
     centre_rows, centre_cols = scene.grid.centres(rows, cols)
     centres = centre_rows * scene.grid.width + centre_cols
     kept = np.unique(centres)

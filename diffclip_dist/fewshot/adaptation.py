@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from diffclip_dist.feature_extraction.blocks import SceneBlock, view_blocks
-from diffclip_dist.feature_extraction.extractor import AXES, feature_set_count
+from diffclip_dist.feature_extraction.extractor import held_values
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.fitting import LEAST_UNLABELLED
 from diffclip_dist.fewshot.kernel_head import KernelHead
-from diffclip_dist.fewshot.prediction import extract_by_pattern
+from diffclip_dist.fewshot.pattern_features import extract_for
 from shards.archive.archive import ReadableScene
 from shards.archive.manifest import ModalityRecord, SceneRecord
 
@@ -70,9 +70,9 @@ def adapted_to_scene(
     found: list[list[Tensor]] = [[] for _ in parts]
     for block in _sample(fitted, scene, modalities, config):
         complete = np.logical_and.reduce(list(block.view.valid.values()))
-        extracted = extract_by_pattern(fitted, block.view, block.wanted, config)
-        for values, (part, pixels, features) in zip(found, extracted.parts(fitted), strict=True):
-            values.append(features.where(pixels & complete if part is fitted else pixels).cpu())
+        features = extract_for([fitted], block.view, block.wanted, config)
+        for values, (part, listed) in zip(found, features.parts(fitted, block.wanted), strict=True):
+            values.append((listed.among(complete) if part is fitted else listed).values_SPK.cpu())
     *by_pattern, whole = (
         _adapted(part, torch.cat(values, dim=1), config) for part, values in zip(parts, found, strict=True)
     )
@@ -98,7 +98,7 @@ def _sample(
 ) -> Iterator[SceneBlock]:
     """Blocks that stand for a scene: all of a small one, evenly spread patches of a larger one."""
     height, width = scene.record.height, scene.record.width
-    held = sum(modality.bands for modality in modalities) + AXES * (3 + feature_set_count(config))
+    held = held_values(modalities, config)
     if height * width <= WHOLE_SCENE_PIXELS:
         yield from view_blocks(scene, modalities, fitted.encoder, config, held)
         return

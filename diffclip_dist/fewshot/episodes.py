@@ -4,18 +4,19 @@ Every draw is a function of the seed and the class alone, so the 1-shot pixels a
 the order of the classes nor the other shots asked for change an episode.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from diffclip_dist.fewshot.labelled_pixels import LabelledPixels, Positions
 from shards.errors import BadInput
 
 Protocol = Literal["random", "official", "blocks"]
-Positions = npt.NDArray[np.int64]
 LabelMap = npt.NDArray[np.uint16]
+Labelled = TypeVar("Labelled", LabelledPixels, LabelMap)
 
 # Sides of a block in windows: wide enough that a block holds whole windows, small enough that a scene has many.
 BLOCK_WINDOWS = 2
@@ -33,6 +34,15 @@ class Pixels:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Pixels"]) -> "Pixels":
+        """The pixels of all parts, in their order."""
+        return cls(*(np.concatenate([getattr(one, name) for one in parts]) for name in ("rows", "cols", "class_ids")))
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> "Pixels":
+        """Some of the pixels, bool (pixel)."""
+        return Pixels(self.rows[kept], self.cols[kept], self.class_ids[kept])
 
 
 @dataclass(frozen=True)
@@ -56,16 +66,46 @@ class Episode:
 
 @dataclass(frozen=True)
 class Reference:
-    """The labels of a scene (row, col), 0 where unlabelled, and its official split where it has one."""
+    """The labelled pixels of a scene, and its official split where it has one.
 
-    labels: LabelMap
+    Attributes:
+        labels: the labelled pixels.
+        names: class id to name.
+        shape: rows and columns of the scene.
+        split: official training and test pixels.
+    """
+
+    labels: LabelledPixels
     names: Mapping[int, str]
-    split: tuple[LabelMap, LabelMap] | None = None
+    shape: tuple[int, int]
+    split: tuple[LabelledPixels, LabelledPixels] | None = None
+
+    @classmethod
+    def of_maps(
+        cls, labels: LabelMap, names: Mapping[int, str], split: tuple[LabelMap, LabelMap] | None = None
+    ) -> "Reference":
+        """The reference of label maps (row, col), 0 where unlabelled."""
+        height, width = labels.shape
+        of_map = LabelledPixels.of_map
+        return cls(
+            of_map(labels), names, (height, width), None if split is None else (of_map(split[0]), of_map(split[1]))
+        )
 
     def classes(self) -> tuple[int, ...]:
         """Ids of the classes that have at least one labelled pixel, ascending."""
-        held = np.union1d(self.labels, self.split[0]) if self.split is not None else np.unique(self.labels)
+        held = np.unique(self.labels.class_ids)
+        if self.split is not None:
+            held = np.union1d(held, self.split[0].class_ids)
         return tuple(int(class_id) for class_id in held if int(class_id) in self.names)
+
+    def tested(self, protocol: Protocol) -> LabelledPixels:
+        """The pixels that some episode may test on."""
+        return official_split(self.split)[1] if protocol == "official" else self.labels
+
+    def pixels(self, labelled: LabelledPixels) -> Pixels:
+        """The same with rows and columns."""
+        rows, cols = np.divmod(labelled.places, self.shape[1])
+        return Pixels(rows, cols, labelled.class_ids.astype(np.int64))
 
 
 def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol, footprint: int) -> Episode:
@@ -86,7 +126,7 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
         BadInput: an official split is asked for and there is none, or no pixel is left to test on.
     """
     if protocol == "official":
-        train, test = official_split(reference)
+        train, test = official_split(reference.split)
     elif protocol == "blocks":
         train, test = _block_halves(reference, seed, footprint)
     else:
@@ -94,8 +134,9 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
     notes: list[str] = []
     chosen: list[Positions] = []
     for class_id in reference.classes():
-        candidates = np.flatnonzero(train == class_id)
-        shared = bool(np.any(test.ravel()[candidates] == class_id))
+        candidates = train.of_class(class_id)
+        found, known = test.find(candidates)
+        shared = bool(np.any(test.class_ids[found[known]] == class_id))
         available = len(candidates) - 1 if shared else len(candidates)
         order = np.random.default_rng([seed, class_id]).permutation(len(candidates))
         chosen.append(candidates[order[: min(shots, available)]])
@@ -106,44 +147,51 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
                 f"offers it {len(candidates)} labelled pixels{rest}"
             )
     support = np.concatenate(chosen)
-    tested = test.copy()
-    tested.ravel()[support] = 0
+    found, known = test.find(support)
+    kept = np.ones(len(test), dtype=np.bool_)
+    kept[found[known]] = False
     if protocol == "blocks":
-        tested[_near(support, tested.shape, footprint)] = 0
-    query = np.flatnonzero(tested)
+        kept &= ~_near(support, test.places, reference.shape[1], footprint)
+    query = test.where(kept)
     if len(query) == 0:
         raise BadInput(f"protocol {protocol}: no labelled pixel is left to test on at {shots} shots, seed {seed}")
     if len(support) == 0:
         raise BadInput(f"protocol {protocol}: no labelled pixel to learn from at {shots} shots, seed {seed}")
-    untested = set(reference.classes()) - set(np.unique(tested).tolist())
+    untested = set(reference.classes()) - set(np.unique(query.class_ids).tolist())
     notes += [f"{reference.names[class_id]}: no pixel is left to test it on" for class_id in sorted(untested)]
     return Episode(
         shots=shots,
         seed=seed,
-        support=_pixels(support, train),
-        query=_pixels(query, tested),
+        support=reference.pixels(LabelledPixels(support, train.class_ids[train.find(support)[0]])),
+        query=reference.pixels(query),
         notes=tuple(notes),
     )
 
 
-def official_split(reference: Reference) -> tuple[LabelMap, LabelMap]:
-    if reference.split is None:
+def official_split(split: tuple[Labelled, Labelled] | None) -> tuple[Labelled, Labelled]:
+    """The official training and test labels, as lists or as maps.
+
+    Raises:
+        BadInput: there is no official split.
+    """
+    if split is None:
         raise BadInput("protocol official: the scene has no official split (labels.split in its scene.yaml)")
-    return reference.split
+    return split
 
 
-def _block_halves(reference: Reference, seed: int, footprint: int) -> tuple[LabelMap, LabelMap]:
-    """The label map restricted to the training blocks and to the test blocks.
+def _block_halves(reference: Reference, seed: int, footprint: int) -> tuple[LabelledPixels, LabelledPixels]:
+    """The labelled pixels of the training blocks and of the test blocks.
 
     Rare classes choose first, a training block and then a test block each, so that every class that spans two blocks
     lies on both sides; the other blocks go to both sides in turn.
     """
     side = BLOCK_WINDOWS * footprint
-    height, width = reference.labels.shape
-    blocks_across = -(-width // side)
-    block_of = (np.arange(height) // side)[:, None] * blocks_across + (np.arange(width) // side)[None, :]
-    blocks_of_class = {c: np.unique(block_of[reference.labels == c]) for c in reference.classes()}
-    order = np.random.default_rng([seed, BLOCK_STREAM]).permutation(int(block_of.max()) + 1)
+    height, width = reference.shape
+    blocks_down, blocks_across = -(-height // side), -(-width // side)
+    rows, cols = np.divmod(reference.labels.places, width)
+    block_of = rows // side * blocks_across + cols // side
+    blocks_of_class = {c: np.unique(block_of[reference.labels.class_ids == c]) for c in reference.classes()}
+    order = np.random.default_rng([seed, BLOCK_STREAM]).permutation(blocks_down * blocks_across)
     rank = np.argsort(order)
     training: set[int] = set()
     testing: set[int] = set()
@@ -157,18 +205,14 @@ def _block_halves(reference: Reference, seed: int, footprint: int) -> tuple[Labe
         if block not in training and block not in testing:
             (training if place % 2 == 0 else testing).add(block)
     is_training = np.isin(block_of, sorted(training))
-    return np.where(is_training, reference.labels, 0), np.where(is_training, 0, reference.labels)
+    return reference.labels.where(is_training), reference.labels.where(~is_training)
 
 
-def _near(support: Positions, shape: tuple[int, ...], footprint: int) -> npt.NDArray[np.bool_]:
-    """Where a footprint would share a pixel with the footprint of a support pixel (row, col)."""
-    near = np.zeros(shape, dtype=np.bool_)
+def _near(support: Positions, places: Positions, width: int, footprint: int) -> npt.NDArray[np.bool_]:
+    """At which places a footprint would share a pixel with the footprint of a support pixel."""
     reach = footprint - 1
-    for row, col in zip(*np.unravel_index(support, shape), strict=True):
-        near[max(row - reach, 0) : row + reach + 1, max(col - reach, 0) : col + reach + 1] = True
+    rows, cols = np.divmod(places, width)
+    near = np.zeros(len(places), dtype=np.bool_)
+    for row, col in zip(*np.divmod(support, width), strict=True):
+        near |= (np.abs(rows - row) <= reach) & (np.abs(cols - col) <= reach)
     return near
-
-
-def _pixels(flat: Positions, labels: LabelMap) -> Pixels:
-    rows, cols = np.unravel_index(flat, labels.shape)
-    return Pixels(rows.astype(np.int64), cols.astype(np.int64), labels.ravel()[flat].astype(np.int64))

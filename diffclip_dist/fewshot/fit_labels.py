@@ -9,18 +9,19 @@ import numpy as np
 import torch
 
 from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
-from diffclip_dist.feature_extraction.scene_view import SceneView, view_scene
+from diffclip_dist.feature_extraction.scene_reader import SceneReader
+from diffclip_dist.feature_extraction.scene_survey import SceneStrip
 from diffclip_dist.fewshot.class_text import ClassText, ClassTextEncoder, build_text
 from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier_config
 from diffclip_dist.fewshot.cross_validation import CrossValidation
-from diffclip_dist.fewshot.episodes import LabelMap, Pixels, Protocol, Reference
+from diffclip_dist.fewshot.episodes import LabelMap, Pixels, Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.fitting import MOST_SUPPORT, Support, fit_classifiers
 from diffclip_dist.fewshot.label_folds import Fold, Folds, block_folds, stratified_folds
 from diffclip_dist.fewshot.label_sample import balanced_quotas, proportional_quotas, spread_sample
-from diffclip_dist.fewshot.prediction import class_probabilities
-from shards.archive.archive import Scene
+from diffclip_dist.fewshot.prediction import probabilities_at
+from shards.archive.archive import ReadableScene
 from shards.errors import BadInput
 from shards.preview.class_colours import class_colours
 
@@ -36,9 +37,8 @@ class LabelledScene:
     """A scene with labels to learn from.
 
     Attributes:
-        scene: the scene, in memory.
+        scene: the scene, as it is read for the encoder.
         encoder: fitted to the scene.
-        view: the scene as the encoder sees it.
         labels: those that have data, row by row.
         test: an official test map's, where the figures come from it.
         names: of the classes that have a label.
@@ -50,9 +50,8 @@ class LabelledScene:
         most_tested: labels to test on.
     """
 
-    scene: Scene
+    scene: SceneReader
     encoder: NamedEncoder
-    view: SceneView
     labels: Pixels
     test: Pixels | None
     names: Mapping[int, str]
@@ -91,7 +90,7 @@ class LabelledScene:
 
 
 def labelled_scene(
-    scene: Scene,
+    scene: ReadableScene,
     encoder: NamedEncoder,
     labels: LabelMap,
     class_names: Mapping[int, str],
@@ -105,7 +104,7 @@ def labelled_scene(
     """A scene with the labels that have data.
 
     Args:
-        scene: the scene, in memory.
+        scene: the scene, in memory or in an archive.
         encoder: fitted to the scene.
         labels: class ids (row, col), 0 where unlabelled.
         class_names: names of the classes, for the text; a class without one is called ``class 7``.
@@ -119,15 +118,27 @@ def labelled_scene(
     Raises:
         BadInput: no labelled pixel has data.
     """
-    view = view_scene(scene, scene.record.modalities, encoder.encoder, config)
-    found = _with_data(labels, view)
+    maps = [labels] if test is None else [labels, test]
+    parts: list[list[Pixels]] = [[] for _ in maps]
+
+    def look(strip: SceneStrip) -> None:
+        for part, label_map in zip(parts, maps, strict=True):
+            rows, cols = np.nonzero(np.where(strip.present, label_map[strip.rows], 0))
+            class_ids = label_map[strip.rows][rows, cols].astype(np.int64)
+            part.append(Pixels(rows + strip.rows.start, cols, class_ids))
+
+    reader = SceneReader.open(scene, encoder.encoder, config, look)
+    found = Pixels.joined(parts[0])
     if not len(found):
         raise BadInput("labels: expected at least one pixel with a class id of 1 or more where the scene has data")
     names = {one: class_names.get(one, f"class {one}") for one in np.unique(found.class_ids).tolist()}
-    tested = None if test is None else _with_data(np.where(np.isin(test, list(names)), test, 0), view)
+    tested = None
+    if test is not None:
+        tested = Pixels.joined(parts[1])
+        tested = tested.where(np.isin(tested.class_ids, list(names)))
     most_learned, most_tested = most or (MOST_SUPPORT if config.head == "kernel" else len(found), MOST_TESTED)
     return LabelledScene(
-        scene, encoder, view, found, tested, names, descriptions, text, config, seed, most_learned, most_tested
+        reader, encoder, found, tested, names, descriptions, text, config, seed, most_learned, most_tested
     )
 
 
@@ -142,13 +153,13 @@ def fit_to_labels(labelled: LabelledScene, id_shift: int = 0, report: Report = l
     Raises:
         BadInput: the text does not fit the classes.
     """
-    learned = labelled.learned
+    learned, record = labelled.learned, labelled.scene.scene.record
     text = labelled.build_text()
     fitted = _fitted(labelled, [learned], [text], report)[0]
     colours = class_colours(labelled.names)
     classes = [MappedClass(one, name, colours[one], id_shift) for one, name in labelled.names.items()]
     kept = classifier_config(
-        labelled.scene.record, labelled.encoder, classes, shots=max(_counts(learned).values()), seed=labelled.seed,
+        record, labelled.encoder, classes, shots=max(_counts(learned).values()), seed=labelled.seed,
         protocol=ALL_LABELS, text=text.label, fewshot=labelled.config, calibration=fitted.calibration,
     )  # fmt: skip
     return Classifier(kept, fitted)
@@ -169,12 +180,12 @@ def cross_validate(labelled: LabelledScene, protocol: Protocol, report: Report =
     learned, candidates = labelled.learned, labelled.labels if labelled.test is None else labelled.test
     counts = _counts(candidates)
     tested = spread_sample(candidates, proportional_quotas(counts, labelled.most_tested, LEAST_TESTED), labelled.seed)
-    view = labelled.view
+    grid = labelled.scene.grid
     if protocol == "official":
         folds = Folds("official", (Fold(learned, tested),))
     elif protocol == "blocks":
-        footprint = view.grid.footprint + 2 * labelled.config.smoothing_reach
-        folds = block_folds(learned, tested, labelled.seed, view.grid.width, footprint)
+        footprint = grid.footprint + 2 * labelled.config.smoothing_reach
+        folds = block_folds(learned, tested, labelled.seed, grid.width, footprint)
     else:
         folds = stratified_folds(learned, tested, labelled.seed)
     first = labelled.build_text()
@@ -182,42 +193,27 @@ def cross_validate(labelled: LabelledScene, protocol: Protocol, report: Report =
     texts = [labelled.build_text() if learns else first for _ in folds.folds]
     fitted = _fitted(labelled, [fold.learned for fold in folds.folds], texts, report)
     ids = np.array(labelled.class_ids)
-    predicted, confidence = [], []
-    for number, (fold, one) in enumerate(zip(folds.folds, fitted, strict=True)):
-        report("testing", number, len(folds.folds))
-        asked = np.zeros_like(view.present)
-        asked[fold.tested.rows, fold.tested.cols] = True
-        found_HWC = class_probabilities(one, view, asked, labelled.config)
-        found_PC = found_HWC[fold.tested.rows, fold.tested.cols]
-        predicted.append(ids[found_PC.argmax(axis=1)])
-        confidence.append(found_PC.max(axis=1))
-    report("testing", len(folds.folds), len(folds.folds))
+    report("testing", 0, 1)
+    found = probabilities_at(labelled.scene, fitted, [fold.tested for fold in folds.folds], labelled.config)
+    predicted = [ids[found_PC.argmax(axis=1)] for found_PC in found]
+    confidence = [found_PC.max(axis=1) for found_PC in found]
+    report("testing", 1, 1)
     labels_C = np.array([counts.get(one, 0) for one in labelled.class_ids])
     return CrossValidation(folds, labelled.class_ids, tuple(predicted), tuple(confidence), labels_C)
 
 
-def every_label(reference: Reference) -> LabelMap:
+def every_label(labels: LabelMap, split: tuple[LabelMap, LabelMap] | None) -> LabelMap:
     """The labels of a scene and of its official split (row, col)."""
-    if reference.split is None:
-        return reference.labels
-    train, test = reference.split
-    return np.where(reference.labels > 0, reference.labels, np.maximum(train, test))
+    return labels if split is None else np.where(labels > 0, labels, np.maximum(*split))
 
 
 def _fitted(
     labelled: LabelledScene, learned: Sequence[Pixels], texts: Sequence[ClassTextEncoder], report: Report
 ) -> list[FittedClassifier]:
-    view = labelled.view
     supports = [Support.of(pixels, labelled.class_ids) for pixels in learned]
     seeds = [labelled.seed] * len(supports)
-    encoder = labelled.encoder.encoder
-    fitted, _ = fit_classifiers(encoder, view, supports, texts, seeds, view.present, labelled.config, report)
+    fitted, _ = fit_classifiers(labelled.scene, supports, texts, seeds, labelled.config, report=report)
     return fitted
-
-
-def _with_data(labels: LabelMap, view: SceneView) -> Pixels:
-    rows, cols = np.nonzero(np.where(view.present, labels, 0))
-    return Pixels(rows, cols, labels[rows, cols].astype(np.int64))
 
 
 def _counts(labels: Pixels) -> dict[int, int]:

@@ -4,7 +4,7 @@ Shapes: P pixels, Q support pixels, M modalities, F read-out width, K feature wi
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
-from diffclip_dist.feature_extraction.extractor import FeatureExtractor, SceneFeatures, extract_features
+from diffclip_dist.feature_extraction.blocks import Wanted, all_pixels
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor, ListedFeatures
 from diffclip_dist.feature_extraction.one_thread import one_thread
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.feature_extraction.reading import read_view, read_view_in_batches
+from diffclip_dist.feature_extraction.scene_reader import SceneReader
+from diffclip_dist.feature_extraction.scene_sample import SceneSample
+from diffclip_dist.feature_extraction.scene_survey import Pattern
 from diffclip_dist.feature_extraction.scene_view import SceneView, encoder_for_pattern, read_sample
 from diffclip_dist.feature_extraction.views import Positions, View, plain_view, training_view
 from diffclip_dist.fewshot.calibration import fit_temperature
@@ -27,8 +31,9 @@ from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KernelHead
+from diffclip_dist.fewshot.labelled_pixels import LabelledPixels
 from diffclip_dist.fewshot.loss import alignment_loss
-from diffclip_dist.fewshot.prediction import PatternFeatures
+from diffclip_dist.fewshot.pattern_features import PatternExtractor, PatternFeatures, extract_by_pattern
 from shards.errors import BadInput
 
 Mask = npt.NDArray[np.bool_]
@@ -56,101 +61,80 @@ class Support:
 
 
 def fit_classifiers(
-    encoder: FeatureEncoder,
-    scene: SceneView,
+    scene: SceneReader,
     supports: Sequence[Support],
     texts: Sequence[ClassTextEncoder],
     seeds: Sequence[int],
-    wanted: Mask,
     config: FewshotConfig,
+    wanted: Wanted = all_pixels,
     report: Callable[[str, int, int], None] = lambda *_: None,
 ) -> tuple[list[FittedClassifier], PatternFeatures | None]:
     """Fits a classifier to each of several supports in one scene.
 
     Args:
-        encoder: knows the scene's modalities and no others.
-        scene: the scene of the supports.
+        scene: of the supports, read for an encoder that knows its modalities and no others.
         supports: at least one pixel each.
         texts: the class texts of each; those that can learn do so in place.
         seeds: of each, for the views of a cosine head.
-        wanted: bool (row, col), pixels whose features are extracted besides the supports' for kernel heads. They stand
-            for the unlabelled scene.
         config: the head, and how it is fitted.
+        wanted: in a scene that is read at once, pixels whose features are extracted besides the supports' for kernel
+            heads. They stand for the unlabelled scene.
         report: called with a phase, steps done and steps in all.
 
     Returns:
-        The classifiers; for kernel heads also the features that they share.
+        The classifiers; for kernel heads in a scene that is read at once also the features that they share.
 
     Raises:
         BadInput: a support is too large for a kernel head.
     """
     if config.head == "kernel":
-        return _fit_kernel_classifiers(encoder, scene, supports, texts, wanted, config, report)
+        return _fit_kernel_classifiers(scene, supports, texts, config, wanted, report)
     report("features", 0, 1)
-    statistics = feature_statistics(encoder, scene, config)
+    sample = scene.sample(scene.survey.names)
+    statistics = feature_statistics(scene.encoder, sample, config)
     report("features", 1, 1)
     fitted = []
     for support, text, seed in _reported(supports, texts, seeds, report):
         with one_thread():  # many small steps, in which several threads would mostly wait for each other
-            fitted.append(fit_cosine_classifier(encoder, scene, support, text, statistics, config, seed))
+            view, rows, cols = scene.around(support.rows, support.cols)
+            moved = Support(rows, cols, support.targets)
+            fitted.append(fit_cosine_classifier(scene.encoder, view, moved, text, statistics, config, seed))
     return fitted, None
 
 
 def _fit_kernel_classifiers(
-    encoder: FeatureEncoder,
-    scene: SceneView,
+    scene: SceneReader,
     supports: Sequence[Support],
     texts: Sequence[ClassTextEncoder],
-    wanted: Mask,
     config: FewshotConfig,
+    wanted: Wanted,
     report: Callable[[str, int, int], None],
-) -> tuple[list[FittedClassifier], PatternFeatures]:
+) -> tuple[list[FittedClassifier], PatternFeatures | None]:
     """Kernel classifiers, with a part for each pattern of modalities that many pixels of the scene have.
 
     A pixel that lacks a modality is far from all pixels that have it. So whatever is learned without labels is learned
     from pixels that have the same modalities: statistics, metric, bandwidths, class priors and class means.
     """
+    for support in supports:
+        _check_size(support)
+    patterns, everything = scene.survey.patterns(LEAST_PATTERN_SHARE), scene.survey.names
+    learn = _learn_from_patches if scene.view is None else _learn_from_whole
+    learned = learn(scene, [*patterns, everything], supports, config, wanted, report)
     parts: list[list[FittedClassifier]] = [[] for _ in supports]
     part_supports: list[list[Support]] = [[] for _ in supports]
-    by_pattern: dict[tuple[str, ...], tuple[Mask, SceneFeatures]] = {}
-    patterns = scene.patterns(LEAST_PATTERN_SHARE)
-    left = wanted
-    for number, pattern in enumerate(patterns):
-        report("reading", number, len(patterns) + 1)
-        chosen = [_with_most_modalities(support, scene, pattern) for support in supports]
-        pixels = wanted & scene.has_exactly(pattern)
-        if all(chosen):
-            left = left & ~pixels
-        if not any(chosen):
-            continue
-        view, part_encoder = scene.only(pattern), encoder_for_pattern(encoder, pattern)
-        extractor, features = _extract(part_encoder, view, pixels, [one for one in chosen if one], config)
-        by_pattern[pattern] = pixels, features
-        unlabelled_SPK = features.where(pixels)
-        for part, learned_from, support, text in zip(parts, part_supports, chosen, texts, strict=True):
-            if support:
-                part.append(
-                    fit_kernel_classifier(part_encoder, extractor, features, unlabelled_SPK, support, text, config)
-                )
-                learned_from.append(support)
-    report("reading", len(patterns), len(patterns) + 1)
-    used = [_with_most_modalities(support, scene, tuple(scene.valid)) or support for support in supports]
-    extractor, features = _extract(encoder, scene, left, used, config)
-    report("reading", len(patterns) + 1, len(patterns) + 1)
-    unlabelled_SPK = features.where(wanted & scene.complete)
-    fitted = [
-        calibrated(
-            replace(
-                fit_kernel_classifier(encoder, extractor, features, unlabelled_SPK, support, text, config),
-                by_pattern=tuple(part),
-            ),
-            [*learned_from, support],
-        )
-        for part, learned_from, (support, text, _) in zip(
-            parts, part_supports, _reported(used, texts, range(len(texts)), report), strict=True
-        )
-    ]
-    return fitted, PatternFeatures(wanted, by_pattern, features)
+    for pattern in patterns:
+        for part, learned_from, chosen, text in zip(parts, part_supports, learned.chosen[pattern], texts, strict=True):
+            if chosen:
+                part.append(_fit_part(learned.by_pattern[pattern], chosen, text, config))
+                learned_from.append(chosen)
+    fitted = []
+    used = [chosen or support for chosen, support in zip(learned.chosen[everything], supports, strict=True)]
+    for part, learned_from, (support, text, _) in zip(
+        parts, part_supports, _reported(used, texts, range(len(texts)), report), strict=True
+    ):
+        whole = replace(_fit_part(learned.by_pattern[everything], support, text, config), by_pattern=tuple(part))
+        fitted.append(calibrated(whole, [*learned_from, support]))
+    return fitted, learned.features
 
 
 def calibrated(fitted: FittedClassifier, supports: Sequence[Support]) -> FittedClassifier:
@@ -174,33 +158,168 @@ def calibrated(fitted: FittedClassifier, supports: Sequence[Support]) -> FittedC
     return replace(fitted, calibration=fit_temperature(torch.cat(logits), torch.cat(targets), shots))
 
 
-def _extract(
-    encoder: FeatureEncoder,
-    scene: SceneView,
-    wanted: Mask,
+@dataclass(frozen=True)
+class _LearnedPattern:
+    """What kernel classifiers of one pattern of modalities are fitted with.
+
+    Attributes:
+        by: the extractor.
+        unlabelled_SPK: features of pixels that have these modalities and no others.
+        shots: features of the pixels of all supports that have any of these modalities, and maybe of others.
+    """
+
+    by: PatternExtractor
+    unlabelled_SPK: Tensor
+    shots: ListedFeatures
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What kernel classifiers are fitted with.
+
+    Attributes:
+        chosen: for each pattern the shots of each support, see `_with_most_modalities`.
+        by_pattern: the patterns, and all modalities.
+        features: of the whole scene, where it is read at once.
+    """
+
+    chosen: Mapping[Pattern, Sequence[Support | None]]
+    by_pattern: Mapping[Pattern, _LearnedPattern]
+    features: PatternFeatures | None
+
+
+def _learn_from_whole(
+    scene: SceneReader,
+    patterns: Sequence[Pattern],
     supports: Sequence[Support],
     config: FewshotConfig,
-) -> tuple[FeatureExtractor, SceneFeatures]:
-    """An extractor fitted to a scene, and the features of the wanted pixels and of the supports."""
-    extractor = FeatureExtractor.fit(encoder, scene, config)
-    read = wanted.copy()
+    wanted: Wanted,
+    report: Callable[[str, int, int], None],
+) -> _Learned:
+    """Extracts all wanted pixels of a scene that is read at once."""
+    view = scene.view
+    assert view is not None
+    height, width = view.present.shape
+    asked = wanted(slice(0, height), slice(0, width))
+    shots = np.zeros_like(asked)
     for support in supports:
-        read[support.rows, support.cols] = True
-    return extractor, extract_features(extractor, encoder, scene, read, config)
+        shots[support.rows, support.cols] = True
+    chosen = {
+        pattern: [
+            _with_most_modalities(
+                support, {name: mask[support.rows, support.cols] for name, mask in view.valid.items()}, pattern
+            )
+            for support in supports
+        ]
+        for pattern in patterns
+    }
+    *parts, everything = patterns
+    used = [pattern for pattern in parts if any(chosen[pattern])]
+    report("reading", 0, 1)
+    extractors = {
+        pattern: _fit_extractor(scene, SceneSample(view, np.ones_like(asked)), pattern, config)
+        for pattern in (*used, everything)
+    }
+    features = extract_by_pattern(
+        [extractors[pattern] for pattern in used], extractors[everything],
+        [pattern for pattern in used if all(chosen[pattern])], view, asked, config, by_all=shots,
+    )  # fmt: skip
+    report("reading", 1, 1)
+    by_pattern = {
+        pattern: _LearnedPattern(extractors[pattern], listed.among(pixels).values_SPK, listed)
+        for pattern, (pixels, listed) in features.by_pattern.items()
+    }
+    complete = features.whole.among(asked & view.complete_among(np.ones_like(asked)))
+    by_pattern[everything] = _LearnedPattern(extractors[everything], complete.values_SPK, features.whole)
+    return _Learned(chosen, by_pattern, features)
 
 
-def _with_most_modalities(support: Support, scene: SceneView, pattern: Sequence[str]) -> Support | None:
-    """Of each class the shots that have most of a pattern's modalities; None where no shot has any."""
-    count_Q = sum(
-        (scene.valid[name][support.rows, support.cols].astype(np.int64) for name in pattern),
-        np.zeros(len(support.rows), dtype=np.int64),
+def _learn_from_patches(
+    scene: SceneReader,
+    patterns: Sequence[Pattern],
+    supports: Sequence[Support],
+    config: FewshotConfig,
+    wanted: Wanted,
+    report: Callable[[str, int, int], None],
+) -> _Learned:
+    """Extracts a bounded number of unlabelled pixels of each pattern, and then all supports in one pass."""
+    del wanted  # patches stand for the scene
+    extractors, unlabelled = {}, {}
+    for number, pattern in enumerate(patterns):
+        report("reading", number, len(patterns) + 1)
+        sample = scene.sample(pattern)
+        extractors[pattern] = _fit_extractor(scene, sample, pattern, config)
+        alike = sample.pixels & sample.view.has_exactly(pattern)
+        if not alike.any():  # no pixel has every modality
+            alike = sample.pixels
+        unlabelled[pattern] = extractors[pattern].extract(sample.view, alike, config).values_SPK
+    report("reading", len(patterns), len(patterns) + 1)
+    width = scene.scene.record.width
+    shots = LabelledPixels.of_places(np.concatenate([support.rows * width + support.cols for support in supports]))
+    found: dict[Pattern, list[ListedFeatures]] = {pattern: [] for pattern in patterns}
+    valid = {name: np.zeros(len(shots), np.bool_) for name in scene.survey.names}
+    for block in scene.blocks(lambda rows, cols: shots.map_of(rows, cols, width) > 0):
+        rows, cols = np.nonzero(block.wanted)
+        down, right = block.origin
+        listed, _ = shots.find((rows + down) * width + cols + right)
+        for name, mask in block.view.valid.items():
+            valid[name][listed] = mask[rows, cols]
+        for pattern, extractor in extractors.items():
+            found[pattern].append(extractor.extract(block.view, block.wanted, config).moved(down, right))
+    report("reading", len(patterns) + 1, len(patterns) + 1)
+    chosen: dict[Pattern, list[Support | None]] = {pattern: [] for pattern in patterns}
+    for support in supports:
+        listed, _ = shots.find(support.rows * width + support.cols)
+        has = {name: of_shots[listed] for name, of_shots in valid.items()}
+        for pattern in patterns:
+            chosen[pattern].append(_with_most_modalities(support, has, pattern))
+    by_pattern = {
+        pattern: _LearnedPattern(extractors[pattern], unlabelled[pattern], ListedFeatures.joined(found[pattern]))
+        for pattern in patterns
+    }
+    return _Learned(chosen, by_pattern, None)
+
+
+def _fit_extractor(
+    scene: SceneReader, sample: SceneSample, pattern: Pattern, config: FewshotConfig
+) -> PatternExtractor:
+    """The extractor of pixels that have some modalities alone."""
+    encoder = scene.encoder if pattern == scene.survey.names else encoder_for_pattern(scene.encoder, pattern)
+    return PatternExtractor(encoder, FeatureExtractor.fit(encoder, sample.view.only(pattern), sample.pixels, config))
+
+
+def _fit_part(
+    learned: _LearnedPattern, support: Support, text: ClassTextEncoder, config: FewshotConfig
+) -> FittedClassifier:
+    shots_SQK = learned.shots.at(support.rows, support.cols)
+    return fit_kernel_classifier(
+        learned.by.encoder, learned.by.extractor, shots_SQK, learned.unlabelled_SPK, support.targets, text, config
     )
+
+
+def _with_most_modalities(support: Support, valid: Mapping[str, Mask], pattern: Sequence[str]) -> Support | None:
+    """Of each class the shots that have most of a pattern's modalities; None where no shot has any.
+
+    Args:
+        support: the shots.
+        valid: modality name to bool (shot), which of them have data of it.
+        pattern: the modalities.
+    """
+    count_Q = sum((valid[name].astype(np.int64) for name in pattern), np.zeros(len(support.rows), dtype=np.int64))
     most_Q = np.zeros_like(count_Q)
     for target in np.unique(support.targets):
         of_class_Q = support.targets == target
         most_Q[of_class_Q] = count_Q[of_class_Q].max()
     kept_Q = (count_Q == most_Q) & (count_Q > 0)
     return Support(support.rows[kept_Q], support.cols[kept_Q], support.targets[kept_Q]) if kept_Q.any() else None
+
+
+def _check_size(support: Support) -> None:
+    if len(support.rows) > MOST_SUPPORT:
+        raise BadInput(
+            f"labels: {len(support.rows)} labelled pixels, and the kernel head takes at most {MOST_SUPPORT}, since its "
+            "equations grow with their square; give fewer, or use the cosine head"
+        )
 
 
 def _reported(
@@ -216,9 +335,10 @@ def _reported(
     report("fitting", len(supports), len(supports))
 
 
-def feature_statistics(encoder: FeatureEncoder, scene: SceneView, config: FewshotConfig) -> FeatureStatistics:
+def feature_statistics(encoder: FeatureEncoder, sample: SceneSample, config: FewshotConfig) -> FeatureStatistics:
     """Mean and deviation of the features over pixels of the scene; no label is needed."""
-    return FeatureStatistics.of(read_sample(encoder, scene, config).features)
+    among = sample.view.complete_among(sample.pixels)
+    return FeatureStatistics.of(read_sample(encoder, sample.view, among, config).features)
 
 
 def fit_cosine_classifier(
@@ -280,36 +400,27 @@ def _view(scene: SceneView, support: Support, seed: int, number: int, config: Fe
 def fit_kernel_classifier(
     encoder: FeatureEncoder,
     extractor: FeatureExtractor,
-    features: SceneFeatures,
+    support_SQK: Tensor,
     unlabelled_SPK: Tensor,
-    support: Support,
+    targets: Positions,
     text: ClassTextEncoder,
     config: FewshotConfig,
 ) -> FittedClassifier:
     """Fits a kernel head to the support, in closed form.
 
     Args:
-        encoder: the one that the descriptions come from; stays as it is.
+        encoder: the one that the features come from; stays as it is.
         extractor: learned without a label.
-        features: of the support, at least.
+        support_SQK: features of the support, at least one pixel.
         unlabelled_SPK: features of pixels of the scene that have every modality of the encoder. Class priors and class
             means are estimated from `LEAST_UNLABELLED` or more.
-        support: at least one pixel.
+        targets: index of the class of each pixel of the support.
         text: the class texts; not trained.
         config: whether class priors and class means are estimated.
-
-    Raises:
-        BadInput: the support is too large.
     """
-    if len(support.rows) > MOST_SUPPORT:
-        raise BadInput(
-            f"labels: {len(support.rows)} labelled pixels, and the kernel head takes at most {MOST_SUPPORT}, since its "
-            "equations grow with their square; give fewer, or use the cosine head"
-        )
     with torch.no_grad():
         text_CE = text().clone()
-        support_SQK = features.at(support.rows, support.cols)
-        targets_Q = torch.from_numpy(support.targets)
+        targets_Q = torch.from_numpy(targets)
         enough = unlabelled_SPK.shape[1] >= LEAST_UNLABELLED
         pixels_SPK = unlabelled_SPK if enough else torch.cat([unlabelled_SPK, support_SQK], dim=1)
         head = KernelHead.fit(extractor, pixels_SPK, support_SQK, targets_Q, text_CE)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from diffclip_dist.fewshot.episodes import BLOCK_STREAM, BLOCK_WINDOWS, Pixels, Positions
+from diffclip_dist.fewshot.episodes import BLOCK_STREAM, BLOCK_WINDOWS, Pixels
+from diffclip_dist.fewshot.labelled_pixels import Positions
 from shards.errors import BadInput
 
 FoldKind = Literal["leave-one-out", "stratified", "blocks", "official"]

@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from diffclip_dist.fewshot.episodes import Pixels, Positions
+from diffclip_dist.fewshot.episodes import Pixels
+from diffclip_dist.fewshot.labelled_pixels import Positions
 
 # Bits of a row or a column that order pixels along the Z-order curve
 CURVE_BITS: Final = 20

@@ -3,8 +3,7 @@
 Shapes: S feature sets, P pixels, C classes, K features.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -12,46 +11,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffclip_dist.feature_extraction.extractor import SceneFeatures, extract_features
 from diffclip_dist.feature_extraction.reading import read_pixels
+from diffclip_dist.feature_extraction.scene_reader import SceneReader
 from diffclip_dist.feature_extraction.scene_view import SceneView
+from diffclip_dist.feature_extraction.views import Positions
+from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KernelHead
+from diffclip_dist.fewshot.labelled_pixels import LabelledPixels
+from diffclip_dist.fewshot.pattern_features import PatternFeatures, extract_for
 
 Mask = npt.NDArray[np.bool_]
+Classes = npt.NDArray[np.int64]
 
 # Pixels that are classified at once
 PIXEL_BATCH: Final = 2**14
 
 
-@dataclass(frozen=True)
-class PatternFeatures:
-    """Features of a scene for kernel classifiers and their parts.
-
-    Attributes:
-        wanted: bool (row, col), the pixels to classify.
-        by_pattern: modalities of a part to its pixels, bool (row, col), and their features by its extractor.
-        whole: features by the extractor of the classifiers themselves, of all pixels that no part takes.
-    """
-
-    wanted: Mask
-    by_pattern: Mapping[tuple[str, ...], tuple[Mask, SceneFeatures]]
-    whole: SceneFeatures
-
-    def parts(self, fitted: FittedClassifier) -> Iterator[tuple[FittedClassifier, Mask, SceneFeatures]]:
-        """The parts of a classifier, then the classifier itself, each with its pixels and their features."""
-        left = self.wanted
-        for part in fitted.by_pattern:
-            pixels, features = self.by_pattern[part.modalities]
-            left = left & ~pixels
-            yield part, pixels, features
-        yield fitted, left, self.whole
-
-
-def classify(
-    classifiers: list[FittedClassifier], scene: SceneView, wanted: Mask, config: FewshotConfig
-) -> npt.NDArray[np.int64]:
+def classify(classifiers: Sequence[FittedClassifier], scene: SceneView, wanted: Mask, config: FewshotConfig) -> Classes:
     """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere and where no modality has data.
 
     Args:
@@ -60,20 +38,67 @@ def classify(
         wanted: bool (row, col).
         config: the read-out and the size of a batch.
     """
+    return np.stack(classify_each(classifiers, scene, [wanted] * len(classifiers), config))
+
+
+def classify_each(
+    classifiers: Sequence[FittedClassifier],
+    scene: SceneView,
+    asked: Sequence[Mask],
+    config: FewshotConfig,
+    features: PatternFeatures | None = None,
+) -> list[Classes]:
+    """What `classify` gives, where each classifier is asked about pixels of its own.
+
+    Args:
+        classifiers: share one encoder, which reads the scene once for all of them.
+        scene: the scene to read.
+        asked: bool (row, col) for each classifier.
+        config: the read-out and the size of a batch.
+        features: for kernel classifiers, of all asked pixels, where they are known already.
+    """
     encoder = classifiers[0].encoder
     assert all(one.encoder is encoder for one in classifiers)
-    if isinstance(classifiers[0].head, KernelHead):
-        return classify_features(classifiers, extract_by_pattern(classifiers[0], scene, wanted, config))
-    found = np.full((len(classifiers), *wanted.shape), -1, dtype=np.int64)
-    for part in read_pixels(encoder, scene.windows, scene.grid, wanted & scene.present, config):
-        with torch.no_grad():
-            for number, one in enumerate(classifiers):
-                found[number, part.rows, part.cols] = one.head(part.features, one.text_CE).argmax(dim=1).cpu().numpy()
+    any_asked = np.logical_or.reduce(asked)
+    found = [np.full(any_asked.shape, -1, dtype=np.int64) for _ in classifiers]
+    with torch.no_grad():
+        if isinstance(classifiers[0].head, KernelHead):
+            known = features or extract_for(classifiers, scene, any_asked, config)
+            for classes, one, pixels in zip(found, classifiers, asked, strict=True):
+                _classify_features(one, known, pixels, classes)
+            return found
+        for part in read_pixels(encoder, scene.windows, scene.grid, any_asked & scene.present, config):
+            for classes, one, pixels in zip(found, classifiers, asked, strict=True):
+                own = pixels[part.rows, part.cols]
+                if own.any():
+                    indices = one.head(part.features, one.text_CE).argmax(dim=1).cpu().numpy()
+                    classes[part.rows[own], part.cols[own]] = indices[own]
     return found
 
 
+def sharing_encoder(classifiers: Sequence[FittedClassifier]) -> list[list[int]]:
+    """The classifiers by number, those together that share one encoder; tuned ones have one each."""
+    groups: dict[int, list[int]] = {}
+    for number, one in enumerate(classifiers):
+        groups.setdefault(id(one.encoder), []).append(number)
+    return list(groups.values())
+
+
+def _classify_features(fitted: FittedClassifier, known: PatternFeatures, asked: Mask, classes: Classes) -> None:
+    """Sets the class indices (row, col) of the asked pixels."""
+    for one, features in known.parts(fitted, asked):
+        for start in range(0, len(features.rows), PIXEL_BATCH):
+            piece = slice(start, start + PIXEL_BATCH)
+            found_P = one.head(features.values_SPK[:, piece], one.text_CE).argmax(dim=1)
+            classes[features.rows[piece], features.cols[piece]] = found_P.cpu().numpy()
+
+
 def class_probabilities(
-    fitted: FittedClassifier, scene: SceneView, wanted: Mask, config: FewshotConfig
+    fitted: FittedClassifier,
+    scene: SceneView,
+    wanted: Mask,
+    config: FewshotConfig,
+    features: PatternFeatures | None = None,
 ) -> npt.NDArray[np.float32]:
     """Probability of each class (row, col, class) at the wanted pixels, NaN elsewhere and where no modality has data.
 
@@ -85,18 +110,20 @@ def class_probabilities(
         scene: the scene to read.
         wanted: bool (row, col).
         config: the read-out and the size of a batch.
+        features: for a kernel classifier, of all wanted pixels, where they are known already.
     """
     found = np.full((*wanted.shape, len(fitted.text_CE)), np.nan, dtype=np.float32)
     temperature = fitted.calibration.temperature
     with torch.no_grad():
         if isinstance(fitted.head, KernelHead):
-            for one, pixels, features in extract_by_pattern(fitted, scene, wanted, config).parts(fitted):
+            known = features or extract_for([fitted], scene, wanted, config)
+            for one, listed in known.parts(fitted, wanted):
                 assert isinstance(one.head, KernelHead)
-                rows, cols, values_SPK = features.listed(pixels)
-                for start in range(0, len(rows), PIXEL_BATCH):
+                for start in range(0, len(listed.rows), PIXEL_BATCH):
                     piece = slice(start, start + PIXEL_BATCH)
-                    logits_PC = one.head.logits(values_SPK[:, piece], one.text_CE)
-                    found[rows[piece], cols[piece]] = torch.softmax(logits_PC / temperature, dim=1).cpu().numpy()
+                    logits_PC = one.head.logits(listed.values_SPK[:, piece], one.text_CE)
+                    probabilities = torch.softmax(logits_PC / temperature, dim=1).cpu().numpy()
+                    found[listed.rows[piece], listed.cols[piece]] = probabilities
         else:
             for read in read_pixels(fitted.encoder, scene.windows, scene.grid, wanted & scene.present, config):
                 logits_PC = fitted.head(read.features, fitted.text_CE)
@@ -104,62 +131,54 @@ def class_probabilities(
     return found
 
 
-def classify_features(classifiers: list[FittedClassifier], extracted: PatternFeatures) -> npt.NDArray[np.int64]:
-    """Class index (classifier, row, col) of the wanted pixels, -1 elsewhere.
-
-    Args:
-        classifiers: classifiers with kernel heads that share their extractors.
-        extracted: by these extractors.
-    """
-    found = np.full((len(classifiers), *extracted.wanted.shape), -1, dtype=np.int64)
-    for number, classifier in enumerate(classifiers):
-        for one, pixels, features in extracted.parts(classifier):
-            rows, cols, values_SPK = features.listed(pixels)
-            if not len(rows):
-                continue
-            with torch.no_grad():
-                classes = [
-                    one.head(part_SPK, one.text_CE).argmax(dim=1)
-                    for part_SPK in torch.split(values_SPK, PIXEL_BATCH, dim=1)
-                ]
-            found[number, rows, cols] = torch.cat(classes).cpu().numpy()
-    return found
-
-
-def logits_at(
-    fitted: FittedClassifier, extracted: PatternFeatures, pixels: Mask
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Tensor]:
-    """Rows, columns and logits (P, C) of those of the pixels, bool (row, col), whose features were extracted.
+def logits_at(fitted: FittedClassifier, features: PatternFeatures, asked: Mask) -> tuple[Positions, Positions, Tensor]:
+    """Rows, columns and logits (P, C) of the asked pixels, bool (row, col), whose features were extracted.
 
     Args:
         fitted: a classifier with a kernel head.
-        extracted: by its extractors.
-        pixels: few, for they are classified at once.
+        features: by its extractors.
+        asked: few, for they are classified at once.
     """
     rows, cols, logits = [], [], []
     with torch.no_grad():
-        for one, own, features in extracted.parts(fitted):
+        for one, listed in features.parts(fitted, asked):
             assert isinstance(one.head, KernelHead)
-            part_rows, part_cols, values_SPK = features.listed(own & pixels)
-            rows.append(part_rows)
-            cols.append(part_cols)
-            logits.append(one.head.logits(values_SPK, one.text_CE))
+            rows.append(listed.rows)
+            cols.append(listed.cols)
+            logits.append(one.head.logits(listed.values_SPK, one.text_CE))
     return np.concatenate(rows), np.concatenate(cols), torch.cat(logits)
 
 
-def extract_by_pattern(
-    fitted: FittedClassifier, scene: SceneView, wanted: Mask, config: FewshotConfig
-) -> PatternFeatures:
-    """Features of the wanted pixels for a kernel classifier and its parts."""
-    by_pattern = {}
-    left = wanted
-    for part in fitted.by_pattern:
-        assert isinstance(part.head, KernelHead)
-        pixels = wanted & scene.has_exactly(part.modalities)
-        left = left & ~pixels
-        view = scene.only(part.modalities)
-        features = extract_features(part.head.extractor, part.encoder, view, pixels, config)
-        by_pattern[part.modalities] = pixels, features
-    assert isinstance(fitted.head, KernelHead)
-    whole = extract_features(fitted.head.extractor, fitted.encoder, scene, left, config)
-    return PatternFeatures(wanted, by_pattern, whole)
+def probabilities_at(
+    scene: SceneReader, classifiers: Sequence[FittedClassifier], asked: Sequence[Pixels], config: FewshotConfig
+) -> list[npt.NDArray[np.float32]]:
+    """Class probabilities (pixel, class) of the asked pixels for each classifier, NaN where no modality has data.
+
+    The scene's blocks are read once for all classifiers.
+
+    Args:
+        scene: the scene to read.
+        classifiers: share one encoder, unless they were tuned.
+        asked: the pixels that each classifier is asked about.
+        config: the read-out and the size of a batch.
+    """
+    width = scene.scene.record.width
+    found = [
+        np.full((len(pixels), len(one.text_CE)), np.nan, dtype=np.float32)
+        for pixels, one in zip(asked, classifiers, strict=True)
+    ]
+    listed = LabelledPixels.of_places(np.concatenate([pixels.rows * width + pixels.cols for pixels in asked]))
+    kernel = isinstance(classifiers[0].head, KernelHead)
+    for block in scene.blocks(lambda rows, cols: listed.map_of(rows, cols, width) > 0):
+        features = extract_for(classifiers, block.view, block.wanted, config) if kernel else None
+        for probability_PC, one, pixels in zip(found, classifiers, asked, strict=True):
+            inside = block.holds(pixels.rows, pixels.cols)
+            if not inside.any():
+                continue
+            down, right = block.origin
+            place = pixels.rows[inside] - down, pixels.cols[inside] - right
+            own = np.zeros_like(block.wanted)
+            own[place] = True
+            probability_HWC = class_probabilities(one, block.view, own, config, features)
+            probability_PC[inside] = probability_HWC[place]
+    return found

@@ -15,7 +15,7 @@ import torch
 
 from diffclip_dist.feature_extraction.bands_only import window_side
 from diffclip_dist.feature_extraction.blocks import BLOCK_BYTES, view_blocks
-from diffclip_dist.feature_extraction.extractor import AXES, feature_set_count
+from diffclip_dist.feature_extraction.extractor import held_values
 from diffclip_dist.feature_extraction.one_thread import one_thread
 from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.classifier import Classifier, MappedClass
@@ -259,15 +259,15 @@ def _probabilities(job: MapJob, rows: slice, cols: slice) -> npt.NDArray[np.floa
     """Probability of each class in a part of the scene (row, col, class), NaN where no modality has data."""
     classifier = job.classifier
     config = classifier.config.fewshot
-    bands = sum(modality.bands for modality in classifier.config.modalities)
-    features = AXES * (3 + feature_set_count(config)) if config.head == "kernel" else 0
+    modalities = classifier.config.modalities
+    kernel = config.head == "kernel"
+    values = held_values(modalities, config) if kernel else sum(modality.bands for modality in modalities)
     shape = (rows.stop - rows.start, cols.stop - cols.start, len(classifier.config.classes))
     found = np.empty(shape, dtype=np.float32)
     with one_thread():
         for part in view_blocks(
-            job.scene, classifier.config.modalities, classifier.fitted.encoder, config, bands + features,
-            job.block_bytes, rows, cols,
-        ):  # fmt: skip
+            job.scene, modalities, classifier.fitted.encoder, config, values, job.block_bytes, rows, cols
+        ):
             probability_HWC = class_probabilities(classifier.fitted, part.view, part.wanted, config)
             place = tuple(
                 slice(one.start - whole.start, one.stop - whole.start)

@@ -14,7 +14,7 @@ from diffclip_dist.fewshot.fit_labels import LabelledScene
 from diffclip_dist.fewshot.metrics import Summary
 from diffclip_dist.mapping.predict import ClassMap, map_dtype
 from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
-from shards.archive.archive import Scene
+from shards.archive.archive import ReadableScene
 
 MODEL_FOLDER = "model"
 
@@ -42,9 +42,9 @@ class FitStudy:
     seconds: float
 
     @property
-    def scene(self) -> Scene:
+    def scene(self) -> ReadableScene:
         """The labelled scene."""
-        return self.labelled.scene
+        return self.labelled.scene.scene
 
     @property
     def encoder(self) -> NamedEncoder:

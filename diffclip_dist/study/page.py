@@ -41,7 +41,11 @@ def write_page(file: Path, study: Study | FitStudy, maps: Path) -> None:
         confusions={kept.name: _confusion(study, kept) for kept in study.kept},
         curve=_inline(_curve(study)) if isinstance(study, Study) else None,
         reference=_inline((maps / "reference.png").read_bytes()),
-        maps={kept.name: _inline((maps / f"{kept.file_key}.png").read_bytes()) for kept in study.kept},
+        maps={
+            kept.name: _inline((maps / f"{kept.file_key}.png").read_bytes())
+            for kept in study.kept
+            if kept.class_map is not None
+        },
     )
     file.write_text(text, encoding="utf-8")
 

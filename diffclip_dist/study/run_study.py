@@ -8,7 +8,7 @@ from diffclip_dist.feature_extraction.band_match import pick_bands
 from diffclip_dist.feature_extraction.encoder_source import open_encoder
 from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.class_text import check_text_kind
-from diffclip_dist.fewshot.episodes import Protocol, Reference, official_split
+from diffclip_dist.fewshot.episodes import Protocol, official_split
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fit_labels import cross_validate, every_label, fit_to_labels, labelled_scene
 from diffclip_dist.mapping.predict import predict_map, quick_rows
@@ -79,7 +79,7 @@ def run_study(
         task, config = replace(task, seeds=min(task.seeds, QUICK_SEEDS)), _quick_config(config)
         limit = affordable_windows(encoder.encoder)
     begun = time.perf_counter()
-    scene = pick_bands(archive[record.name], encoder.matches).read()
+    scene = pick_bands(archive[record.name], encoder.matches)
     outcome = run_task(scene, encoder.encoder, task, config, limit, report)
     return Study(scene, encoder, task, config, outcome, quick, time.perf_counter() - begun)
 
@@ -119,10 +119,12 @@ def run_fit(
     record = choose_scene(archive, scene_name)
     encoder = open_encoder(encoder_spec, record, map_bands=map_bands, trust_units=trust_units)
     begun = time.perf_counter()
-    scene = pick_bands(archive[record.name], encoder.matches).read()
-    assert scene.labels is not None
-    reference = Reference(scene.labels, record.classes, scene.split)
-    labels, test = (every_label(reference), None) if protocol != "official" else official_split(reference)
+    scene = pick_bands(archive[record.name], encoder.matches)
+    bare = scene.read(())
+    assert bare.labels is not None
+    labels, test = every_label(bare.labels, bare.split), None
+    if protocol == "official":
+        labels, test = official_split(bare.split)
     labelled = labelled_scene(
         scene, encoder, labels, record.classes, record.descriptions, text, _quick_config(config) if quick else config,
         FIT_SEED, test, QUICK_LABELS if quick else None,

@@ -14,7 +14,7 @@ from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, Summary, summarise
 from diffclip_dist.mapping.predict import ClassMap, map_dtype
 from diffclip_dist.study.experiment import MAPPED_SEED, Outcome, Run, Task
 from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
-from shards.archive.archive import Scene
+from shards.archive.archive import ReadableScene
 from shards.preview.class_colours import class_colours
 
 
@@ -32,7 +32,7 @@ class Study:
         seconds: wall-clock time of the runs.
     """
 
-    scene: Scene
+    scene: ReadableScene
     encoder: NamedEncoder
     task: Task
     config: FewshotConfig
@@ -90,6 +90,7 @@ class Study:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know, each line once."""
         lines = [f"{run.episode.shots} shots: {note}" for run in self.outcome.runs for note in run.episode.notes]
+        lines[:0] = self.outcome.notes
         if self.quick:
             lines.insert(0, "a quick run: few steps and a part of the scene, to show that it works; no measurement")
         if self.scene.record.generated:
@@ -110,16 +111,13 @@ class Study:
         scores = np.stack([run.scores.per_class for run in self.outcome.of_shots(shots)])
         return {known.name: summarise(scores[:, place].tolist(), PERCENT) for place, known in enumerate(self.classes)}
 
-    def class_map(self, shots: int) -> ClassMap:
-        """The map by the first seed's classifier, 0 where it has no class."""
-        return self.outcome.maps[shots].astype(map_dtype(max(self.outcome.class_ids)))
-
     def reference_map(self) -> ClassMap:
         """The labels of the scene."""
-        assert self.scene.labels is not None
-        labels = self.scene.labels
-        if self.scene.split is not None:
-            labels = np.maximum(labels, np.maximum(*self.scene.split))
+        bare = self.scene.read(())
+        assert bare.labels is not None
+        labels = bare.labels
+        if bare.split is not None:
+            labels = np.maximum(labels, np.maximum(*bare.split))
         return np.where(np.isin(labels, self.outcome.class_ids), labels, 0).astype(
             map_dtype(max(self.outcome.class_ids))
         )
@@ -151,7 +149,7 @@ class Study:
             per_class=self.per_class(shots),
             confusion=np.sum([one.scores.confusion for one in runs], axis=0),
             calibration=_joined(tests) if tests else None,
-            class_map=self.class_map(shots),
+            class_map=self.outcome.maps.get(shots),
         )
 
     def classifier(self, shots: int) -> Classifier:

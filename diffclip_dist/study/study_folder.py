@@ -72,6 +72,8 @@ def publish(study: Study | FitStudy, out: Path, force: bool) -> None:
         )
         for kept in study.kept:
             save_classifier(folder / kept.model_folder, kept.classifier, study.encoder.training)
+            if kept.class_map is None:
+                continue
             publish_map(
                 maps / f"{kept.file_key}.tif",
                 kept.class_map,

@@ -10,7 +10,7 @@ from small_study import HEIGHT, MODEL, WIDTH
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder
 from diffclip_dist.feature_extraction.blocks import view_blocks
-from diffclip_dist.feature_extraction.extractor import FeatureExtractor, extract_features
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor, ListedFeatures, extract_features
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.scene_view import view_scene
 from diffclip_dist.model.saved_encoder import new_encoder
@@ -33,32 +33,32 @@ def test_a_blocks_features_are_the_whole_scenes(
     scene = archive.read_scene("town")
     modalities = scene.record.modalities
     view = view_scene(scene, modalities, encoder, config)
-    extractor = FeatureExtractor.fit(encoder, view, config)
+    extractor = FeatureExtractor.fit(encoder, view, view.present, config)
     whole = extract_features(extractor, encoder, view, view.present, config)
-    found = torch.full_like(whole.values_SHWK, torch.nan)
-    blocks = 0
+    parts = []
     for block in view_blocks(archive["town"], modalities, encoder, config, 1, 4 * side**2):
         part = extract_features(extractor, encoder, block.view, block.wanted, config)
-        assert torch.equal(part.valid_HW[block.core], whole.valid_HW[block.rows, block.cols])
-        found[:, block.rows, block.cols] = part.values_SHWK[:, *block.core]
-        blocks += 1
-    assert blocks > 2
-    torch.testing.assert_close(found, whole.values_SHWK, rtol=1e-4, atol=1e-4)
+        parts.append(part.moved(block.rows.start - block.core[0].start, block.cols.start - block.core[1].start))
+    assert len(parts) > 2
+    found = ListedFeatures.joined(parts)
+    assert np.array_equal(found.rows, whole.rows)
+    assert np.array_equal(found.cols, whole.cols)
+    torch.testing.assert_close(found.values_SPK, whole.values_SPK, rtol=1e-4, atol=1e-4)
 
 
 def test_a_part_of_a_scene_may_begin_anywhere(archive: Archive, encoder: FeatureEncoder) -> None:
     config = replace(CONFIG, stride=4)
     modalities = archive.scene("town").modalities
     view = view_scene(archive.read_scene("town"), modalities, encoder, config)
-    extractor = FeatureExtractor.fit(encoder, view, config)
-    whole = extract_features(extractor, encoder, view, view.present, config).values_SHWK
+    extractor = FeatureExtractor.fit(encoder, view, view.present, config)
+    whole = extract_features(extractor, encoder, view, view.present, config)
     rows, cols = slice(7, 31), slice(13, WIDTH)
     seen = np.zeros((HEIGHT, WIDTH), int)
     for block in view_blocks(archive["town"], modalities, encoder, config, 1, 4 * 30**2, rows, cols):
         part = extract_features(extractor, encoder, block.view, block.wanted, config)
-        expected = whole[:, block.rows, block.cols]
-        torch.testing.assert_close(part.values_SHWK[:, *block.core], expected, rtol=1e-4, atol=1e-4)
-        seen[block.rows, block.cols] += 1
+        part = part.moved(block.rows.start - block.core[0].start, block.cols.start - block.core[1].start)
+        torch.testing.assert_close(part.values_SPK, whole.at(part.rows, part.cols), rtol=1e-4, atol=1e-4)
+        seen[part.rows, part.cols] += 1
     assert (seen[rows, cols] == 1).all()
     assert seen.sum() == seen[rows, cols].size
 

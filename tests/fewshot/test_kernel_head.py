@@ -121,12 +121,14 @@ def test_smoothing_takes_noise_off_and_leaves_edges(archive: Archive, encoder: P
     scene = archive.read_scene("town")
     model = encoder_for_scene(load_encoder(encoder), scene.record, str(encoder))
     view = view_scene(scene, scene.record.modalities, model, KERNEL)
-    extractor = FeatureExtractor.fit(model, view, KERNEL)
+    extractor = FeatureExtractor.fit(model, view, view.present, KERNEL)
     cover = np.arange(view.present.shape[1]) // 5 % 3  # stripes of three covers, five pixels wide
+    upper = np.broadcast_to(np.arange(len(view.present))[:, None] < 28, view.present.shape)
     scatter, apart = {}, {}
     for rounds in (0, 3):
         config = replace(KERNEL, smoothing=rounds)
-        values = extract_features(extractor, model, view, view.present, config).values_SHWK[0, :28].numpy()
+        found = extract_features(extractor, model, view, view.present, config).among(upper)
+        values = found.values_SPK[0].view(28, len(cover), -1).numpy()
         means = np.stack([values[:, cover == one].mean(axis=(0, 1)) for one in range(3)])
         scatter[rounds] = np.mean(np.square(values - means[cover]).sum(axis=2))
         apart[rounds] = np.square(means[0] - means[1]).sum()
@@ -146,7 +148,8 @@ def test_noise_is_what_does_not_grow_with_distance(archive: Archive, encoder: Pa
             drawn = gaussian_filter(drawn, (2.0, 2.0, 0.0))
         values[name] = (5.0 + drawn / drawn.std()).astype(np.float32)
     made = replace(scene, values=values)
-    extractor = FeatureExtractor.fit(model, view_scene(made, made.record.modalities, model, KERNEL), KERNEL)
+    view = view_scene(made, made.record.modalities, model, KERNEL)
+    extractor = FeatureExtractor.fit(model, view, view.present, KERNEL)
     noise, within_one_thing, noise_of_bands = extractor.bilateral_bandwidth_S.tolist()
     assert (noise > 0.0) == (noise_of_bands > 0.0) == (varied == "from pixel to pixel")
     assert within_one_thing > noise

@@ -10,6 +10,7 @@ from small_study import MODEL
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.feature_extraction.feature_config import Readout
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics, PixelFeatures
+from diffclip_dist.feature_extraction.scene_sample import SceneSample
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.class_text import ClassText, build_text
 from diffclip_dist.fewshot.cosine_head import CosineHead
@@ -87,7 +88,7 @@ def test_one_pixel_is_enough_to_learn_from(scene: Scene, model: MultimodalEncode
     view = view_scene(scene, scene.record.modalities, model, QUICKLY)
     text = build_text("scratch", [ClassText("roof")], torch.Generator().manual_seed(0))
     support = Support(np.array([4]), np.array([4]), np.array([0]))
-    statistics = feature_statistics(model, view, QUICKLY)
+    statistics = feature_statistics(model, SceneSample(view, view.present), QUICKLY)
     fitted = fit_cosine_classifier(model, view, support, text, statistics, QUICKLY, seed=0)
     wanted = np.zeros(view.present.shape, bool)
     wanted[7, 9] = True
@@ -98,7 +99,7 @@ def test_one_pixel_is_enough_to_learn_from(scene: Scene, model: MultimodalEncode
 
 def test_the_order_of_the_classes_does_not_matter(scene: Scene, model: MultimodalEncoder) -> None:
     view = view_scene(scene, scene.record.modalities, model, QUICKLY)
-    statistics = feature_statistics(model, view, QUICKLY)
+    statistics = feature_statistics(model, SceneSample(view, view.present), QUICKLY)
     rows, cols, targets = np.array([4, 5, 7, 8]), np.array([1, 6, 7, 12]), np.array([0, 1, 1, 2])
 
     def fitted(order: list[int]) -> FittedClassifier:
