@@ -7,6 +7,7 @@ whichever process, on however many cores, and in whatever order it is computed.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ Report = Callable[[int], None]
 BLOCK: Final = 512
 # Of probabilities in percent, where no modality has data
 NO_PERCENT: Final = 255
+LARGEST_ID: Final = int(np.iinfo(np.uint16).max)
 UNSURE_NAME: Final = "unsure"
 UNSURE_COLOUR: Final = "#9e9e9e"
 
@@ -278,9 +280,10 @@ def _probabilities(job: MapJob, rows: slice, cols: slice) -> npt.NDArray[np.floa
 
 
 def unsure_class(classes: Sequence[MappedClass]) -> MappedClass:
-    """The class of pixels that no class is probable enough for; its id is above those of all classes."""
-    largest = max(one.class_id for one in classes)
-    return MappedClass(largest + 1, UNSURE_NAME, UNSURE_COLOUR, classes[0].id_shift)
+    """The class of pixels that no class is probable enough for; its id comes after those of all classes if it can."""
+    taken = {one.class_id for one in classes}
+    free = chain(range(max(taken) + 1, LARGEST_ID + 1), range(1, max(taken)))
+    return MappedClass(next(one for one in free if one not in taken), UNSURE_NAME, UNSURE_COLOUR, classes[0].id_shift)
 
 
 def quick_rows(classifier: Classifier, record: SceneRecord) -> int:

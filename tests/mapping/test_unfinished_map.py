@@ -16,10 +16,10 @@ import rasterio
 from small_study import LAUNCH, command
 
 import diffclip_dist as dc
-from diffclip_dist.fewshot.classifier import Classifier
+from diffclip_dist.fewshot.classifier import Classifier, MappedClass
 from diffclip_dist.mapping import map_files
 from diffclip_dist.mapping.map_files import write_map
-from diffclip_dist.mapping.predict import BLOCK, MapBlock, MapJob, MapOptions, compute_block, predict_map
+from diffclip_dist.mapping.predict import BLOCK, MapBlock, MapJob, MapOptions, compute_block, predict_map, unsure_class
 from diffclip_dist.mapping.unfinished_map import unfinished_folder, unfinished_map
 from shards.archive.archive import Archive
 from shards.archive.tiling import ArchiveSettings
@@ -190,6 +190,11 @@ def test_unsure_pixels_have_a_class_of_their_own(
     assert (confidence[kept] >= 60).all()
     assert 0.01 < kept.mean() < 0.99
     assert "unsure" in out.with_name("map.tif.aux.xml").read_text()
+
+
+@pytest.mark.parametrize(("ids", "unsure"), [((1, 4), 5), ((1, 255), 256), ((1, 2, 65535), 3)])
+def test_unsure_takes_no_id_of_a_class(ids: tuple[int, ...], unsure: int) -> None:
+    assert unsure_class([MappedClass(class_id, "name", "#336699") for class_id in ids]).class_id == unsure
 
 
 @pytest.mark.parametrize(
