@@ -184,9 +184,9 @@ def write_emit(path: Path, table: bool = True) -> tuple[np.ndarray, np.ndarray, 
     rows[10, 10], cols[10, 10] = 3, 4
     with h5netcdf.File(path, "w") as file:
         file.dimensions = {"downtrack": HEIGHT, "crosstrack": WIDTH, "bands": 5}
-        file.create_variable("reflectance", ("downtrack", "crosstrack", "bands"), "f4", fillvalue=np.float32(-9999))[
-            ...
-        ] = cube
+        file.create_variable(
+            "reflectance", ("downtrack", "crosstrack", "bands"), "f4", fillvalue=np.float32(-9999), chunks=(4, 6, 2)
+        )[...] = cube
         group = file.create_group("sensor_band_parameters")
         for name, values in (("wavelengths", [381, 500, 760, 1400, 2493]), ("fwhm", [8.4] * 5)):
             group.create_variable(name, ("bands",), "f4")[...] = np.array(values, np.float32)

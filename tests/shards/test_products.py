@@ -155,6 +155,7 @@ def test_a_band_that_was_not_delivered_may_be_asked_for(tmp_path: Path, shard_co
 def test_an_emit_file_is_a_scene_on_the_grid_of_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cube, rows, cols = write_emit(tmp_path / "EMIT_L2A_RFL_001.nc")
     monkeypatch.setattr("shards.scene.products.emit.BANDS_AT_ONCE", 3)
+    monkeypatch.setattr("shards.scene.products.emit.COLUMNS_AT_ONCE", 7)
     scene = open_scene(str(tmp_path / "EMIT_L2A_RFL_001.nc"))
     (modality,) = scene.modalities
     assert modality.wavelengths_nm == (381, 500, 760, 2493)  # the bad band is left out

@@ -8,6 +8,7 @@ their mask is a product of its own, and whether they count depends on the task.
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,10 @@ BANDS_GROUP: Final = "sensor_band_parameters"
 CUBES: Final = ("reflectance", "radiance", "reflectance_uncertainty")
 FILL: Final = -9999.0
 BAND_AXIS: Final = 2
-# bands that are gathered at once; the file's chunks span the whole swath
+# bands that are gathered at once, at least: a window of the swath holds up to twice the pixels asked for, in memory
 BANDS_AT_ONCE: Final = 16
+# columns of the grid that are looked through at once for bands with data
+COLUMNS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -99,19 +102,37 @@ class LookedUp:
             return values, valid
         covered = valid.copy()
         window, place = self._window(source_rows[covered], source_cols[covered])
-        for start in range(0, len(bands), BANDS_AT_ONCE):
-            block, block_valid = self.cube.read(*window, bands[start : start + BANDS_AT_ONCE])
-            values[covered, start : start + BANDS_AT_ONCE] = block[place]
+        start = 0
+        for _, together in itertools.groupby(bands, self._group):
+            part = tuple(together)
+            block, block_valid = self.cube.read(*window, part)
+            values[covered, start : start + len(part)] = block[place]
             valid[covered] &= block_valid[place]
+            start += len(part)
         return values, valid
 
     def bands_with_data(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[int, ...]:
-        source_rows, source_cols = (table[rows, cols] for table in self._table())
-        covered = source_rows >= 0
-        if not covered.any():
-            return ()
-        window, _ = self._window(source_rows[covered], source_cols[covered])
-        return self.cube.bands_with_data(*window, bands)
+        tables = self._table()
+        left = bands
+        # a whole row of the grid runs across the swath aslant, and its window would be the whole swath
+        starts = range(cols.start, cols.stop, COLUMNS_AT_ONCE)
+        middle = (cols.start + cols.stop - COLUMNS_AT_ONCE) / 2
+        for start in sorted(starts, key=lambda start: abs(start - middle)):
+            part = slice(start, min(start + COLUMNS_AT_ONCE, cols.stop))
+            source_rows, source_cols = (table[rows, part] for table in tables)
+            covered = source_rows >= 0
+            if covered.any():
+                window, _ = self._window(source_rows[covered], source_cols[covered])
+                found = self.cube.bands_with_data(*window, left)
+                left = tuple(band for band in left if band not in found)
+            if not left:
+                break
+        return tuple(band for band in bands if band not in left)
+
+    def _group(self, band: int) -> int:
+        """Which bands (from 1) are read together: whole chunks of the file, so that none is unpacked twice."""
+        chunk = self.cube.bands_in_chunk
+        return (band - 1) // (chunk * -(-BANDS_AT_ONCE // chunk))
 
     def _table(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         return _lookup_table(self.cube.path, self.cube.path.stat().st_mtime_ns, self.cube.grid)
@@ -174,6 +195,7 @@ def _open_cube(path: Path, file: h5py.File, group: h5py.Group, name: str, given:
         _listed(path, group, "wavelengths", bands, field),
         _listed(path, group, "fwhm", bands, field),
         tuple(band for band, mark in enumerate(good or (), start=1) if mark == 0),
+        bands_in_chunk=1 if dataset.chunks is None else dataset.chunks[BAND_AXIS],
     )
     place = _place(path, file, field)
     return cube if place is None else LookedUp(cube, place)

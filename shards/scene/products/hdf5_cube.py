@@ -29,6 +29,7 @@ class Hdf5Cube(StoredValues):
         wavelengths_nm: centre of each band.
         fwhm_nm: width of each band.
         bad_bands: bands (from 1) that the product calls bad.
+        bands_in_chunk: how many bands the file packs together.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Hdf5Cube(StoredValues):
     wavelengths_nm: tuple[float, ...] | None
     fwhm_nm: tuple[float, ...] | None
     bad_bands: tuple[int, ...]
+    bands_in_chunk: int = 1
 
     @property
     def files(self) -> str:
