@@ -79,8 +79,9 @@ class FitStudy:
     @property
     def how(self) -> str:
         """How the figures were come by."""
+        learned = "every label" if self.labelled.note is None else "a sample of the labels"
         return (
-            f"figures {self.validation.folds.describe()}; the kept classifier learned from every label, and no label "
+            f"figures {self.validation.folds.describe()}; the kept classifier learned from {learned}, and no label "
             "chose a setting"
         )
 
@@ -139,11 +140,11 @@ class FitStudy:
         """The one classifier."""
         reliability = self.validation.reliability
         error = Summary(reliability.expected_calibration_error, None, None, ())
-        given = len(self.labelled.labels)
+        given, learned = len(self.labelled.labels), len(self.labelled.learned)
         return (
             KeptClassifier(
                 name="all labels",
-                title=f"all {given:,} labels" if self.labelled.note is None else f"a sample of {given:,} labels",
+                title=f"all {given:,} labels" if learned == given else f"{learned:,} of all {given:,} labels",
                 file_key="all-labels",
                 model_folder=MODEL_FOLDER,
                 classifier=self.classifier,

@@ -9,18 +9,20 @@ from pathlib import Path
 from diffclip_dist.fewshot.classifier import save_classifier
 from diffclip_dist.mapping.map_files import publish_map
 from diffclip_dist.mapping.map_picture import render_map
+from diffclip_dist.mapping.predict import count_classes
 from diffclip_dist.study.fit_study import FitStudy
-from diffclip_dist.study.page import write_page
+from diffclip_dist.study.page import REFERENCE_FILE, picture_name, write_page
 from diffclip_dist.study.results import results, supports
+from diffclip_dist.study.scene_pictures import LARGEST_SIDE, draw_errors, draw_learned, thinned_classes
 from diffclip_dist.study.study import Study
 from shards.archive.publish import publish_tree, restore_earlier
 from shards.errors import BadInput
+from shards.preview.scene_picture import scene_picture
 
 RESULTS_FILE = "results.json"
 SUPPORTS_FILE = "supports.json"
 PAGE_FILE = "report.html"
 MAPS_FOLDER = "maps"
-REFERENCE_FILE = "reference.png"
 
 
 def check_destination(out: Path, force: bool) -> None:
@@ -61,28 +63,32 @@ def publish(study: Study | FitStudy, out: Path, force: bool) -> None:
         maps = folder / MAPS_FOLDER
         maps.mkdir()
         record, classes = study.scene.record, study.classes
+        reference = study.reference_map()
         render_map(
             maps / REFERENCE_FILE,
-            study.reference_map(),
+            thinned_classes(reference, LARGEST_SIDE),
             classes,
             title=f"{record.name}: reference",
             subtitle="labelled pixels",
             generated=record.generated,
             empty="unlabelled",
+            pixels=count_classes(reference),
         )
+        picture = scene_picture(study.scene, LARGEST_SIDE)
         for kept in study.kept:
             save_classifier(folder / kept.model_folder, kept.classifier, study.encoder.training)
-            if kept.class_map is None:
-                continue
-            publish_map(
-                maps / f"{kept.file_key}.tif",
-                kept.class_map,
-                record,
-                classes,
-                title=f"{record.name}: {kept.title}",
-                subtitle=f"encoder: {study.encoder.describe()}",
-                encoder=study.encoder.label,
-            )
+            draw_learned(maps / picture_name(kept, "labels"), picture, kept, classes, record)
+            draw_errors(maps / picture_name(kept, "errors"), picture, kept, record)
+            if kept.class_map is not None:
+                publish_map(
+                    maps / f"{kept.file_key}.tif",
+                    kept.class_map,
+                    record,
+                    classes,
+                    title=f"{record.name}: {kept.title}",
+                    subtitle=f"encoder: {study.encoder.describe()}",
+                    encoder=study.encoder.label,
+                )
         write_page(folder / PAGE_FILE, study, maps)
         (folder / SUPPORTS_FILE).write_text(json.dumps(supports(study)) + "\n", encoding="utf-8")
         text = json.dumps(results(study), indent=1, allow_nan=False)

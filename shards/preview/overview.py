@@ -1,6 +1,5 @@
 """An overview of a scene of any size: every n-th pixel of each modality, and the mean spectrum of each class."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy.typing as npt
 
 from shards.archive.archive import Archive
 from shards.archive.manifest import ModalityRecord, SceneRecord
-from shards.archive.tiling import ArchiveSettings, plan_shards
+from shards.preview.thinning import thinned_parts, thinned_shape, thinning_step
 from shards.scene.source import Labels, Mask
 
 LARGEST_SIDE = 1024
@@ -75,8 +74,8 @@ def overview(archive: Archive, name: str) -> Overview:
         DamagedArchive: a chunk cannot be decoded.
     """
     record = archive.scene(name)
-    step = max(1, math.ceil(max(record.height, record.width) / LARGEST_SIDE))
-    shape = (math.ceil(record.height / step), math.ceil(record.width / step))
+    step = thinning_step(record, LARGEST_SIDE)
+    shape = thinned_shape(record, step)
     shown = {modality.name: shown_bands(modality) for modality in record.modalities}
     pictures = {name: np.full((*shape, len(bands.bands)), np.nan, np.float32) for name, bands in shown.items()}
     valid: dict[str, Mask] = {name: np.zeros(shape, dtype=np.bool_) for name in shown}
@@ -87,21 +86,14 @@ def overview(archive: Archive, name: str) -> Overview:
         if modality.bands > 1
     }
     counts = {name: dict.fromkeys(record.classes, 0) for name in sums}
-    settings = ArchiveSettings(record.tile_size, record.halo, record.samples_per_shard)
-    for shard in plan_shards(record.height, record.width, settings):
-        box = shard.box
-        scene = archive.read_scene(name, rows=box.rows, cols=box.cols)
-        # the pixels whose row and column, counted over the whole scene, are multiples of the step
-        thin = np.s_[-box.row % step :: step, -box.col % step :: step]
-        size = scene.valid[next(iter(shown))][thin].shape
-        start_row, start_col = math.ceil(box.row / step), math.ceil(box.col / step)
-        place = np.s_[start_row : start_row + size[0], start_col : start_col + size[1]]
+    for one in thinned_parts(archive[name], step):
+        scene = one.part
         for modality, bands in shown.items():
-            valid[modality][place] = scene.valid[modality][thin]
-            pictures[modality][place] = scene.values[modality][thin][..., list(bands.bands)]
-            pictures[modality][place][~scene.valid[modality][thin]] = np.nan
+            valid[modality][one.place] = scene.valid[modality][one.thin]
+            pictures[modality][one.place] = scene.values[modality][one.thin][..., list(bands.bands)]
+            pictures[modality][one.place][~scene.valid[modality][one.thin]] = np.nan
         if labels is not None and scene.labels is not None:
-            labels[place] = scene.labels[thin]
+            labels[one.place] = scene.labels[one.thin]
             for modality, by_class in sums.items():
                 for class_id in by_class:
                     chosen = (scene.labels == class_id) & scene.valid[modality]

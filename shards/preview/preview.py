@@ -14,12 +14,11 @@ from shards.archive.archive import Archive
 from shards.errors import BadInput
 from shards.preview.class_colours import class_colours
 from shards.preview.overview import Overview, overview
+from shards.preview.stretch import stretch_limits, stretched_colours
 
 PANEL_INCHES = 4.2
 DOTS_PER_INCH = 110
 UNLABELLED, MISSING = "#ffffff", "#d9d9d9"
-# percent of the values that lie beyond either end of the colour scale
-STRETCH = 2.0
 
 
 def write_previews(archive: Archive, folder: Path) -> tuple[Path, ...]:
@@ -81,30 +80,12 @@ def _draw_modality(figure: Figure, axes: Any, scene: Overview, name: str) -> Non
     axes.set_title(scene.shown[name].title, fontsize=9)
     axes.set_facecolor(MISSING)
     if picture.shape[2] == 1:
-        low, high = _limits(picture[..., 0])
+        low, high = stretch_limits(picture[..., 0])
         image = axes.imshow(picture[..., 0], cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
         figure.colorbar(image, ax=axes, shrink=0.8)
     else:
-        axes.imshow(_stretched(picture, scene.valid[name]), interpolation="nearest")
+        axes.imshow(stretched_colours(picture, scene.valid[name]), interpolation="nearest")
     _bare(axes)
-
-
-def _stretched(picture: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Red, green, blue and opacity from 0 to 1, each colour on a scale of its own."""
-    colours = np.zeros((*valid.shape, 4), np.float32)
-    for band in range(3):
-        low, high = _limits(picture[..., band])
-        colours[..., band] = np.clip((np.nan_to_num(picture[..., band], nan=low) - low) / (high - low), 0, 1)
-    colours[..., 3] = valid
-    return colours
-
-
-def _limits(values: npt.NDArray[np.float32]) -> tuple[float, float]:
-    seen = values[np.isfinite(values)]
-    if not seen.size:
-        return 0.0, 1.0
-    low, high = np.percentile(seen, (STRETCH, 100 - STRETCH))
-    return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
 
 
 def _draw_valid(axes: Any, scene: Overview, name: str) -> None:
