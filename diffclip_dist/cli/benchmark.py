@@ -19,6 +19,7 @@ BENCHMARKS: Final = MappingProxyType(
         "archive_io": "reading, building and restarting archives",
         "accuracy": "accuracy on scenes beside classical classifiers",
         "prediction": "pixels a second and memory of mapping",
+        "another_scene": "accuracy on another scene, by its class priors and by those of the shots' scene",
     }
 )
 
@@ -31,7 +32,7 @@ def replace_with_benchmark(words: Sequence[str]) -> int:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, script, *rest])  # noqa: S606  our own script, no shell
     if name in ("", "-h", "--help"):
-        lines = ["usage: diffclip benchmark NAME ...", "", *(f"  {one:<11} {said}" for one, said in BENCHMARKS.items())]
+        lines = ["usage: diffclip benchmark NAME ...", "", *(f"  {one:<13} {said}" for one, said in BENCHMARKS.items())]
         print("\n".join(lines), file=sys.stderr if name == "" else sys.stdout)
         return EXIT_BAD_INPUT if name == "" else EXIT_DONE
     raise BadInput(f"{name}: no such benchmark{did_you_mean(name, BENCHMARKS)} (see diffclip benchmark --help)")
