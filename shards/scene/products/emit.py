@@ -25,7 +25,8 @@ from shards.scene.readers.layer import Given, Grid, Layer, plain_dtype
 from shards.scene.readers.missing_values import MissingValues
 from shards.scene.readers.same_grid import checked_transform
 from shards.scene.readers.scaling import chosen_scaling
-from shards.scene.source import Mask, Scaling, Values
+from shards.scene.readers.wrapped_layer import WrappedLayer
+from shards.scene.source import Mask, Values
 
 SUFFIX: Final = ".nc"
 BANDS_GROUP: Final = "sensor_band_parameters"
@@ -39,59 +40,23 @@ COLUMNS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
-class LookedUp:
+class LookedUp(WrappedLayer):
     """A cube in the sensor's geometry, brought onto a grid by a table of rows and columns."""
 
-    cube: Hdf5Cube
+    layer: Hdf5Cube
     grid: Grid
 
     @property
-    def files(self) -> str:
-        return self.cube.files
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return self.cube.paths
-
-    @property
-    def bands(self) -> int:
-        return self.cube.bands
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return self.cube.dtype
-
-    @property
     def wavelengths_nm(self) -> tuple[float, ...] | None:
-        return self.cube.wavelengths_nm
+        return self.layer.wavelengths_nm
 
     @property
     def fwhm_nm(self) -> tuple[float, ...] | None:
-        return self.cube.fwhm_nm
+        return self.layer.fwhm_nm
 
     @property
     def bad_bands(self) -> tuple[int, ...]:
-        return self.cube.bad_bands
-
-    @property
-    def mask_bands(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def band_names(self) -> None:
-        return None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def scalings(self) -> tuple[Scaling, ...]:
-        return self.cube.scalings
-
-    @property
-    def nodata(self) -> float | None:
-        return self.cube.nodata
+        return self.layer.bad_bands
 
     def read(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> tuple[Values, Mask]:
         shape = (rows.stop - rows.start, cols.stop - cols.start)
@@ -105,7 +70,7 @@ class LookedUp:
         start = 0
         for _, together in itertools.groupby(bands, self._group):
             part = tuple(together)
-            block, block_valid = self.cube.read(*window, part)
+            block, block_valid = self.layer.read(*window, part)
             values[covered, start : start + len(part)] = block[place]
             valid[covered] &= block_valid[place]
             start += len(part)
@@ -123,7 +88,7 @@ class LookedUp:
             covered = source_rows >= 0
             if covered.any():
                 window, _ = self._window(source_rows[covered], source_cols[covered])
-                found = self.cube.bands_with_data(*window, left)
+                found = self.layer.bands_with_data(*window, left)
                 left = tuple(band for band in left if band not in found)
             if not left:
                 break
@@ -131,11 +96,11 @@ class LookedUp:
 
     def _group(self, band: int) -> int:
         """Which bands (from 1) are read together: whole chunks of the file, so that none is unpacked twice."""
-        chunk = self.cube.bands_in_chunk
+        chunk = self.layer.bands_in_chunk
         return (band - 1) // (chunk * -(-BANDS_AT_ONCE // chunk))
 
     def _table(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        return _lookup_table(self.cube.path, self.cube.path.stat().st_mtime_ns, self.cube.grid)
+        return _lookup_table(self.layer.path, self.layer.path.stat().st_mtime_ns, self.layer.grid)
 
     def _window(
         self, source_rows: npt.NDArray[np.int32], source_cols: npt.NDArray[np.int32]

@@ -7,6 +7,7 @@ import numpy as np
 
 from shards.scene.readers.layer import Grid, Layer
 from shards.scene.readers.scaling import is_identity, scaled_dtype
+from shards.scene.readers.wrapped_layer import WrappedLayer
 from shards.scene.source import Mask, Scaling, Values
 
 # a quality layer's own nodata value is one of its codes; this one, which no code equals, takes its place
@@ -36,7 +37,7 @@ class QualityMask:
 
 
 @dataclass(frozen=True)
-class ProductLayer:
+class ProductLayer(WrappedLayer):
     """A layer with what the product's metadata add to its files.
 
     Attributes:
@@ -56,32 +57,12 @@ class ProductLayer:
     quality: tuple[QualityMask, ...] = field(default=())
 
     @property
-    def files(self) -> str:
-        return self.layer.files
-
-    @property
     def paths(self) -> tuple[Path, ...]:
         return (*self.layer.paths, *(path for mask in self.quality for path in mask.layer.paths))
 
     @property
     def grid(self) -> Grid:
         return self.layer.grid
-
-    @property
-    def bands(self) -> int:
-        return self.layer.bands
-
-    @property
-    def mask_bands(self) -> tuple[int, ...]:
-        return self.layer.mask_bands
-
-    @property
-    def band_names(self) -> tuple[str, ...] | None:
-        return self.layer.band_names
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.layer.notes
 
     @property
     def dtype(self) -> np.dtype[np.generic]:

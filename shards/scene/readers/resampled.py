@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,8 @@ from rasterio.warp import reproject, transform
 
 from shards.errors import BadInput
 from shards.scene.readers.layer import Affine6, Grid, Layer
-from shards.scene.source import Mask, Scaling, Values
+from shards.scene.readers.wrapped_layer import WrappedLayer
+from shards.scene.source import Mask, Values
 
 # source pixels that a kernel may reach beyond its place, at the source's resolution or coarser
 KERNEL_REACH = 4
@@ -21,7 +21,7 @@ STRIP_VALUES = 16 << 20
 
 
 @dataclass(frozen=True)
-class ResampledLayer:
+class ResampledLayer(WrappedLayer):
     """A layer on another grid. Values are float32 (the layer's own type for `nearest`); missing stays missing.
 
     Attributes:
@@ -33,18 +33,6 @@ class ResampledLayer:
     layer: Layer
     grid: Grid
     method: str
-
-    @property
-    def files(self) -> str:
-        return self.layer.files
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return self.layer.paths
-
-    @property
-    def bands(self) -> int:
-        return self.layer.bands
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -61,22 +49,6 @@ class ResampledLayer:
     @property
     def bad_bands(self) -> tuple[int, ...]:
         return self.layer.bad_bands
-
-    @property
-    def mask_bands(self) -> tuple[int, ...]:
-        return self.layer.mask_bands
-
-    @property
-    def band_names(self) -> tuple[str, ...] | None:
-        return self.layer.band_names
-
-    @property
-    def scalings(self) -> tuple[Scaling, ...]:
-        return self.layer.scalings
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.layer.notes
 
     @property
     def nodata(self) -> float | None:
