@@ -1,7 +1,8 @@
 """What class priors and class means of the mapped scene bring: classifiers of one place map another.
 
-Pairs of generated places are compared: those whose classes differ most in frequency, and those that differ least. Each
-classifier maps its second place twice, with priors and means estimated there, and with those of its own place.
+Pairs of generated places are compared: those whose classes differ most in frequency, those that differ least, and
+places of three classes whose frequencies are turned round. A classifier of the first place maps the second twice: with
+priors and means estimated there, and with those of its own place.
 """
 
 import sys

@@ -23,6 +23,10 @@ from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 BANDS: Final = 16
 # Part of all pairs that are candidates, at both ends
 TAIL: Final = 0.1
+# Three classes whose spectra overlap and whose frequencies are turned round, in patches of so many pixels a side
+TURNED_SPECTRA: Final = ((4, 5, 6, 7, 6, 5), (5, 5, 6, 6, 7, 5), (4, 6, 5, 7, 7, 6))
+TURNED_SHARES: Final = ((0.7, 0.2, 0.1), (0.1, 0.2, 0.7))
+PATCH: Final = 4
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ def measure(arguments: argparse.Namespace) -> int:
     check_destination(arguments.json)
     effort = QUICK if arguments.quick else FULL
     places = [place for seed in effort.seeds for place in cut(seed, effort)]
-    rows = [
-        measure_pairs(places, kind, shots, effort.pairs) for kind in ("different", "similar") for shots in effort.shots
-    ]
+    kinds = {kind: choose_pairs(places, kind, effort.pairs) for kind in ("different", "similar")}
+    kinds["turned round"] = [turned_pair(seed, effort.place_side) for seed in range(effort.pairs)]
+    rows = [measure_pairs(pairs, kind, shots) for kind, pairs in kinds.items() for shots in effort.shots]
     print_table("class priors and means of the mapped place against those of the shots' (generated scenes)", rows)
     if arguments.json is not None:
         write_json(arguments.json, asdict(effort), rows)
@@ -94,14 +98,18 @@ def cut(seed: int, effort: Effort) -> Iterator[Place]:
         yield Place(load_scene(ArrayScene(f"place-{seed}-{top}-{left}", arrays)), part.labels, shares)
 
 
-def measure_pairs(places: list[Place], kind: str, shots: int, pairs: int) -> Row:
+def turned_pair(seed: int, side: int) -> tuple[Place, Place]:
+    """Two places of patches of three classes, of which one covers most of the first and another most of the second."""
+    one, two = (_patchwork(shares, [seed, number], side) for number, shares in enumerate(TURNED_SHARES))
+    return one, two
+
+
+def measure_pairs(pairs: list[tuple[Place, Place]], kind: str, shots: int) -> Row:
     """Accuracy over pairs of one kind, by both ways, and the gain of the first over the second."""
-    chosen = choose_pairs(places, kind, pairs)
     by_own: list[tuple[float, float]] = []
     by_kept: list[tuple[float, float]] = []
-    for number, (one, two) in enumerate(chosen):
-        classifier = fit(places[one], shots, number)
-        other = places[two]
+    for number, (place, other) in enumerate(pairs):
+        classifier = fit(place, shots, number)
         # all come from one generator, in one unit; places are small, and their statistics rough
         for found, keep in ((by_own, False), (by_kept, True)):
             class_map = classifier.predict(other.scene, keep_priors=keep, trust_units=True)
@@ -110,8 +118,8 @@ def measure_pairs(places: list[Place], kind: str, shots: int, pairs: int) -> Row
     gain_oa, gain_aa = (summarise(gain.tolist(), (-100.0, 100.0)) for gain in (oa - oa_kept, aa - aa_kept))
     return {
         "pairs": kind,
-        "places": len(chosen),
-        "share_that_differs_percent": 100 * float(np.mean([_difference(places[a], places[b]) for a, b in chosen])),
+        "places": len(pairs),
+        "share_that_differs_percent": 100 * float(np.mean([_difference(*pair) for pair in pairs])),
         "shots": shots,
         "oa_percent": float(oa.mean()),
         "oa_kept_percent": float(oa_kept.mean()),
@@ -120,14 +128,14 @@ def measure_pairs(places: list[Place], kind: str, shots: int, pairs: int) -> Row
     }
 
 
-def choose_pairs(places: list[Place], kind: str, pairs: int) -> list[tuple[int, int]]:
+def choose_pairs(places: list[Place], kind: str, pairs: int) -> list[tuple[Place, Place]]:
     """Ordered pairs among the `TAIL` that differ most, or least, in the frequencies of classes."""
     everything = list(itertools.permutations(range(len(places)), 2))
     difference = np.array([_difference(places[one], places[two]) for one, two in everything])
     order = np.argsort(-difference if kind == "different" else difference, kind="stable")
     candidates = order[: max(round(TAIL * len(order)), pairs)]
     drawn = np.random.default_rng(0).choice(candidates, pairs, replace=False)
-    return [everything[number] for number in drawn]
+    return [(places[one], places[two]) for one, two in (everything[number] for number in drawn)]
 
 
 def gain_columns(name: str, gain: Summary) -> Row:
@@ -152,6 +160,15 @@ def accuracies(class_map: Raster, truth: Labels) -> tuple[float, float]:
     right = np.asarray(class_map) == truth
     of_class = [100 * float(right[truth == class_id].mean()) for class_id in np.unique(truth[truth > 0])]
     return 100 * float(right[truth > 0].mean()), float(np.mean(of_class))
+
+
+def _patchwork(shares: tuple[float, ...], seed: list[int], side: int) -> Place:
+    random = np.random.default_rng(seed)
+    cover = np.kron(random.choice(3, size=(side // PATCH,) * 2, p=shares), np.ones((PATCH, PATCH), np.int64))
+    hsi = np.array(TURNED_SPECTRA, np.float32)[cover] + random.normal(0, 1, (side, side, 6)).astype(np.float32)
+    truth = (cover + 1).astype(np.uint16)
+    found = np.bincount(truth.ravel(), minlength=4) / truth.size
+    return Place(load_scene(ArrayScene(f"patches-{seed}", {"hsi": hsi})), truth, found)
 
 
 def _difference(one: Place, two: Place) -> float:

@@ -34,7 +34,7 @@ class SceneReader:
 
     Attributes:
         scene: in memory or in an archive.
-        modalities: those that the encoder knows, with their statistics.
+        modalities: those that the encoder knows, with the statistics to standardise with.
         encoder: sets the window.
         config: sets the stride and the reach of smoothing.
         survey: which modalities its pixels have.
@@ -56,20 +56,23 @@ class SceneReader:
         config: FeatureConfig,
         look: Callable[[SceneStrip], None] = lambda _: None,
         whole_pixels: int = WHOLE_SCENE_PIXELS,
+        modalities: Sequence[ModalityRecord] | None = None,
     ) -> "SceneReader":
         """Looks over a scene once.
 
         Args:
             scene: in memory or in an archive.
-            encoder: knows the scene's modalities and no others.
+            encoder: knows the scene's modalities, and no others unless `modalities` are given.
             config: sets the stride and the reach of smoothing.
             look: is given each strip of the scene, from top to bottom.
             whole_pixels: a scene of no more pixels is read at once.
+            modalities: statistics to standardise with, of the encoder's modalities; None takes the scene's own.
         """
         record = scene.record
         known = {schema.name for schema in encoder.modalities}
-        modalities = tuple(modality for modality in record.modalities if modality.name in known)
-        names = tuple(modality.name for modality in modalities)
+        modalities = tuple(one for one in modalities or record.modalities if one.name in known)
+        held = {one.name for one in record.modalities}
+        names = tuple(one.name for one in modalities if one.name in held)
         view = None
         if record.height * record.width <= whole_pixels:
             scene = scene.read(names)

@@ -97,11 +97,12 @@ def extract_for(
     classifiers: Sequence[FittedClassifier], scene: SceneView, wanted: Mask, config: FeatureConfig
 ) -> PatternFeatures:
     """Features of the wanted pixels for kernel classifiers that share their extractors."""
-    parts = {part.modalities: _extractor_of(part) for one in classifiers for part in one.by_pattern}
+    parts = {part.modalities: extractor_of(part) for one in classifiers for part in one.by_pattern}
     shared = [name for name in parts if all(name in (p.modalities for p in one.by_pattern) for one in classifiers)]
-    return extract_by_pattern(list(parts.values()), _extractor_of(classifiers[0]), shared, scene, wanted, config)
+    return extract_by_pattern(list(parts.values()), extractor_of(classifiers[0]), shared, scene, wanted, config)
 
 
-def _extractor_of(fitted: FittedClassifier) -> PatternExtractor:
+def extractor_of(fitted: FittedClassifier) -> PatternExtractor:
+    """What extracts the features of a kernel classifier."""
     assert isinstance(fitted.head, KernelHead)
     return PatternExtractor(fitted.encoder, fitted.head.extractor)

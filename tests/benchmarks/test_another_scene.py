@@ -21,8 +21,9 @@ def test_both_ways_are_measured_on_the_same_pairs(tmp_path: Path) -> None:
     assert "generated scenes" in ended.stdout
     report = json.loads(out.read_text())
     assert report.keys() == {"machine", "config", "rows"}
-    different, similar = report["rows"]
-    assert (different["pairs"], similar["pairs"]) == ("different", "similar")
+    different, similar, turned = report["rows"]
+    assert [row["pairs"] for row in report["rows"]] == ["different", "similar", "turned round"]
+    assert turned["share_that_differs_percent"] == pytest.approx(60, abs=15)
     assert different["share_that_differs_percent"] > similar["share_that_differs_percent"]
     for row in report["rows"]:
         assert row["places"] == another_scene_rows.QUICK.pairs

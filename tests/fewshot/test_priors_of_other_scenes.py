@@ -1,5 +1,6 @@
 """A classifier of one scene maps another whose classes have other frequencies; all scenes here are generated."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import safetensors.torch
 from small_study import command
 
 import diffclip_dist as dc
-from diffclip_dist.fewshot import adaptation
+from diffclip_dist.feature_extraction import scene_sample
+from diffclip_dist.feature_extraction.scene_reader import SceneReader
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
@@ -105,8 +107,9 @@ def test_a_part_of_a_large_scene_stands_for_it(monkeypatch: pytest.MonkeyPatch) 
     first, other = (bands_alone(make_place(shares, 0)) for shares in (FIRST, OTHER))
     classifier = fitted(first, 0)
     whole, kept = (other.accuracy(classifier.predict(other.arrays, keep_priors=keep)) for keep in (False, True))
-    monkeypatch.setattr(adaptation, "WHOLE_SCENE_PIXELS", 1000)
-    monkeypatch.setattr(adaptation, "PATCH_SIDE", 6)
+    opened = functools.partial(SceneReader.open, whole_pixels=1000)
+    monkeypatch.setattr(SceneReader, "open", opened)
+    monkeypatch.setattr(scene_sample, "PATCHES", 8)
     patches = other.accuracy(classifier.predict(other.arrays))
     assert patches == pytest.approx(whole, abs=1.5)
     assert patches > kept
