@@ -7,6 +7,8 @@ from typing import Any
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from shards.archive.publish import publish_file
+
 GENERATED_MARK = "GENERATED SCENE: not a real place"
 LONGEST_SIDE_INCHES = 8.0
 LEGEND_INCHES = 2.9
@@ -76,6 +78,6 @@ def save_picture(
     partial = file.with_name(f".{file.name}.partial")
     try:
         figure.savefig(partial, format="png")
-        partial.replace(file)
+        publish_file(partial, file)
     finally:
         partial.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.reconstruction_error import Errors, ModalityErrors, window_means
 from diffclip_dist.model.sampling import ReverseChain
 from shards.archive.manifest import ModalityRecord, SceneRecord
+from shards.archive.publish import publish_file
 from shards.preview.overview import shown_bands
 from shards.preview.preview import spectrum_breaks
 
@@ -85,7 +86,7 @@ def save_picture(figure: Figure, file: Path) -> npt.NDArray[np.uint8]:
     partial = file.with_name(f".{file.name}.partial")
     try:
         matplotlib.image.imsave(partial, picture_HWC, format="png", dpi=DOTS_PER_INCH)
-        partial.replace(file)
+        publish_file(partial, file)
     finally:
         partial.unlink(missing_ok=True)
     return picture_HWC

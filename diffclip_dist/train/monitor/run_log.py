@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
+from shards.archive.publish import publish_file
+
 METRICS_FILE: Final = "metrics.jsonl"
 
 
@@ -52,7 +54,7 @@ class RunLog:
         kept = [line for line in read_lines(self._file) if json.loads(line)["step"] <= start]
         partial = self._file.with_suffix(".partial")
         partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(self._file)
+        publish_file(partial, self._file)
         self._lines = self._file.open("a")
         self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
 
