@@ -132,8 +132,6 @@ def _cloud_optimized(
             rasterio.shutil.copy(
                 tiled, whole, driver="COG", compress="deflate", blocksize=BLOCK,
                 overview_resampling=overviews.name, bigtiff="if_safer",
-                # values of neighbours are alike, other than class ids
-                predictor="yes" if bands > 1 else "no",
             )  # fmt: skip
         publish_file(whole, file)
     finally:

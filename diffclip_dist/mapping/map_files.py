@@ -30,8 +30,8 @@ from shards.errors import BadInput
 from shards.extras import install_line, installed
 
 SUFFIXES = (".tif", ".tiff")
-# Pixels of a side of the map that a picture is drawn from, about twice as many as the picture has
-PICTURE_PIXELS: Final = 2_400
+# Pixels of a side of the map that a picture is drawn from, about as many as the picture has
+PICTURE_PIXELS: Final = 1_200
 
 
 @dataclass(frozen=True)
