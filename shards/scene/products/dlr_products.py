@@ -44,7 +44,7 @@ def dlr_layers(folder: Path, given: Given, field: str) -> dict[str, Layer] | Non
     layer = open_rasters(images, Given(nodata, given.scale, given.offset, given.crs_wkt), field)
     bands, (_, centre, width, gain, offset) = _bands(metadata, field)
     if len(bands) != layer.bands:
-        raise BadInput(f"{metadata}: {field}: tells of {len(bands)} bands, and {images[0].name} has {layer.bands}")
+        raise BadInput(f"{metadata}: {field}: describes {len(bands)} bands, and {images[0].name} has {layer.bands}")
     quality = tuple(
         QualityMask(open_rasters((path,), Given(nodata=NO_CODE, crs_wkt=given.crs_wkt), field), (BACKGROUND_CLASS,))
         for path in _beside(folder, "QL_QUALITY_CLASSES")

@@ -21,7 +21,7 @@ KNOWN = "Sentinel-2 SAFE, Landsat Collection 2, EnMAP, DESIS, PRISMA (.he5) or E
 
 
 def product_layers(path: Path, given: Given, field: str) -> dict[str, Layer] | None:
-    """The layers of a product by their names; None where a path is none that is known.
+    """The layers of a product by their names; None where the path is no known product.
 
     A folder that holds one PRISMA or EMIT file stands for it.
 

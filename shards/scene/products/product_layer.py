@@ -1,4 +1,4 @@
-"""The layer of a product: its files, with the wavelengths, scale and quality that its metadata tell."""
+"""The layer of a product: its files, with the wavelengths, scale and quality in its metadata."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ NO_CODE = -1.0
 
 @dataclass(frozen=True)
 class QualityMask:
-    """A layer of one band whose codes tell where a product holds no measurement.
+    """A layer of one band whose codes mark where a product has no measurement.
 
     Attributes:
         layer: on the product's grid.
@@ -43,7 +43,7 @@ class ProductLayer(WrappedLayer):
     Attributes:
         layer: the files.
         wavelengths_nm: centre of each band.
-        fwhm_nm: width of each band, where the product tells it.
+        fwhm_nm: width of each band, where the product gives it.
         bad_bands: bands (from 1) that the product calls bad.
         scaling: to physical values, for files that carry none themselves.
         quality: where the product says that there is no measurement.

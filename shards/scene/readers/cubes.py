@@ -177,7 +177,7 @@ def _name(variable: str) -> str:
 
 
 def _check_netcdf(path: Path) -> None:
-    """Refuses a damaged file before xarray opens it: h5netcdf prints a traceback of its own beside the error."""
+    """Refuses a damaged file before xarray opens it: h5netcdf would print its own traceback as well."""
     if not path.is_file():
         return
     if h5py.is_hdf5(path):
@@ -280,7 +280,7 @@ def band_wavelengths(
 
 
 def _own_wavelength(array: xarray.DataArray) -> tuple[float] | None:
-    """The wavelength in nanometres that a variable of one band tells of itself, with a unit of length."""
+    """The wavelength in nanometres in a one-band variable's own attributes, if they name a unit of length."""
     for key in ("radiation_wavelength", "central_wavelength", "wavelength"):
         for unit in (f"{key}_unit", f"{key}_units"):
             factor = NM_PER_UNIT.get(str(array.attrs.get(unit, "")).strip().lower())

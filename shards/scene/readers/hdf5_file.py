@@ -1,4 +1,4 @@
-"""Opens HDF5 files; whatever is damaged in one is answered as bad input."""
+"""Opens HDF5 files; damage in one is reported as bad input."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def open_hdf5(path: Path, field: str | None = None) -> Iterator[h5py.File]:
             yield file
     except BadInput:
         raise
-    except (OSError, RuntimeError, KeyError) as error:  # h5py tells of damage by each of these
+    except (OSError, RuntimeError, KeyError) as error:  # h5py raises each of these for damage
         where = f"{path}: {field}" if field else str(path)
         raise BadInput(f"{where}: cannot be read as HDF5: {error}") from error
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from shards.scene.source import Mask, Values
 
-# a nodata value is often written with fewer digits than the pixels hold; so far apart (relative) they still are one
+# relative difference up to which a pixel equals nodata, which is often written with fewer digits than pixels hold
 NODATA_TOLERANCE = 5e-7
 # beyond this no pixel holds a measurement, and six digits (-3.40282e+38) must do
 FAR_BEYOND_MEASUREMENTS = 1e30
