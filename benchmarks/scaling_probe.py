@@ -21,7 +21,13 @@ from cost_model import Link
 from held_state import HeldState, held_state
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from diffclip_dist.model.mask_diffusion import draw_noise_and_masks, loss_terms, token_counts, weighted_loss
+from diffclip_dist.model.mask_diffusion import (
+    draw_noise_and_masks,
+    loss_terms,
+    sample_keys,
+    token_counts,
+    weighted_loss,
+)
 from diffclip_dist.train.backend.deepspeed_engine import (
     build_model,
     build_optimiser,
@@ -184,7 +190,7 @@ def _bare_seconds(context: TrainContext, steps: int) -> tuple[float, ...]:
     def step() -> None:
         terms = loss_terms(
             model(batch, draw_noise_and_masks(batch, config.model, config.seed, 0)),
-            token_counts(batch, config.model, config.seed, 0),
+            token_counts(batch, config.model, sample_keys(batch, config.seed, 0)),
         )
         weighted_loss(terms, config.model).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -236,7 +242,7 @@ def _held(context: TrainContext) -> HeldState:
     found = None
     # the first step makes the optimizer's state
     for number, batch in enumerate(context.stream.batches(0, 2)):
-        counts = token_counts(batch, context.config.model, context.config.seed, number)
+        counts = token_counts(batch, context.config.model, sample_keys(batch, context.config.seed, number))
         sums = engine(batch, draw_noise_and_masks(batch, context.config.model, context.config.seed, number))
         engine.backward(weighted_loss(loss_terms(sums, counts), context.config.model))
         found = held_state(engine)

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.model.masking import visible_counts
+from diffclip_dist.model.masking import slot_count
 from diffclip_dist.model.model_config import ModelConfig
 
 _FORWARD_AND_BACKWARD = 3  # the backward pass takes two products for each one of the forward pass
@@ -17,7 +15,7 @@ def training_flops(config: ModelConfig, schemas: Sequence[ModalitySchema]) -> in
     Normalisations, activations and the optimizer are left out, as is usual for model FLOPs utilisation (PaLM,
     appendix B).
     """
-    visible = int(visible_counts(torch.tensor(config.tokens), config.mask_ratio))
+    visible = slot_count(config.tokens, config.mask_ratio)
     forward = sum(_modality_flops(config, schema.bands, visible) for schema in schemas)
     if config.fusion == "joint":
         together, apart = len(schemas) * (visible + 1), visible + 1

@@ -6,6 +6,7 @@ the decoders' width.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from diffclip_dist.model.transformer import position_embedding
 
 # each draw folds a sample's key with its own number, so that the draws are independent
 _TIMESTEP, _NOISE, _MASK, _DROPOUT = 1, 2, 3, 4
+# torch goes back to uncompiled code, without a word, beyond so many variants of one function; 8 by default
+_MOST_VARIANTS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,17 @@ def draw_noise_and_masks(batch: WindowBatch, config: ModelConfig, seed: int, ste
         seed: of the run.
         step: of the run, counted from 0.
     """
-    keys_B = randomness.keys(batch.positions_B, seed, step)
-    hidden_BM = hidden_modalities(batch, config, seed, step)
+    return noise_and_masks(batch, config, sample_keys(batch, seed, step))
+
+
+def sample_keys(batch: WindowBatch, seed: int, step: int) -> Tensor:
+    """int64 (B,): the key of each sample's draws; what follows from it needs no other number of the run."""
+    return randomness.keys(batch.positions_B, seed, step)
+
+
+def noise_and_masks(batch: WindowBatch, config: ModelConfig, keys_B: Tensor) -> NoiseAndMasks:
+    """Draws timesteps, noise and masks from the samples' keys."""
+    hidden_BM = hidden_modalities(batch, config, keys_B)
     noise, masks = {}, {}
     for index, schema in enumerate(batch.schemas):
         own_position = randomness.fold(*schema.key.encode())
@@ -65,9 +77,10 @@ def draw_noise_and_masks(batch: WindowBatch, config: ModelConfig, seed: int, ste
     return NoiseAndMasks(t_B, noise, masks)
 
 
-def hidden_modalities(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Tensor:
+def hidden_modalities(batch: WindowBatch, config: ModelConfig, keys_B: Tensor) -> Tensor:
     """bool (B, M): true where a whole modality of a window is hidden from the encoder; one of the step's draws."""
-    keys_B = randomness.keys(batch.positions_B, seed, step)
+    if config.modality_dropout == 0.0:
+        return torch.zeros(len(keys_B), len(batch.schemas), dtype=torch.bool, device=keys_B.device)
     # the key depends on the modality's name, so the order of the modalities changes nothing
     scores = [
         randomness.uniform(randomness.keys(keys_B, _DROPOUT, randomness.fold(*schema.key.encode())), 1)
@@ -98,6 +111,14 @@ class MaskDiffusion(nn.Module):
             "decoder_positions_NE", position_embedding(config.window, config.width_in_decoder), persistent=False
         )
         self.diffusion = ForwardDiffusion(config.diffusion)
+
+    def draw(self, batch: WindowBatch, keys_B: Tensor) -> NoiseAndMasks:
+        """The draws of a batch for this model, from `sample_keys`."""
+        return noise_and_masks(batch, self.config, keys_B)
+
+    def count(self, batch: WindowBatch, keys_B: Tensor) -> Tensor:
+        """`token_counts` for this model."""
+        return token_counts(batch, self.config, keys_B)
 
     def predict(
         self,
@@ -161,6 +182,20 @@ class MaskDiffusion(nn.Module):
         return torch.stack([torch.stack(visible), torch.stack(masked)])
 
 
+def compile_model(model: MaskDiffusion, device: torch.device) -> None:
+    """Compiles forward and backward pass, and on GPUs the draws and counts, at their first calls.
+
+    Shapes are fixed in the compiled code. Each combination of sensor, windows with or without holes, and size of
+    micro-batch is compiled once.
+    """
+    static: dict[str, Any] = {"dynamic": False, "recompile_limit": _MOST_VARIANTS}
+    model.compile(**static)
+    # torch 2.14 compiles 64-bit integers that become float32 to wrong numbers on CPUs
+    if device.type == "cuda":
+        model.draw = torch.compile(model.draw, **static)  # type: ignore[method-assign]
+        model.count = torch.compile(model.count, **static)  # type: ignore[method-assign]
+
+
 def seen_elsewhere(encoded: Mapping[str, Tensor], masks: Mapping[str, TokenMask]) -> dict[str, Tensor]:
     """For each modality, the mean (B, N, D) of the others' encoded tokens at each place, 0 where none is seen.
 
@@ -188,14 +223,19 @@ def gather_tokens(values_BNC: Tensor, slots_BK: Tensor) -> Tensor:
     return values_BNC.gather(1, slots_BK[..., None].expand(-1, -1, values_BNC.shape[2]))
 
 
-def token_counts(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> Tensor:
+def token_counts(batch: WindowBatch, config: ModelConfig, keys_B: Tensor) -> Tensor:
     """int64 (2, M): number of visible and masked tokens per modality, the divisors of the loss sums.
 
     They depend on the valid tokens and the hidden modalities; this draws no noise and no masks.
+
+    Args:
+        batch: any part of the step's global batch.
+        config: the model's settings.
+        keys_B: from `sample_keys`.
     """
     valid_MB = torch.stack([batch.valid[schema.key].sum(dim=1) for schema in batch.schemas])
     visible_MB = visible_counts(valid_MB, config.mask_ratio)
-    visible_MB = visible_MB.masked_fill(hidden_modalities(batch, config, seed, step).T, 0)
+    visible_MB = visible_MB.masked_fill(hidden_modalities(batch, config, keys_B).T, 0)
     return torch.stack([visible_MB.sum(dim=1), (valid_MB - visible_MB).sum(dim=1)])
 
 

@@ -40,6 +40,11 @@ def visible_counts(valid_counts: Tensor, mask_ratio: float) -> Tensor:
     return visible.clamp_min(1).minimum(valid_counts)
 
 
+def slot_count(tokens: int, mask_ratio: float) -> int:
+    """K, the visible slots of a window of so many valid tokens: 36 of 121 at ratio 0.7."""
+    return min(max(int(tokens * (1.0 - mask_ratio) + _ROUNDING), 1), tokens)
+
+
 def draw_mask(scores_BN: Tensor, valid_BN: Tensor, mask_ratio: float, hidden_B: Tensor) -> TokenMask:
     """Hides a fixed share of each window's valid tokens, those with the highest scores.
 
@@ -53,17 +58,17 @@ def draw_mask(scores_BN: Tensor, valid_BN: Tensor, mask_ratio: float, hidden_B: 
         A mask whose number of visible tokens a sample depends on its number of valid tokens and ``hidden_B`` alone.
     """
     tokens = scores_BN.shape[1]
-    slots = int(visible_counts(torch.tensor(tokens), mask_ratio))
+    slots = slot_count(tokens, mask_ratio)
     visible_B = visible_counts(valid_BN.sum(dim=1), mask_ratio).masked_fill(hidden_B, 0)
     order_BN = scores_BN.masked_fill(~valid_BN, 2.0).argsort(dim=1, stable=True)
-    rank_BN = torch.empty_like(order_BN).scatter_(
-        1, order_BN, torch.arange(tokens, device=order_BN.device).expand_as(order_BN)
-    )
+    tokens_N = torch.arange(tokens, device=order_BN.device)
+    rank_BN = torch.empty_like(order_BN).scatter_(1, order_BN, tokens_N.expand_as(order_BN))
     visible_BN = rank_BN < visible_B[:, None]
-    slots_BK = order_BN[:, :slots]
     filled_BK = torch.arange(slots, device=order_BN.device) < visible_B[:, None]
-    # ascending order puts empty slots last and is easy to read; the encoder does not depend on it
-    slots_BK = slots_BK.masked_fill(~filled_BK, tokens).sort(dim=1).values.clamp_max(tokens - 1)
+    # visible tokens go to the slots in ascending order, which is easy to read; one slot more takes the other tokens
+    slot_BN = torch.where(visible_BN, visible_BN.cumsum(dim=1) - 1, slots)
+    slots_BK = torch.full((len(order_BN), slots + 1), tokens - 1, device=order_BN.device)
+    slots_BK = slots_BK.scatter_(1, slot_BN, tokens_N.expand_as(order_BN))[:, :slots]
     return TokenMask(slots_BK, filled_BK, visible_BN, valid_BN & ~visible_BN)
 
 

@@ -138,10 +138,3 @@ def recompute_blocks(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Transformer):
             module.recomputes = True
-
-
-def compile_blocks(model: nn.Module) -> None:
-    """Compiles every block of a model at its first call; equal blocks share the compiled code."""
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.compile(dynamic=True)  # the last micro-batch of a step may be smaller

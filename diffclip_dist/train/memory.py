@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks
-from diffclip_dist.model.masking import TokenMask, visible_counts
+from diffclip_dist.model.masking import TokenMask, slot_count
 from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.train.pretrain_config import PretrainConfig
 
@@ -93,7 +93,7 @@ def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema
         modalities: of the windows, each with all of its pixels.
         windows: B, of the micro-batch.
     """
-    slots = int(visible_counts(torch.tensor(config.model.tokens), config.model.mask_ratio))
+    slots = slot_count(config.model.tokens, config.model.mask_ratio)
     with FakeTensorMode():
         kept_in_low_precision = config.precision == "bfloat16" and not config.autocasts
         # a model without memory cannot be converted

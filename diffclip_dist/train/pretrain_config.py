@@ -142,8 +142,11 @@ class PretrainConfig:
             ``config.yaml`` holds the choice, and a resumed run keeps it.
         activation_checkpointing: whether the backward pass computes transformer blocks again instead of keeping them:
             less memory, a third more operations, the same losses.
-        compile: whether transformer blocks are compiled (torch.compile) at the first steps; ZeRO stages 0 to 2, since
-            stage 3 gathers parameters in hooks within a block.
+        compile: whether forward and backward pass and the draws are compiled (torch.compile), which takes a minute or
+            more at the first steps; ZeRO stages 0 to 2, since stage 3 gathers parameters in hooks between layers.
+            ``auto`` compiles on GPUs below stage 3. The losses are the same but for rounding.
+        tf32: whether float32 matrix products on GPUs round their inputs to TF32 (10 bits of mantissa), which is several
+            times as fast; CPUs always take float32.
         seed: of every random draw.
         log_every: steps between log lines.
         checkpoint_every: steps between checkpoints; the last step always makes one.
@@ -169,7 +172,8 @@ class PretrainConfig:
     micro_batch: int = 128
     precision: Precision = "float32"
     activation_checkpointing: bool = False
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
+    tf32: bool = True
     seed: int = 0
     log_every: int = 1
     checkpoint_every: int = 200
@@ -199,7 +203,7 @@ class PretrainConfig:
             raise BadInput(
                 f"global_batch: expected a multiple of the workers ({self.workers}), found {self.global_batch}"
             )
-        if self.compile and self.zero_stage == 3:
+        if self.compile is True and self.zero_stage == 3:
             raise BadInput("compile: expected zero_stage 0, 1 or 2, found 3")
         parameters, _, optimizer = self.offload.places(self.zero_stage)
         if self.offload.parameters != parameters:
@@ -228,6 +232,12 @@ class PretrainConfig:
         Stage 3 gathers its parameters in bfloat16 instead: casts of whole parameters would outlive their layers.
         """
         return self.precision == "bfloat16" and self.zero_stage < 3
+
+    def compiles(self, device_type: str) -> bool:
+        """Whether a worker with such a device compiles its model."""
+        if self.compile == "auto":
+            return device_type == "cuda" and self.zero_stage < 3
+        return self.compile
 
     @property
     def order(self) -> OrderConfig:
@@ -403,7 +413,7 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """
     free = {
         "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "steps", "micro_batch",
-        "activation_checkpointing", "compile", "log_every", "checkpoint_every", "keep_checkpoints",
+        "activation_checkpointing", "compile", "tf32", "log_every", "checkpoint_every", "keep_checkpoints",
         "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
         "offload.optimizer", "offload.parameters", "offload.folder",
     }  # fmt: skip

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from diffclip_dist.data.batches import WindowBatch
-from diffclip_dist.model.mask_diffusion import draw_noise_and_masks, loss_terms, token_counts, weighted_loss
+from diffclip_dist.model.mask_diffusion import loss_terms, sample_keys, weighted_loss
 from diffclip_dist.train.backend.deepspeed_engine import set_learning_rate
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.pretrain_config import PretrainConfig
@@ -32,14 +32,14 @@ class StepResult:
 
 def probe_loss(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig) -> float:
     """The loss on a batch with the noise and masks of step 0; the weights stay. Every rank must call."""
-    counts_2M = token_counts(batch, config.model, config.seed, 0)
+    model = engine.module
+    counts_2M = model.count(batch, sample_keys(batch, config.seed, 0))
     dist.all_reduce(counts_2M)
     terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
     with torch.no_grad():
         for micro_batch in batch.split(config.micro_batch):
-            terms_2M += loss_terms(
-                engine(micro_batch, draw_noise_and_masks(micro_batch, config.model, config.seed, 0)), counts_2M
-            )
+            drawn = model.draw(micro_batch, sample_keys(micro_batch, config.seed, 0))
+            terms_2M += loss_terms(engine(micro_batch, drawn), counts_2M)
     dist.all_reduce(terms_2M)
     return float(weighted_loss(terms_2M, config.model))
 
@@ -53,7 +53,8 @@ def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConf
     rate = learning_rate(step, config.steps, config.optimiser)
     set_learning_rate(engine, rate, [schema.key for schema in batch.schemas])
 
-    counts_2M = token_counts(batch, config.model, config.seed, step)
+    model = engine.module
+    counts_2M = model.count(batch, sample_keys(batch, config.seed, step))
     dist.all_reduce(counts_2M)
 
     micro_batches = list(batch.split(config.micro_batch))
@@ -61,7 +62,7 @@ def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConf
     unscale = len(micro_batches) * dist.get_world_size()
     terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
     for micro_batch in micro_batches:
-        sums_2M = engine(micro_batch, draw_noise_and_masks(micro_batch, config.model, config.seed, step))
+        sums_2M = engine(micro_batch, model.draw(micro_batch, sample_keys(micro_batch, config.seed, step)))
         part_2M = loss_terms(sums_2M, counts_2M)
         engine.backward(weighted_loss(part_2M, config.model) * unscale)
         engine.step()

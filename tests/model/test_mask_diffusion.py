@@ -17,6 +17,7 @@ from diffclip_dist.model.mask_diffusion import (
     MaskDiffusion,
     draw_noise_and_masks,
     loss_terms,
+    sample_keys,
     token_counts,
     weighted_loss,
 )
@@ -80,7 +81,7 @@ def test_decoder_puts_every_visible_token_back_where_it_was(config: ModelConfig,
 
 def test_loss_is_the_hand_calculation(model: MaskDiffusion, config: ModelConfig, batch: WindowBatch) -> None:
     drawn = draw_noise_and_masks(batch, config, seed=0, step=0)
-    counts = token_counts(batch, config, 0, 0)
+    counts = token_counts(batch, config, sample_keys(batch, 0, 0))
     loss = weighted_loss(loss_terms(model(batch, drawn), counts), config)
     noised = {key: model.diffusion(x, drawn.t_B, drawn.noise[key]) for key, x in batch.windows.items()}
     predicted = model.predict(batch.schemas, noised, drawn.t_B, drawn.masks, all_filled=False)
@@ -123,7 +124,7 @@ def test_counts_are_those_of_the_masks_whatever_modality_is_hidden(config: Model
     hidden_somewhere = 0
     for step in range(8):
         masks = draw_noise_and_masks(batch, dropping, seed=1, step=step).masks
-        counts = token_counts(batch, dropping, seed=1, step=step)
+        counts = token_counts(batch, dropping, sample_keys(batch, 1, step))
         for index, schema in enumerate(batch.schemas):
             mask = masks[schema.key]
             assert torch.equal(mask.visible_BN | mask.masked_BN, batch.valid[schema.key])
@@ -180,7 +181,7 @@ def test_every_parameter_receives_a_gradient(
     variant_model: MaskDiffusion, variant: ModelConfig, batch: WindowBatch
 ) -> None:
     sums = variant_model(batch, draw_noise_and_masks(batch, variant, seed=0, step=0))
-    weighted_loss(loss_terms(sums, token_counts(batch, variant, 0, 0)), variant).backward()
+    weighted_loss(loss_terms(sums, token_counts(batch, variant, sample_keys(batch, 0, 0))), variant).backward()
     model = variant_model
     silent = [name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert silent == []
@@ -189,7 +190,10 @@ def test_every_parameter_receives_a_gradient(
 def test_a_batch_of_one_trains(model: MaskDiffusion, config: ModelConfig, batch: WindowBatch) -> None:
     one = next(batch.split(1))
     loss = weighted_loss(
-        loss_terms(model(one, draw_noise_and_masks(one, config, 0, 0)), token_counts(one, config, 0, 0)), config
+        loss_terms(
+            model(one, draw_noise_and_masks(one, config, 0, 0)), token_counts(one, config, sample_keys(one, 0, 0))
+        ),
+        config,
     )
     loss.backward()
     assert torch.isfinite(loss)

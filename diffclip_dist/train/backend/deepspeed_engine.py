@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.model.mask_diffusion import MaskDiffusion
-from diffclip_dist.model.transformer import compile_blocks, recompute_blocks
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, compile_model
+from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine, deepspeed
 from diffclip_dist.train.backend.offload import offload_settings
 from diffclip_dist.train.backend.weight_average import keep_average
@@ -79,8 +79,6 @@ def build_model(config: PretrainConfig, modalities: Sequence[ModalitySchema]) ->
     model.autocasts = config.autocasts
     if config.activation_checkpointing:
         recompute_blocks(model)
-    if config.compile:
-        compile_blocks(model)
     return model
 
 
@@ -146,6 +144,10 @@ def start_engine(
         sometimes_absent: keys of the modalities that some steps lack.
     """
     model = build_model(config, modalities).to(device)
+    if config.compiles(device.type):
+        compile_model(model, device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     optimiser = build_optimiser(model, config.optimiser, sometimes_absent)
     engine: DeepSpeedEngine
     engine, *_ = deepspeed.initialize(

@@ -51,7 +51,7 @@ def arithmetic(config: PretrainConfig, device: torch.device, versions: Mapping[s
         "micro_batch": str(min(config.micro_batch, config.global_batch // dist.get_world_size())),
         "precision": config.precision,
         "matrix_precision": torch.get_float32_matmul_precision(),
-        "compile": str(config.compile),
+        "compile": str(config.compiles(device.type)),
         "torch": versions["torch"],
         "deepspeed": versions["deepspeed"],
     }

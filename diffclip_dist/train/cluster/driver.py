@@ -63,7 +63,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         (run_dir / CONFIG_FILE).write_text(config.to_yaml())
         for left in (STOPPED_FILE, FAULTS_FILE):
             (run_dir / left).unlink(missing_ok=True)
-        with follow_metrics(run_dir, config.steps):
+        with follow_metrics(run_dir, config.steps, config.compiles("cuda" if scaling.use_gpu else "cpu")):
             _train(plan, scaling, _next_attempt(checkpoint_store(config)))
     if (run_dir / STOPPED_FILE).exists():
         raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")

@@ -19,12 +19,19 @@ _LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def follow_metrics(run_dir: Path, steps: int) -> Iterator[None]:
-    """Shows progress until the block ends: a bar on a terminal, a line now and then elsewhere."""
+def follow_metrics(run_dir: Path, steps: int, compiles: bool = False) -> Iterator[None]:
+    """Shows progress until the block ends: a bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        run_dir: the run's folder.
+        steps: of the whole run.
+        compiles: whether the workers compile the model, which makes the first steps slow.
+    """
     stop = threading.Event()
     console = Console()
     show = _show_bar if console.is_terminal else _show_lines
-    follower = threading.Thread(target=show, args=(console, run_dir, steps, stop), daemon=True)
+    start = "starting workers" + ", then compiling the model (a minute or more)" * compiles
+    follower = threading.Thread(target=show, args=(console, run_dir, steps, start, stop), daemon=True)
     follower.start()
     try:
         yield
@@ -54,10 +61,10 @@ def _summary(metrics: dict[str, float]) -> str:
     )
 
 
-def _show_bar(console: Console, run_dir: Path, steps: int, stop: threading.Event) -> None:
+def _show_bar(console: Console, run_dir: Path, steps: int, start: str, stop: threading.Event) -> None:
     columns = (TextColumn("pretraining"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task: TaskID = progress.add_task("steps", total=steps, text="starting workers")
+        task: TaskID = progress.add_task("steps", total=steps, text=start)
         faults = 0
         while True:
             ended = stop.wait(_POLL_S)
@@ -69,7 +76,8 @@ def _show_bar(console: Console, run_dir: Path, steps: int, stop: threading.Event
                 return
 
 
-def _show_lines(console: Console, run_dir: Path, steps: int, stop: threading.Event) -> None:
+def _show_lines(console: Console, run_dir: Path, steps: int, start: str, stop: threading.Event) -> None:
+    console.print(start, highlight=False)
     shown, shown_at = 0.0, 0.0
     first: tuple[float, float] | None = None
     faults = 0

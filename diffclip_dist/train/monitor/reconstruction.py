@@ -70,8 +70,7 @@ class Reconstruction:
         weights = trained_weights(engine, "")
         if log is None:
             return
-        # a few passes would not repay the time to compile
-        model = build_model(replace(self._config, compile=False), self._context.modalities)
+        model = build_model(self._config, self._context.modalities)
         model.load_state_dict(weights)
         model.to(self._context.device)
         chains = [self._reconstruct(model, fixed) for fixed in self._windows]
