@@ -145,6 +145,7 @@ def calibrated(fitted: FittedClassifier, supports: Sequence[Support]) -> FittedC
         supports: of its parts, then its own.
     """
     logits, targets = [], []
+    held_out: set[tuple[int, int]] = set()
     with torch.no_grad():
         for one, support in zip((*fitted.by_pattern, fitted), supports, strict=True):
             assert isinstance(one.head, KernelHead)
@@ -153,9 +154,13 @@ def calibrated(fitted: FittedClassifier, supports: Sequence[Support]) -> FittedC
             others_Q = torch.bincount(targets_Q)[targets_Q] > 1
             logits.append(one.head.held_out_logits(targets_Q, one.text_CE)[others_Q])
             targets.append(targets_Q[others_Q])
+            places_Q2 = np.stack([support.rows, support.cols], axis=1)[others_Q.numpy()]
+            held_out |= {(row, col) for row, col in places_Q2.tolist()}
     own = supports[-1].targets
     shots = len(own) / len(np.unique(own))
-    return replace(fitted, calibration=fit_temperature(torch.cat(logits), torch.cat(targets), shots))
+    found = fit_temperature(torch.cat(logits), torch.cat(targets), shots)
+    # a shot that several parts learned from is one shot
+    return replace(fitted, calibration=replace(found, held_out_pixels=len(held_out)))
 
 
 @dataclass(frozen=True)

@@ -315,6 +315,7 @@ def test_figures_say_how_well_probabilities_hold(study: Study) -> None:
         found = figures[shots]["calibration"]
         assert found.keys() >= {"temperature", "held_out_pixels", "query_pixels", "ece_before", "ece_after", "bins"}
         assert sum(one["pixels"] for one in found["bins"]) == sum(found["query_pixels"])
+        assert all(a <= b for a, b in zip(found["held_out_pixels"], figures[shots]["support_pixels"], strict=True))
         kept = load_classifier(study.folder / f"model-{shots}shot")
         assert kept.fitted.calibration.temperature == found["temperature"][0]
         assert kept.fitted.calibration.held_out_pixels == found["held_out_pixels"][0]
