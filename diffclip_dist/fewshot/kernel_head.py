@@ -24,6 +24,8 @@ RIDGE: Final = 0.01
 HELD_OUT_TRUST: Final = 0.3
 FIRST_SET: Final = 2.0  # prior log-odds of the first feature set against another
 LEAST_WEIGHT: Final = 0.01  # of a kernel; those below are left out, which makes maps faster
+# Of the estimates from another scene: of its class priors beside equal ones, and of its class means beside the own ones
+OTHER_SCENE_TRUST: Final = 0.5
 MOST_PIXELS: Final = 20_000  # of a scene, for class priors and class means
 
 
@@ -144,8 +146,9 @@ class KernelHead(nn.Module):
     def readapted(self, scene_SPK: Tensor, text_CE: Tensor, *, class_priors: bool, class_means: bool) -> "KernelHead":
         """A head that was adapted to its own scene, for another scene, by that scene's unlabelled pixels.
 
-        Class priors are the other scene's. Class means are half those of its own scene, near which the shots lie, and
-        half the other scene's, whose estimate starts from the former. This was chosen on generated scenes;
+        Class priors are half the other scene's and half equal: smoothing draws pixels to frequent classes already, and
+        a scene that differs is estimated worse. Class means are half those of its own scene, near which the shots lie,
+        and half the other scene's, whose estimate starts from the former. All was chosen on generated scenes;
         `benchmarks/another_scene.py` measures it. An estimate that starts anew loses against keeping all.
 
         Args:
@@ -164,11 +167,13 @@ class KernelHead(nn.Module):
         )  # fmt: skip
         own_PC = sampled_SPK[0] @ own.direction_KC + own.offset_C
         score_PC = self.scores(sampled_SPK, text_CE) - self.prior_C
-        prior_C = prior_scores(score_PC, shots) if class_priors else self.prior_C
+        prior_C = OTHER_SCENE_TRUST * prior_scores(score_PC, shots) if class_priors else self.prior_C
         means = own
         if class_means:
             found = class_discriminant(sampled_SPK[0], score_PC - own_PC + prior_C, self.seen_C, shots, own_PC)
-            means = Discriminant(*((one + other) / 2 for one, other in zip(own, found, strict=True)))
+            means = Discriminant(
+                *(torch.lerp(one, two, OTHER_SCENE_TRUST) for one, two in zip(own, found, strict=True))
+            )
         from_text_EC = torch.linalg.pinv(text_CE.double()).float()
         offset_E = from_text_EC @ (level_C + prior_C + means.offset_C)
         return self._with_linear_term(means.direction_KC @ from_text_EC.T, offset_E, prior_C)

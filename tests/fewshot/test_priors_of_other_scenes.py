@@ -82,7 +82,7 @@ def test_priors_of_the_other_scene_make_its_map_better() -> None:
         gains.append(estimated - kept)
     print(f"gain in points of OA over keeping the first scene's priors: {np.round(gains, 1).tolist()}")
     assert min(gains) > 1.0
-    assert np.mean(gains) > 4.0
+    assert np.mean(gains) > 3.0
 
 
 def test_the_scene_of_the_labels_keeps_its_own() -> None:
