@@ -11,7 +11,7 @@ from small_runs import SMALL_MODEL
 from diffclip_dist.feature_extraction.reading import read_pixels
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.model.saved_encoder import load_encoder
+from diffclip_dist.model.saved_encoder import load_encoder, read_config
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_process_group, start_engine
 from diffclip_dist.train.backend.sharded_state import whole_state
 from diffclip_dist.train.context import TrainContext
@@ -90,11 +90,14 @@ def test_one_encoder_learns_from_several_sensors_and_reads_another(tmp_path: Pat
     build_archive([GeneratedScene(spec) for spec in specs], tmp_path / "archive", TILES)
     build_archive([GeneratedScene(unseen)], tmp_path / "other", TILES)
     given = {"archive": str(tmp_path / "archive"), "run_dir": str(tmp_path / "run"), "global_batch": 24, "steps": 12}
-    encoder = load_encoder(
-        pretrain_single_process(resolve_config(None, given, [*SMALL_MODEL, "model.stem=wavelength"]))
-    )
-    for folder, name in (("archive", "wide"), ("archive", "visible"), ("other", "unseen")):
-        scene = Archive.open(tmp_path / folder).read_scene(name)
+    folder = pretrain_single_process(resolve_config(None, given, [*SMALL_MODEL, "model.stem=wavelength"]))
+    encoder = load_encoder(folder)
+    kept = {(one.scene, len(one.mean)): one.mean for one in read_config(folder).statistics}
+    for record in Archive.open(tmp_path / "archive").manifest.scenes:
+        hsi = record.modality("hsi")
+        assert kept[record.name, hsi.bands] == pytest.approx(hsi.mean, rel=1e-5)
+    for archive, name in (("archive", "wide"), ("archive", "visible"), ("other", "unseen")):
+        scene = Archive.open(tmp_path / archive).read_scene(name)
         own = encoder_for_scene(encoder, scene.record, "run/encoder")
         view = view_scene(scene, scene.record.modalities, own, FewshotConfig())
         read = [
