@@ -15,6 +15,7 @@ from shards.nearest import did_you_mean
 BENCHMARKS: Final = MappingProxyType(
     {
         "throughput": "samples a second of pretraining",
+        "training_step": "a training step and its parts, beside the published step in plain torch",
         "scaling": "time and memory of several workers, and the cost model",
         "archive_io": "reading, building and restarting archives",
         "accuracy": "accuracy on scenes beside classical classifiers",
@@ -32,7 +33,7 @@ def replace_with_benchmark(words: Sequence[str]) -> int:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, script, *rest])  # noqa: S606  our own script, no shell
     if name in ("", "-h", "--help"):
-        lines = ["usage: diffclip benchmark NAME ...", "", *(f"  {one:<13} {said}" for one, said in BENCHMARKS.items())]
+        lines = ["usage: diffclip benchmark NAME ...", "", *(f"  {one:<14} {said}" for one, said in BENCHMARKS.items())]
         print("\n".join(lines), file=sys.stderr if name == "" else sys.stdout)
         return EXIT_BAD_INPUT if name == "" else EXIT_DONE
     raise BadInput(f"{name}: no such benchmark{did_you_mean(name, BENCHMARKS)} (see diffclip benchmark --help)")

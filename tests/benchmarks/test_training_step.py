@@ -1,0 +1,59 @@
+"""benchmarks/training_step.py: its peer, its rows, its comparison; and the page that is written from its figures."""
+
+import json
+from pathlib import Path
+
+import performance_page
+import pytest
+import torch
+import training_step_rows
+from published_step import PublishedModel
+
+from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.train.backend.deepspeed_engine import join_process_group
+from diffclip_dist.train.single_process import world_of_one
+from shards.errors import BadInput
+
+CPU = torch.device("cpu")
+EFFORT = training_step_rows.Effort(0.0, 0, {}, compiled=False)
+
+
+def test_the_peer_has_the_published_models_parameters() -> None:
+    peer = PublishedModel({schema.key: schema.bands for schema in training_step_rows.SCHEMAS})
+    ours = MaskDiffusion(training_step_rows.model_of("published"), training_step_rows.SCHEMAS)
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (peer, ours)]
+    assert sizes[0] == sizes[1]
+
+
+def test_rows_hold_rates_parts_and_a_trace(tmp_path: Path) -> None:
+    setup = training_step_rows.Setup("default", "float32", 4, compiled=False)
+    with world_of_one(CPU):
+        join_process_group(CPU)
+        row = training_step_rows.measure_ours(CPU, EFFORT, setup, 1e12, tmp_path / "trace.json")
+        curve = training_step_rows.losses(CPU, training_step_rows.run_config(setup), 3)
+    peer = training_step_rows.measure_peer(CPU, EFFORT, "bfloat16", 2)
+    assert row is not None
+    assert peer is not None
+    assert peer["windows_per_s"] > 0  # type: ignore[operator]
+    parts = [row[f"{part}_ms"] for part in ("counts", "draw", "forward", "backward", "optimizer")]
+    assert all(isinstance(taken, float) and taken > 0.0 for taken in parts)
+    assert len(set(curve)) == 3
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+def test_a_comparison_needs_a_file_of_this_benchmark(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"rows": [{"scenes": "a"}]}')
+    for name in ("other.json", "absent.json"):
+        with pytest.raises(BadInput, match=f"--compare .*{name}: expected the --json of an earlier training_step.py"):
+            training_step_rows.read_rates(tmp_path / name)
+
+
+def test_the_page_holds_machine_command_and_rows() -> None:
+    report = {
+        "machine": {"processor": "P", "gpus": "none", "torch": "9.9"},
+        "config": {"command": "python b.py"},
+        "rows": [{"model": "m", "windows_per_s": 1234.5}, {"model": "n", "compiled": True}],
+    }
+    page = performance_page.page([report], [{"try": "t", "outcome": "kept"}])
+    for expected in ("## P", "    python b.py", "torch 9.9", "| m | 1,234 | - |", "| n | - | yes |", "| t | kept |"):
+        assert expected in page
