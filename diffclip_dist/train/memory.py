@@ -31,7 +31,7 @@ class StateBytes:
 
     Attributes:
         parameters: float32; bfloat16 where stage 3 computes in it.
-        gradients: in the same precision.
+        gradients: float32, in which those of several micro-batches add up.
         optimizer: float32 master weights if they are separate from the parameters, Adam's two moments, and the average
             of the weights if the run keeps one.
     """
@@ -51,8 +51,8 @@ def state_bytes(
 ) -> StateBytes:
     """Bytes that a worker holds under a ZeRO stage (Rajbhandari et al. 2020, section 5).
 
-    DeepSpeed keeps separate master weights in every stage but 0, even in float32. Below stage 3, parameters and
-    gradients are float32 in either precision.
+    DeepSpeed keeps separate master weights in every stage but 0, even in float32. Below stage 3, parameters are
+    float32 in either precision.
 
     Args:
         parameters: number of the model's parameters.
@@ -68,7 +68,7 @@ def state_bytes(
     def share(bytes_each: int, from_stage: int) -> int:
         return -(-parameters * bytes_each // (workers if zero_stage >= from_stage else 1))
 
-    return StateBytes(share(value, 3), share(value, 2), share(master + _MOMENTS + average, 1))
+    return StateBytes(share(value, 3), share(_FLOAT32, 2), share(master + _MOMENTS + average, 1))
 
 
 def checkpoint_bytes(parameters: int, *, averaged: bool = False) -> int:

@@ -55,6 +55,7 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module
         # torch's AdamW updates weights on the host as well; DeepSpeed would compile its own at first use
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.precision == "bfloat16" and not config.autocasts},
+        "data_types": {"grad_accum_dtype": "fp32"},  # of several micro-batches, also where they are bfloat16
         "gradient_clipping": config.optimiser.clip_norm,
         "steps_per_print": 10**9,
     }
