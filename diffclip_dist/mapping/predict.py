@@ -219,7 +219,8 @@ def compute_blocks(job: MapJob, places: Sequence[Place], workers: int = 1) -> It
         for place in places:
             yield compute_block(job, place)
     else:
-        yield from run_all(_compute_in_worker, _moved(job, "cpu"), places, workers, gpus=True)
+        sent = _moved(job, "cpu")
+        yield from run_all(_compute_in_worker, [(sent, place) for place in places], workers, gpus=True)
 
 
 def compute_block(job: MapJob, place: Place) -> MapBlock:

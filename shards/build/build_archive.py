@@ -1,7 +1,7 @@
 """Builds an archive of scenes, shard by shard, in one process or many, to the same bytes."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,12 +100,15 @@ def _build_scenes(
     built: dict[int, tuple[SceneRecord, list[FileRecord]]] = {}
     while len(built) < len(sources):
         left = [number for number in range(len(sources)) if number not in built]
-        jobs = {number: _job(sources[number], choices[number].stored, staging, settings) for number in left}
-        items = [(number, plan) for number, job in jobs.items() for plan in job.plans]
-        shown = {number: Progress(job.layout.name, 0, job.raw_bytes, 0, len(job.plans)) for number, job in jobs.items()}
+        jobs = {number: _job(number, sources[number], choices[number].stored, staging, settings) for number in left}
+        plans = {number: _plans(job.layout) for number, job in jobs.items()}
+        calls = [(job, plan) for number, job in jobs.items() for plan in plans[number]]
+        shown = {
+            number: Progress(job.layout.name, 0, job.raw_bytes, 0, len(plans[number])) for number, job in jobs.items()
+        }
         results: dict[int, dict[int, ShardResult]] = {number: {} for number in left}
         taken: dict[int, str] = {}
-        for number, plan, outcome in run_all(_build_one, jobs, items, workers):
+        for number, plan, outcome in run_all(_build_one, calls, workers):
             if isinstance(outcome, str):
                 taken[number] = outcome
                 continue
@@ -117,7 +120,7 @@ def _build_scenes(
             if number in taken:
                 choices[number].pass_over(taken[number])
             else:
-                ordered = [results[number][plan.index] for plan in job.plans]
+                ordered = [results[number][plan.index] for plan in plans[number]]
                 files = [*_write_metadata(job), *(file for result in ordered for file in result.files)]
                 built[number] = scene_record(job.layout, ordered), files
     return [built[number] for number in range(len(sources))]
@@ -154,16 +157,16 @@ class _Job:
     """What has to be built of a scene.
 
     Attributes:
+        number: of the scene.
         source: the scene.
         layout: how it is stored.
-        plans: its shards.
         staging: where the shards are put.
         key: differs wherever source, layout or settings differ.
     """
 
+    number: int
     source: SceneSource
     layout: SceneLayout
-    plans: tuple[ShardPlan, ...]
     staging: Staging
     key: str
 
@@ -173,7 +176,14 @@ class _Job:
         return self.layout.height * self.layout.width * self.layout.pixel_bytes
 
 
-def _job(source: SceneSource, stored: tuple[StoredModality, ...], staging: Staging, settings: ArchiveSettings) -> _Job:
+def _plans(layout: SceneLayout) -> tuple[ShardPlan, ...]:
+    """The scene's shards."""
+    return tuple(plan_shards(layout.height, layout.width, layout.settings))
+
+
+def _job(
+    number: int, source: SceneSource, stored: tuple[StoredModality, ...], staging: Staging, settings: ArchiveSettings
+) -> _Job:
     layout = SceneLayout(
         source.name,
         source.height,
@@ -187,7 +197,7 @@ def _job(source: SceneSource, stored: tuple[StoredModality, ...], staging: Stagi
     )
     layout = replace(layout, settings=fitting_settings(settings, layout.pixel_bytes, source.name))
     key = hashlib.sha256(f"{layout!r} {source.identity}".encode()).hexdigest()
-    return _Job(source, layout, tuple(plan_shards(layout.height, layout.width, layout.settings)), staging, key)
+    return _Job(number, source, layout, staging, key)
 
 
 def _write_metadata(job: _Job) -> list[FileRecord]:
@@ -201,19 +211,17 @@ def _write_metadata(job: _Job) -> list[FileRecord]:
     return files
 
 
-def _build_one(jobs: Mapping[int, _Job], item: tuple[int, ShardPlan]) -> tuple[int, ShardPlan, ShardResult | str]:
+def _build_one(job: _Job, plan: ShardPlan) -> tuple[int, ShardPlan, ShardResult | str]:
     """Builds a shard, or keeps a finished one. Returns a modality's name if a valid pixel holds its missing value."""
-    number, plan = item
-    job = jobs[number]
     name = f"{job.layout.name}/{plan.index:06d}.json"
     if (kept := read_entry(job.staging, name, job.key)) is not None:
-        return number, plan, kept
+        return job.number, plan, kept
     with job.staging.shard_folder() as folder:
         try:
             result = build_shard(job.source, job.layout, plan, folder)
         except MissingValueTaken as taken:
-            return number, plan, taken.modality
+            return job.number, plan, taken.modality
         for record in result.files:
             job.staging.content.put(folder / record.path, record.path)
     write_entry(job.staging, name, job.key, result)
-    return number, plan, result
+    return job.number, plan, result

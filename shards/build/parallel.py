@@ -2,10 +2,11 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 # a cancelled call may still write for this long
 SECONDS_TO_STOP = 30
@@ -24,18 +25,17 @@ Result = TypeVar("Result")
 
 def run_all(
     function: Callable[[Shared, Item], Result],
-    shared: Shared,
-    items: Sequence[Item],
+    calls: Sequence[tuple[Shared, Item]],
     workers: int,
     *,
     gpus: bool = False,
 ) -> Iterator[Result]:
-    """Results of `function(shared, item)` in the order in which they finish.
+    """Results of `function(shared, item)` for each call in the order in which they finish.
 
     Args:
         function: importable, free of state.
-        shared: sent to each process once.
-        items: one call each.
+        calls: what each call takes. Calls that share an object stand together: it is stored once for them, and no
+            call is sent what others share.
         workers: calls that run at once; 1 runs in this process, more run on the Ray cluster that RAY_ADDRESS
             names, or on one started here.
         gpus: whether calls in other processes use a GPU where the cluster has any; they share them evenly.
@@ -43,8 +43,8 @@ def run_all(
     Raises:
         Exception: what a call raised; the remaining calls are dropped.
     """
-    if workers == 1 or len(items) == 1:
-        for item in items:
+    if workers == 1 or len(calls) == 1:
+        for shared, item in calls:
             yield function(shared, item)
         return
     with ray_session(workers):
@@ -52,13 +52,11 @@ def run_all(
 
         gpu_share = min(ray.cluster_resources().get("GPU", 0.0) / workers, 1.0) if gpus else 0.0
         remote = ray.remote(num_cpus=1, num_gpus=gpu_share)(function)
-        reference = ray.put(shared)
-        waiting = list(reversed(items))
-        running = [remote.remote(reference, waiting.pop()) for _ in range(min(workers, len(waiting)))]
+        tasks = (remote.remote(reference, item) for reference, item in _stored(calls))
+        running = list(islice(tasks, workers))
         while running:
             (done,), running = ray.wait(running, num_returns=1)
-            if waiting:
-                running.append(remote.remote(reference, waiting.pop()))
+            running += islice(tasks, 1)
             try:
                 result: Result = ray.get(done)
             except ray.exceptions.RayTaskError as error:
@@ -67,6 +65,17 @@ def run_all(
                 ray.wait(running, num_returns=len(running), timeout=SECONDS_TO_STOP)
                 raise error.cause from error
             yield result
+
+
+def _stored(calls: Iterable[tuple[Shared, Item]]) -> Iterator[tuple[Any, Item]]:
+    """Calls with references to what they share, in Ray's object store."""
+    import ray
+
+    last, reference = None, None
+    for shared, item in calls:
+        if reference is None or shared is not last:
+            last, reference = shared, ray.put(shared)
+        yield reference, item
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from shards.archive.archive import Archive
 from shards.archive.store import LocalStore
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import Progress, build_archive
-from shards.build.parallel import ray_session
+from shards.build.parallel import ray_session, run_all
 from shards.build.staging import open_staging
 from shards.errors import BadInput, DamagedArchive, FailedRun
 from shards.open_scene import open_scene
@@ -80,6 +80,28 @@ def test_many_small_scenes_are_built_by_many_workers_as_by_one(tmp_path: Path) -
         read = archive.read_scene(source.name)
         np.testing.assert_array_equal(read.values["hsi"], source.values["hsi"])
         assert read.valid["hsi"].all()
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_call_is_sent_its_own_job_alone(tmp_path: Path) -> None:
+    class Told:
+        """Writes a line to its file each time that it arrives in a process. Local, so that Ray sends its code along."""
+
+        def __init__(self, file: Path) -> None:
+            self.file = file
+
+        def __setstate__(self, state: dict[str, Path]) -> None:
+            self.__dict__.update(state)
+            with self.file.open("a") as lines:
+                lines.write("arrived\n")
+
+    def file_of(told: Told, item: int) -> tuple[str, int]:
+        return told.file.name, item
+
+    first, second = Told(tmp_path / "first"), Told(tmp_path / "second")
+    calls = [(first, 1), (first, 2), (first, 3), (second, 4)]
+    assert sorted(run_all(file_of, calls, 2)) == [("first", 1), ("first", 2), ("first", 3), ("second", 4)]
+    assert [len(told.file.read_text().splitlines()) for told in (first, second)] == [3, 1]
 
 
 def test_a_file_that_a_worker_wrote_elsewhere_is_missed_before_publishing(

@@ -1,6 +1,7 @@
 """Progress on the terminal, read from the run's metrics and faults while it writes them."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from diffclip_dist.train.monitor.faults import FAULTS_FILE
-from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
+from diffclip_dist.train.monitor.run_log import METRICS_FILE
 
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
@@ -40,17 +41,53 @@ def follow_metrics(run_dir: Path, steps: int, compiles: bool = False) -> Iterato
         follower.join()
 
 
-def _newest(run_dir: Path) -> dict[str, float] | None:
-    lines = read_lines(run_dir / METRICS_FILE)
-    return json.loads(lines[-1]) if lines else None
+class NewLines:
+    """Reads a file that another process appends to, each line once.
+
+    Args:
+        file: it may appear later. One that takes its place is read from the beginning, as workers that start anew write
+            the metrics anew.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._inode = 0
+        self._offset = 0
+
+    def read(self) -> list[str]:
+        """The complete lines since the last call."""
+        try:
+            with self._file.open("rb") as lines:
+                status = os.fstat(lines.fileno())
+                if status.st_ino != self._inode or status.st_size < self._offset:
+                    self._inode, self._offset = status.st_ino, 0
+                lines.seek(self._offset)
+                written = lines.read()
+        except FileNotFoundError:
+            return []
+        complete = written[: written.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        return complete.decode().splitlines()
 
 
-def _show_faults(console: Console, run_dir: Path, shown: int) -> int:
-    """Prints faults that are new since the last call; returns how many lines it has shown so far."""
-    lines = read_lines(run_dir / FAULTS_FILE)
-    for line in lines[shown:]:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    return len(lines)
+class _RunState:
+    """What a run has written of itself so far."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._metrics = NewLines(run_dir / METRICS_FILE)
+        self._faults = NewLines(run_dir / FAULTS_FILE)
+        self._newest: dict[str, float] | None = None
+
+    def newest_metrics(self) -> dict[str, float] | None:
+        """Of the last logged step; none before the first."""
+        if lines := self._metrics.read():
+            self._newest = json.loads(lines[-1])
+        return self._newest
+
+    def print_faults(self, console: Console) -> None:
+        """Prints faults that are new since the last call."""
+        for line in self._faults.read():
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _summary(metrics: dict[str, float]) -> str:
@@ -65,11 +102,11 @@ def _show_bar(console: Console, run_dir: Path, steps: int, start: str, stop: thr
     columns = (TextColumn("pretraining"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task: TaskID = progress.add_task("steps", total=steps, text=start)
-        faults = 0
+        state = _RunState(run_dir)
         while True:
             ended = stop.wait(_POLL_S)
-            faults = _show_faults(progress.console, run_dir, faults)
-            metrics = _newest(run_dir)
+            state.print_faults(progress.console)
+            metrics = state.newest_metrics()
             if metrics is not None:
                 progress.update(task, completed=metrics["step"], text=_summary(metrics))
             if ended:
@@ -80,11 +117,11 @@ def _show_lines(console: Console, run_dir: Path, steps: int, start: str, stop: t
     console.print(start, highlight=False)
     shown, shown_at = 0.0, 0.0
     first: tuple[float, float] | None = None
-    faults = 0
+    state = _RunState(run_dir)
     while True:
         ended = stop.wait(_POLL_S)
-        faults = _show_faults(console, run_dir, faults)
-        metrics = _newest(run_dir)
+        state.print_faults(console)
+        metrics = state.newest_metrics()
         now = time.monotonic()
         if metrics is not None and metrics["step"] > shown and (ended or now - shown_at >= _LINE_EVERY_S):
             step = metrics["step"]
