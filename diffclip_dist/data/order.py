@@ -17,6 +17,7 @@ Shapes: B samples.
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,9 @@ class GlobalOrder:
         BadInput: another version is asked for, or no sensor group has enough valid pixels for one batch.
     """
 
-    def __init__(self, tile_pixels: Sequence[Sequence[int] | npt.NDArray[np.int32]], config: OrderConfig) -> None:
+    def __init__(
+        self, tile_pixels: Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]], config: OrderConfig
+    ) -> None:
         if config.version != ORDER_VERSION:
             raise BadInput(
                 f"stream.order_version: expected {ORDER_VERSION}, the order of samples of this release, "

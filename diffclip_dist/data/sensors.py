@@ -1,12 +1,10 @@
 """Scenes of one sensor combination: those that can share a batch because they pass through the same stems."""
 
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass, replace
 
 from diffclip_dist.data.schema import ModalitySchema
-from shards.archive.manifest import Manifest, SceneRecord, TileRecord
+from shards.archive.manifest import Manifest, SceneRecord
+from shards.archive.tile_table import TileTable
 from shards.errors import BadInput
 
 
@@ -18,7 +16,7 @@ class SensorGroup:
         schemas: the modalities, in the scenes' order.
         tile_side: side of a tile with its halo, in pixels.
         halo: pixels around a tile's core.
-        scenes: scene name to its record.
+        scenes: scene name to its record, without tiles.
         tiles: all their tiles that have a valid pixel, in the manifest's order.
     """
 
@@ -26,12 +24,7 @@ class SensorGroup:
     tile_side: int
     halo: int
     scenes: dict[str, SceneRecord]
-    tiles: tuple[TileRecord, ...]
-
-    @property
-    def tile_pixels(self) -> npt.NDArray[np.int32]:
-        """Valid core pixels of each tile."""
-        return np.fromiter((tile.valid_pixels for tile in self.tiles), np.int32, len(self.tiles))
+    tiles: TileTable
 
 
 def group_scenes(manifest: Manifest, window: int) -> tuple[SensorGroup, ...]:
@@ -54,8 +47,8 @@ def group_scenes(manifest: Manifest, window: int) -> tuple[SensorGroup, ...]:
             schemas=tuple(ModalitySchema.of(modality) for modality in scenes[0].modalities),
             tile_side=tile_size + 2 * halo,
             halo=halo,
-            scenes={scene.name: scene for scene in scenes},
-            tiles=tuple(tile for scene in scenes for tile in scene.tiles if tile.valid_pixels > 0),
+            scenes={scene.name: replace(scene, tiles=()) for scene in scenes},
+            tiles=TileTable.of([tile for scene in scenes for tile in scene.tiles if tile.valid_pixels > 0]),
         )
         for (_, tile_size, halo), scenes in members.items()
     )

@@ -11,7 +11,7 @@ Shapes: T tiles of a block or a buffer.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +104,9 @@ class TileShuffle:
         config: of the order.
     """
 
-    def __init__(self, valid_pixels: Sequence[int] | npt.NDArray[np.int32], sensor: int, config: OrderConfig) -> None:
+    def __init__(
+        self, valid_pixels: Sequence[int] | npt.NDArray[np.integer[Any]], sensor: int, config: OrderConfig
+    ) -> None:
         self._sensor = sensor
         self._seed = config.seed
         self._buffer_tiles = config.shuffle_buffer

@@ -33,7 +33,7 @@ class TrainingData:
             BadInput: the window is too wide for a scene's halo, or no sensor has enough pixels for a global batch.
         """
         groups = group_scenes(archive.manifest, window)
-        return cls(archive, window, groups, GlobalOrder([group.tile_pixels for group in groups], order))
+        return cls(archive, window, groups, GlobalOrder([group.tiles.valid_pixels for group in groups], order))
 
     @property
     def modalities(self) -> tuple[ModalitySchema, ...]:

@@ -61,7 +61,7 @@ class RunEstimate:
 def estimate_run(plan: TrainPlan) -> RunEstimate:
     """Estimates what a run needs; multiplies matrices for a moment to learn how fast this machine is."""
     config, groups = plan.config, plan.data.groups
-    pixels = [sum(group.tile_pixels.tolist()) for group in groups]
+    pixels = [int(group.tiles.valid_pixels.sum()) for group in groups]
     flops = [training_flops(config.model, group.schemas) for group in groups]
     micro_batch = min(config.micro_batch, config.global_batch // config.workers)
     averaged = config.optimiser.ema_decay > 0.0

@@ -1,7 +1,7 @@
 """Opens and checks an archive, and reads its tiles and scenes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -86,8 +86,9 @@ class StoredScene:
 class Archive:
     """Scenes and tiles at a place, as its manifest lists them. Make one with `Archive.open`.
 
-    An archive that is sent to another process takes its manifest along and opens a store and a cache there. It reads no
-    file until a tile or a scene is asked for, and lists none.
+    An archive that is sent to another process opens a store and a cache there. It takes along its manifest without the
+    tables of files and tiles, which would fill every process of a large run. It reads no file until a tile or a scene
+    is asked for, and lists none.
 
     Attributes:
         store: where it lies.
@@ -146,7 +147,8 @@ class Archive:
         return _archive_at(store, read_manifest(content, store.location))
 
     def __reduce__(self) -> tuple[Callable[[str, Manifest], "Archive"], tuple[str, Manifest]]:
-        return _received, (self.location, self.manifest)
+        scenes = tuple(replace(scene, tiles=()) for scene in self.manifest.scenes)
+        return _received, (self.location, replace(self.manifest, scenes=scenes, files=()))
 
     @property
     def fingerprint(self) -> str:

@@ -56,6 +56,7 @@ def test_a_rank_and_its_loader_processes_list_no_file_of_the_archive(
         (archive / "tiles" / "stray.tar").touch()
         sent = pickle.loads(pickle.dumps(plan))  # noqa: S301 as Ray and the loader send it
         assert sent.manifest.fingerprint == plan.manifest.fingerprint
+        assert sum(len(scene.tiles) for scene in sent.manifest.scenes) == len(sent.manifest.files) == 0
         found = list(TrainContext.of(sent, CPU).batches(0))
     for batch, other in zip(found, expected, strict=True):
         for key, windows in batch.windows.items():
