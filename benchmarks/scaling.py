@@ -3,8 +3,9 @@
 Weak scaling: the published configuration with the same windows a worker on 1 and 2 workers, one thread each, on real
 DeepSpeed engines, several workers under Ray Train; the share of a step in which a collective is under way; and the
 step that the cost model predicts from its parts, each measured apart from the step. Memory: bytes of parameters,
-gradients and optimizer state that a worker holds under each ZeRO stage, beside the formula. Nothing else should run
-meanwhile.
+gradients and optimizer state that a worker holds under each ZeRO stage, beside the formula. Archive size: the time
+to work out a step's samples, to open a manifest and to send it to a rank, for 1,000 to 1,000,000 tiles. Nothing else
+should run meanwhile.
 """
 
 import sys

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from archive_size_rows import archive_size_rows
 from collectives import traffic_of_step
 from cost_model import Cluster, StepSeconds, WorkerStep, step_seconds
 from generated_archive import build_generated
@@ -44,6 +45,8 @@ class Effort:
         windows: of a worker in a step.
         steps: that are timed for each stage.
         tile_size: side of the generated scene's tiles in pixels.
+        tiles: of generated archives of different sizes, whose order is timed.
+        opened: those whose manifest is opened as well.
     """
 
     timed: tuple[ZeroStage, ...]
@@ -52,10 +55,23 @@ class Effort:
     windows: int
     steps: int
     tile_size: int
+    tiles: tuple[int, ...]
+    opened: tuple[int, ...]
 
 
-QUICK: Final = Effort((1,), ((1, ()), (2, (3,))), held_width=256, windows=4, steps=2, tile_size=8)
-FULL: Final = Effort((0, 1, 2, 3), tuple((workers, (0, 1, 2, 3)) for workers in (1, 2, 4)), 512, 32, 9, 32)
+QUICK: Final = Effort(
+    (1,), ((1, ()), (2, (3,))), held_width=256, windows=4, steps=2, tile_size=8, tiles=(1_000, 10_000), opened=(1_000,)
+)
+FULL: Final = Effort(
+    (0, 1, 2, 3),
+    tuple((workers, (0, 1, 2, 3)) for workers in (1, 2, 4)),
+    held_width=512,
+    windows=32,
+    steps=9,
+    tile_size=32,
+    tiles=(1_000, 10_000, 100_000, 1_000_000),
+    opened=(1_000, 100_000, 1_000_000),
+)
 
 
 def measure(arguments: argparse.Namespace) -> int:
@@ -73,6 +89,7 @@ def measure(arguments: argparse.Namespace) -> int:
             timed = effort.timed if workers <= 2 else ()
             probes.append(probe(probe_plan(archive, f"{scratch}/{workers}", workers, timed, held, effort)))
         sample = Sample.of(archive)
+    sizes = archive_size_rows(effort.tiles, effort.opened)
     timing = scaling_rows(probes, sample, effort.windows)
     traffic, memory = traffic_rows(probes, sample), memory_rows(probes)
     print_table(
@@ -82,6 +99,9 @@ def measure(arguments: argparse.Namespace) -> int:
     print_table(
         f"MiB a worker holds, {probes[-1].held_parameters:,} parameters in float32: measured (formula)",
         shown_memory(memory),
+    )
+    print_table(
+        "By the archive's size, one process: a step's samples, opening a manifest, sending it", [*map(_short, sizes)]
     )
     projected = []
     if arguments.project is not None:
@@ -95,7 +115,7 @@ def measure(arguments: argparse.Namespace) -> int:
         print(f"drawn: {arguments.project}")
     if arguments.json is not None:
         config = {"scene": "generated", "threads_per_worker": 1, "processes_waiting_to_run_before": busy}
-        write_json(arguments.json, config, [*timing, *traffic, *memory, *projected])
+        write_json(arguments.json, config, [*timing, *traffic, *memory, *sizes, *projected])
     return EXIT_DONE
 
 
