@@ -57,8 +57,8 @@ def test_the_order_of_samples_does_not_depend_on_the_number_of_steps(generated_a
     for step in range(50):
         ours, theirs = (stream.samples(step) for stream in streams)
         assert ours.sensor == theirs.sensor
-        np.testing.assert_array_equal(ours.tile_G, theirs.tile_G)
-        np.testing.assert_array_equal(ours.pixel_G, theirs.pixel_G)
+        np.testing.assert_array_equal(ours.tile_B, theirs.tile_B)
+        np.testing.assert_array_equal(ours.pixel_B, theirs.pixel_B)
 
 
 def test_the_schedule_of_more_steps_goes_up_again_and_never_over_the_peak() -> None:
