@@ -6,9 +6,10 @@ streamed, which takes most of the time.
 
 import sys
 
-from report import benchmark_parser
+from diffclip_dist.cli.start import end_at_once, run_command
 
-from diffclip_dist.cli.commandline import end_at_once, run_command
+# isort: split
+from report import benchmark_parser
 
 
 def main() -> int:

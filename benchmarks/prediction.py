@@ -7,9 +7,10 @@ meanwhile.
 
 import sys
 
-from report import benchmark_parser
+from diffclip_dist.cli.start import end_at_once, run_command
 
-from diffclip_dist.cli.commandline import end_at_once, run_command
+# isort: split
+from report import benchmark_parser
 
 
 def _sizes(text: str) -> tuple[float, ...]:

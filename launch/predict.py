@@ -2,7 +2,7 @@
 
 import sys
 
-from diffclip_dist.cli.main import script_main
+from diffclip_dist.cli.start import script_main
 
 if __name__ == "__main__":
     sys.exit(script_main("predict"))

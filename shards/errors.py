@@ -26,5 +26,18 @@ class DamagedArchive(RuntimeError):
         return DamagedArchive, (self.archive, self.faults)
 
 
+class Terminated(BaseException):
+    """A signal other than Ctrl-C's asks the process to end: what was started is stopped, what was half-written removed.
+
+    Args:
+        signal: number of the signal.
+        message: what the user is told besides.
+    """
+
+    def __init__(self, signal: int, message: str = "") -> None:
+        self.signal = signal
+        super().__init__(message)
+
+
 class FailedRun(RuntimeError):
     """A run started and could not finish. Commands exit with status 1. The message is one line."""

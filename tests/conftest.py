@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import os
+import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,15 @@ from moto.server import ThreadedMotoServer
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
 from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_signals() -> Iterator[None]:
+    """Commands that a test runs in this process set their own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

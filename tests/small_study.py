@@ -3,7 +3,6 @@
 import contextlib
 import io
 import runpy
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,6 @@ class Study:
 def command(name: str, *arguments: object) -> Ended:
     """Runs launch/NAME with these arguments, in this process."""
     given, sys.argv = sys.argv, [name, *map(str, arguments)]
-    on_sigterm = signal.getsignal(signal.SIGTERM)  # the command sets its own
     output, errors = io.StringIO(), io.StringIO()
     try:
         with (
@@ -59,7 +57,6 @@ def command(name: str, *arguments: object) -> Ended:
             runpy.run_path(str(LAUNCH / name), run_name="__main__")
     finally:
         sys.argv = given
-        signal.signal(signal.SIGTERM, on_sigterm)
     assert isinstance(ended.value.code, int)
     return Ended(ended.value.code, output.getvalue(), errors.getvalue())
 

@@ -27,7 +27,7 @@ COMMANDS: Final = MappingProxyType(
 
 
 def main() -> int:
-    """``diffclip COMMAND ...``"""
+    """What ``diffclip COMMAND ...`` runs."""
     return run_command(lambda: _dispatch(sys.argv[1:]))
 
 
@@ -67,11 +67,11 @@ def _usage() -> str:
 
 
 def _run(name: str, prog: str, words: Sequence[str]) -> int:
-    options = importlib.import_module(f"diffclip_dist.cli.options.{name}")
-    parser = CommandParser(prog, options.__doc__)
-    options.add_options(parser)
-    arguments = parser.parse_args(words)
     with end_at_once():
+        options = importlib.import_module(f"diffclip_dist.cli.options.{name}")
+        parser = CommandParser(prog, options.__doc__)
+        options.add_options(parser)
+        arguments = parser.parse_args(words)
         command = importlib.import_module(f"diffclip_dist.cli.{name}")
     status: int = command.run(arguments)
     return status

@@ -26,6 +26,7 @@ from diffclip_dist.train.monitor.throughput import Meter
 from diffclip_dist.train.plan import TrainPlan
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.step import StepResult, train_step
+from diffclip_dist.train.stop import AgreedStop
 from shards.errors import FailedRun
 
 STOPPED_FILE: Final = "stopped.txt"
@@ -53,29 +54,34 @@ class Checkpointing(Protocol):
         """
 
 
-def run_rank(plan: TrainPlan, device: torch.device, checkpoints: Checkpointing) -> None:
+def run_rank(plan: TrainPlan, device: torch.device, checkpoints: Checkpointing, stop: AgreedStop | None = None) -> None:
     """Pretrains on this rank of an existing process group; every rank runs the same steps.
 
     Args:
         plan: the run's.
         device: of this rank.
         checkpoints: starts the engine, and saves its state every ``checkpoint_every`` steps.
+        stop: says after which step the run is to stop early; its state is then saved, and no encoder exported. ``None``
+            where it stops after its last step alone.
     """
     join_process_group(device)
     context = TrainContext.of(plan, device)
     try:
-        engine = _take_steps(context, checkpoints)
+        engine, stopped = _take_steps(context, checkpoints, stop)
     except CannotGoOn as fault:
         # if a rank raised further, Ray would start the workers anew, and they would meet the same fault
         if dist.get_rank() == 0:
             (Path(plan.config.run_dir) / STOPPED_FILE).write_text(f"{fault}\n")
         return
-    export_encoder(engine, plan)
+    if not stopped:
+        export_encoder(engine, plan)
     end_engine(engine)
 
 
-def _take_steps(context: TrainContext, checkpoints: Checkpointing) -> DeepSpeedEngine:
-    """The engine after the run's last step."""
+def _take_steps(
+    context: TrainContext, checkpoints: Checkpointing, stop: AgreedStop | None
+) -> tuple[DeepSpeedEngine, bool]:
+    """The engine after the run's last step, and whether the run was stopped before it."""
     config = context.config
     run_dir = Path(config.run_dir)
     engine, start = checkpoints.start(context)
@@ -90,7 +96,8 @@ def _take_steps(context: TrainContext, checkpoints: Checkpointing) -> DeepSpeedE
             meter.count(batch.schemas)
             done = step + 1
             last = done == config.steps
-            saved = done % config.checkpoint_every == 0 or last
+            stopping = stop is not None and not last and stop.after(done)
+            saved = done % config.checkpoint_every == 0 or last or stopping
             if done % config.log_every == 0 or last:
                 metrics = meter.measure(engine, result, batch.schemas, done)
                 _check_loss(metrics.loss, done, context.stream)
@@ -102,8 +109,11 @@ def _take_steps(context: TrainContext, checkpoints: Checkpointing) -> DeepSpeedE
                 if not state_is_finite(engine):
                     raise CannotGoOn(f"step {done}: a weight is not finite; earlier checkpoints are kept")
                 checkpoints.save(engine, done)
+            if stopping:
+                return engine, True
+            if saved:
                 reconstruction.show(engine, done, log)
-    return engine
+    return engine, False
 
 
 def _global_loss(result: StepResult, config: PretrainConfig) -> float:

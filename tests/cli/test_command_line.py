@@ -16,7 +16,7 @@ from shards.nearest import nearest
 REPOSITORY = Path(__file__).resolve().parents[2]
 # each takes from a third of a second to several seconds to import
 HEAVY = ("torch", "ray", "deepspeed", "rasterio", "xarray", "zarr", "matplotlib", "scipy", "sklearn", "open_clip")
-DIFFCLIP = "import sys; sys.argv[0] = 'diffclip'; from diffclip_dist.cli.main import main; sys.exit(main())"
+DIFFCLIP = "import sys; sys.argv[0] = 'diffclip'; from diffclip_dist.cli.start import main; sys.exit(main())"
 
 
 def diffclip(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -119,30 +119,59 @@ def test_a_missing_library_is_answered_with_the_extra_that_installs_it(capsys: p
         run_command(lambda: needs("numpy"))
 
 
-def test_ctrl_c_during_imports_leaves_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    command = [
-        sys.executable,
-        "-c",
-        DIFFCLIP,
-        "predict",
-        "--model",
-        "m",
-        "--archive",
-        "a",
-        "--scene",
-        "s",
-        "--out",
-        "o",
-    ]
+PREDICT = ("--model", "m", "--archive", "a", "--scene", "s", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    ("command", "library", "sent", "status", "said"),
+    [
+        (("-c", DIFFCLIP, "predict", *PREDICT), "torch", signal.SIGINT, 130, "interrupted\n"),
+        (("-c", DIFFCLIP, "predict", *PREDICT), "torch", signal.SIGTERM, 143, "terminated\n"),
+        # what the options and the commands' first module import
+        (("launch/pretrain.py",), "pydantic", signal.SIGINT, 130, "interrupted\n"),
+        (("launch/shard.py", "x", "--out", "y"), "argparse", signal.SIGINT, 130, "interrupted\n"),
+        (("-c", DIFFCLIP, "shard", "x", "--out", "y"), "argparse", signal.SIGINT, 130, "interrupted\n"),
+    ],
+)
+def test_a_signal_during_imports_leaves_no_traceback(
+    tmp_path: Path, command: tuple[str, ...], library: str, sent: signal.Signals, status: int, said: str
+) -> None:
+    (tmp_path / f"{library}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
     environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        [sys.executable, *command], env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (status, said)
+
+
+def test_a_second_ctrl_c_ends_a_command_that_is_ending() -> None:
+    script = """
+import sys, time
+from diffclip_dist.cli.commandline import run_command
+
+def main():
+    try:
+        print("at work", flush=True)
+        time.sleep(60)
+    finally:
+        print("ending", flush=True)
+        time.sleep(60)
+
+sys.exit(run_command(main))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for said in ("at work\n", "ending\n"):
+            assert process.stdout.readline() == said
+            process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "interrupted\n")
 

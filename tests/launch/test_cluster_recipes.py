@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,7 @@ def test_the_pods_share_the_claim_and_hold_the_workers(claim_and_job: tuple[dict
 # sbatch's long options that the recipe may use, and what they take
 SBATCH_OPTIONS = {
     "job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem", "exclusive", "time", "requeue",
-    "open-mode", "output",
+    "open-mode", "output", "signal",
 }  # fmt: skip
 
 
@@ -194,6 +196,13 @@ def stub(folder: Path, name: str, script: str) -> None:
 
 def run_as_job(folder: Path, restarts: int) -> subprocess.CompletedProcess[str]:
     """Runs the batch script as Slurm would, on two nodes whose programs only say what they were asked."""
+    stubs(folder)
+    return subprocess.run(
+        batch_script(), env=job_environment(folder, restarts), capture_output=True, text=True, check=False
+    )
+
+
+def stubs(folder: Path) -> None:
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     stub(programs, "scontrol", 'test "$*" = "show hostnames n[1-2]" && printf "n1\\nn2\\n"')
@@ -204,12 +213,17 @@ def run_as_job(folder: Path, restarts: int) -> subprocess.CompletedProcess[str]:
         'if [[ "$1" == hostname ]]; then exec "$@"; fi\n'
         'printf "%s\\n" "$RAY_AUTH_MODE" "$RAY_AUTH_TOKEN" "$@"',
     )  # fmt: skip
-    environment = {
+
+
+def job_environment(folder: Path, restarts: int) -> dict[str, str]:
+    return {
         "PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_NODELIST": "n[1-2]",
         "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "4321", "SLURM_RESTART_COUNT": str(restarts),
     }  # fmt: skip
-    command = ["bash", str(RECIPES / "slurm.sbatch"), *shlex.split(" ".join(SHARED)), "--workers", "16"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def batch_script() -> list[str]:
+    return ["bash", str(RECIPES / "slurm.sbatch"), *shlex.split(" ".join(SHARED)), "--workers", "16"]
 
 
 @pytest.mark.parametrize("restarts", [0, 1])
@@ -224,6 +238,30 @@ def test_the_batch_script_starts_ray_on_every_node_and_resumes_when_requeued(tmp
         "env RAY_ADDRESS=10.0.0.1:24321 python launch/pretrain.py "
         "--archive /shared/archive --run-dir /shared/run --workers 16" + (" --resume" if restarts else "")
     )
+
+
+@pytest.mark.parametrize("status", [138, 1])
+def test_the_batch_script_passes_slurms_signal_on_and_is_requeued_where_the_run_was_stopped_by_it(
+    tmp_path: Path, status: int
+) -> None:
+    programs = tmp_path / ".venv" / "bin"
+    stubs(tmp_path)
+    # the driver ends on the signal that pkill sends to the process of its command line
+    stub(programs, "driver", f'trap "exit {status}" USR1\necho $$ > pid\nwhile :; do sleep 0.05; done')
+    stub(programs, "pkill", 'test "$1 $5" = "-USR1 ^python launch/pretrain\\.py" && kill -USR1 "$(< pid)"')
+    stub(programs, "scontrol", 'if [[ "$1" == requeue ]]; then echo "$@"; else printf "n1\\nn2\\n"; fi')
+    stub(
+        programs, "srun",
+        'while [[ "$1" == --* ]]; do shift; done\nif [[ "$1" == ray ]]; then exec driver; fi\nexec "$@"',
+    )  # fmt: skip
+    with subprocess.Popen(batch_script(), env=job_environment(tmp_path, 0), stdout=subprocess.PIPE, text=True) as job:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        job.send_signal(signal.SIGUSR1)
+        out, _ = job.communicate(timeout=30)
+    assert job.returncode == status
+    assert out == ("requeue 4321\n" if status == 138 else "")
 
 
 def test_two_jobs_do_not_share_a_token(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on this machine: a raylet each, on loopback or hosts of their own."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psutil
+from marked_processes import processes_with
 
 from shards.build.parallel import LOOPBACK_ONLY
 
@@ -82,16 +84,15 @@ class RayNodes:
 
     def remove(self, name: str) -> None:
         """Kills every process of a node at once, as when its machine loses power."""
-        for process in self.processes(name):
-            process.kill()
+        while alive := self.processes(name):  # one of them may be starting another
+            for process in alive:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(alive, timeout=5)
 
     def processes(self, name: str, command: str = "") -> list[psutil.Process]:
-        """The living processes of a node whose command line holds these words."""
-        return [
-            process
-            for process in psutil.process_iter()
-            if _mark(process) == self._marks[name] and command in _command(process)
-        ]
+        """The living processes of a node whose command line holds this text."""
+        return processes_with(self._marks[name], command)
 
     def stop(self) -> None:
         """Takes exactly this cluster down."""
@@ -120,17 +121,3 @@ def ray_nodes(ip: str = "127.0.0.1", **environment: str) -> Iterator[RayNodes]:
         yield nodes
     finally:
         nodes.stop()
-
-
-def _mark(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get(MARK)
-    except psutil.Error:
-        return None
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""

@@ -8,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from marked_processes import processes_with
 
 from diffclip_dist.train.cluster.local_ray import LocalRay, ray_command
 
@@ -34,11 +35,6 @@ ray.get(actor.__ray_ready__.remote())
 """
 
 
-def processes_with_token(token: str) -> list[psutil.Process]:
-    """The processes of one head."""
-    return [process for process in psutil.process_iter() if _holds(process, token)]
-
-
 def test_a_wrong_token_is_refused(ray_head: LocalRay) -> None:
     listing = [ray_command(), "job", "list"]
     known = subprocess.run(listing, env=ray_head.environment, capture_output=True, text=True)
@@ -51,19 +47,12 @@ def test_a_head_listens_on_loopback_alone(ray_head: LocalRay) -> None:
     token = ray_head.environment["RAY_AUTH_TOKEN"]
     listening = [
         (process.name(), connection.laddr.ip)
-        for process in processes_with_token(token)
+        for process in processes_with(token)
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
     assert len(listening) > 5
     assert [place for place in listening if place[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
-
-
-def _holds(process: psutil.Process, token: str) -> bool:
-    try:
-        return process.environ().get("RAY_AUTH_TOKEN") == token
-    except psutil.Error:
-        return False  # it has ended meanwhile
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
@@ -77,11 +66,11 @@ def test_a_head_ends_with_its_command_however_it_ends_and_leaves_others_alone(
         address, token = holder.stdout.readline().split()
         joining = {**ray_head.environment, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": token}
         subprocess.run([sys.executable, "-c", LEAVES_AN_ACTOR], env=joining, check=True, capture_output=True)
-        assert len(processes_with_token(token)) > 3
+        assert len(processes_with(token)) > 3
         holder.send_signal(sent)
         assert holder.wait(timeout=28) == status
     deadline = time.monotonic() + 28
-    while processes_with_token(token) and time.monotonic() < deadline:
+    while processes_with(token) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert processes_with_token(token) == []
+    assert processes_with(token) == []
     assert subprocess.run([ray_command(), "job", "list"], env=ray_head.environment, capture_output=True).returncode == 0

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ray.train.v2.api.config import FailureConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from diffclip_dist.train.checkpoint.stored_checkpoint import checkpoint_store, newest_checkpoint
+from diffclip_dist.train.cluster.interruptible import run_interruptibly
 from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
 from diffclip_dist.train.cluster.worker import pretrain_worker
 from diffclip_dist.train.loop import STOPPED_FILE
@@ -26,8 +28,9 @@ from diffclip_dist.train.plan import TrainPlan, open_plan
 from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import PretrainConfig, read_run_config, same_run
 from diffclip_dist.train.schedule import learning_rate
+from diffclip_dist.train.stop import StopFile
 from shards.archive.store import RemoteStore, Store
-from shards.errors import BadInput, FailedRun
+from shards.errors import BadInput, FailedRun, Terminated
 
 CONFIG_FILE: Final = "config.yaml"
 
@@ -45,6 +48,8 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
     Raises:
         BadInput: the archive, the settings or the run folder do not allow this run; nothing has been written.
         FailedRun: it was started and could not be finished.
+        KeyboardInterrupt: after SIGINT. The run has saved a checkpoint; the message says how to go on.
+        Terminated: likewise after another signal of which the command has made an exception.
     """
     plan = open_plan(with_recorded_precision(config) if resume else config)
     config = plan.config
@@ -52,6 +57,32 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
     check_run_dir(config, resume)
     if resume:
         check_newest_checkpoint(plan)
+    stop_file, asked = StopFile(run_dir), threading.Event()
+
+    def ask() -> None:
+        asked.set()
+        stop_file.ask()
+        print("stopping: a checkpoint is saved first; Ctrl-C once more ends at once", flush=True)
+
+    try:
+        run_interruptibly(lambda: _run_on_ray(plan, resume, stop_file, asked), ask)
+    except (KeyboardInterrupt, Terminated) as signal:
+        fault = "" if signal.__cause__ is None else str(signal.__cause__)
+        if (run_dir / STOPPED_FILE).exists():
+            fault = (run_dir / STOPPED_FILE).read_text().strip()
+        if not fault and _is_finished(config):
+            return run_dir / "encoder"
+        signal.args = (_how_to_go_on(config, fault),)
+        raise
+    if (run_dir / STOPPED_FILE).exists():
+        raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
+    return run_dir / "encoder"
+
+
+def _run_on_ray(plan: TrainPlan, resume: bool, stop_file: StopFile, asked: threading.Event) -> None:
+    """Checks the nodes and trains, until the last step or until the run is asked to stop."""
+    config = plan.config
+    run_dir = Path(config.run_dir)
     with ray_cluster():
         scaling = worker_resources(config)
         if config.precision == "auto":
@@ -59,15 +90,38 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
             plan = replace(plan, config=config)
             print(f"precision: auto is {config.precision} here")
         check_nodes(plan, DiskNeed.of(plan, resume))
+        if asked.is_set():
+            return
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / CONFIG_FILE).write_text(config.to_yaml())
         for left in (STOPPED_FILE, FAULTS_FILE):
             (run_dir / left).unlink(missing_ok=True)
-        with follow_metrics(run_dir, config.steps, config.compiles("cuda" if scaling.use_gpu else "cpu")):
-            _train(plan, scaling, _next_attempt(checkpoint_store(config)))
-    if (run_dir / STOPPED_FILE).exists():
-        raise FailedRun(f"{run_dir}: {(run_dir / STOPPED_FILE).read_text()}")
-    return run_dir / "encoder"
+        stop_file.prepare()
+        try:
+            if not asked.is_set():
+                compiles = config.compiles("cuda" if scaling.use_gpu else "cpu")
+                with follow_metrics(run_dir, config.steps, compiles):
+                    _train(plan, scaling, _next_attempt(checkpoint_store(config)))
+        finally:
+            stop_file.remove()
+
+
+def _is_finished(config: PretrainConfig) -> bool:
+    newest = newest_checkpoint(checkpoint_store(config))
+    return newest is not None and newest.state.step == config.steps and (Path(config.run_dir) / "encoder").exists()
+
+
+def _how_to_go_on(config: PretrainConfig, fault: str) -> str:
+    """What is saved of a run that was stopped, and how to go on; empty where nothing has begun."""
+    if not (Path(config.run_dir) / CONFIG_FILE).exists():
+        return ""
+    try:
+        newest = newest_checkpoint(checkpoint_store(config))
+        saved = "no step" if newest is None else f"step {newest.state.step} of {config.steps}"
+    except (FailedRun, OSError) as error:
+        saved, fault = "an unknown step", str(error)
+    reason = f" ({fault})" if fault else ""
+    return f"{config.run_dir}: {saved} is saved{reason}; go on with the same command and --resume"
 
 
 def _train(plan: TrainPlan, scaling: ScalingConfig, attempt: str) -> None:

@@ -1,6 +1,7 @@
 """What each Ray Train worker runs: one rank of the run, on the device and cores that Ray has assigned."""
 
 import os
+from pathlib import Path
 
 import ray
 import ray.train.torch
@@ -9,6 +10,7 @@ import torch
 from diffclip_dist.train.checkpoint.manager import CheckpointManager
 from diffclip_dist.train.loop import run_rank
 from diffclip_dist.train.plan import TrainPlan
+from diffclip_dist.train.stop import AgreedStop, StopFile
 
 
 def pretrain_worker(plan: TrainPlan, attempt: str) -> None:
@@ -19,7 +21,9 @@ def pretrain_worker(plan: TrainPlan, attempt: str) -> None:
         attempt: the Ray run's name, which is its folder below the run's checkpoints.
     """
     _use_assigned_cores()
-    run_rank(plan, ray.train.torch.get_device(), CheckpointManager(attempt))
+    device = ray.train.torch.get_device()
+    stop = AgreedStop(StopFile(Path(plan.config.run_dir)).asked, device)
+    run_rank(plan, device, CheckpointManager(attempt), stop)
 
 
 def _use_assigned_cores() -> None:
