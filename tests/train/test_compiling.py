@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
@@ -52,7 +53,7 @@ def test_the_whole_pass_is_one_graph_with_the_same_gradients(autocasts: bool) ->
 @pytest.mark.parametrize("holes", [False, True])
 def test_draws_and_counts_are_one_graph_that_serves_every_step(holes: bool) -> None:
     model, batch = MaskDiffusion(MODEL, SCHEMAS), batch_of(8, holes)
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     draw = torch.compile(model.draw, backend=counter, fullgraph=True, dynamic=False)
     count = torch.compile(model.count, backend=counter, fullgraph=True, dynamic=False)
     for step in range(3):
