@@ -121,20 +121,21 @@ def print_table(title: str, rows: Sequence[Row], console: Console | None = None)
 
 
 def _cell(row: Row, key: str) -> str:
-    text = _text(row.get(key))
+    text = cell_text(row.get(key))
     if LOWEST + key in row:
-        text += f" ({_text(row[LOWEST + key])} to {_text(row[HIGHEST + key])})"
+        text += f" ({cell_text(row[LOWEST + key])} to {cell_text(row[HIGHEST + key])})"
     return text
 
 
-def _text(value: Value) -> str:
+def cell_text(value: object, digits: int = 4) -> str:
+    """A value as tables show it; a number below 1,000 has so many significant digits."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else value
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def check_destination(path: Path | None) -> None:
