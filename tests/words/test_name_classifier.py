@@ -1,0 +1,128 @@
+"""Class names tell pixels by physics, on any sensor, and say so where they cannot."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from diffclip_dist.words.class_name import ClassName
+from diffclip_dist.words.name_classifier import NameClassifier
+from diffclip_dist.words.spectral_library import GRID_NM, read_library
+from diffclip_dist.words.water_spectra import water_reflectance
+from diffclip_dist.words.words_config import WordsConfig
+from diffclip_dist.words.words_unavailable import WordsUnavailable
+from shards.archive.archive import Scene
+from shards.build.load_scene import load_scene
+from shards.scene.array_scene import ArrayScene
+
+# fewer steps than by default, to be fast
+FAST = WordsConfig(draws=150, steps=120, networks=1)
+SENTINEL2 = (443.0, 492.0, 560.0, 665.0, 704.0, 741.0, 783.0, 833.0, 865.0, 945.0, 1374.0, 1614.0, 2202.0)
+SENSORS = {
+    "sentinel2": SENTINEL2,
+    "landsat8": (443.0, 482.0, 561.0, 655.0, 865.0, 1609.0, 2201.0),
+    "four bands": (485.0, 560.0, 660.0, 830.0),
+    "visible spectrometer": tuple(np.linspace(400.0, 900.0, 80)),
+    "full spectrometer": tuple(np.linspace(420.0, 2450.0, 200)),
+}
+NAMES = ("water", "grass", "bare soil")
+
+
+def _ground(kinds: Sequence[str], random: np.random.Generator, count: int) -> np.ndarray:
+    """Spectra (count, wavelength) of each kind, one after another, on the library's grid."""
+    library = read_library()
+    parts = []
+    for kind in kinds:
+        if kind == "water":
+            low, high = np.ones(count) * 0.5, random.uniform(0.3, 3.0, count)
+            parts.append(water_reflectance(GRID_NM, high, high, low, np.full(count, 0.005)))
+        else:
+            pool = library.of(("canopy",), (3.0, 6.0)) if kind == "grass" else library.of(("soil",))
+            parts.append(pool[random.integers(0, len(pool), count)])
+    return np.concatenate(parts)
+
+
+def _scene(wavelengths: Sequence[float] | None, scale: float = 1.0, names: Sequence[str] = NAMES) -> Scene:
+    """A generated scene of 16 x 48 pixels, a third of it of each kind, without labels."""
+    random = np.random.default_rng(5)
+    spectra = _ground(NAMES, random, 256)
+    nm = np.array(SENTINEL2 if wavelengths is None else wavelengths)
+    values = np.stack([np.interp(nm, GRID_NM, one) for one in spectra]) * random.uniform(0.8, 1.2, (768, 1))
+    values = (values * scale).reshape(48, 16, len(nm)).transpose(1, 0, 2).astype(np.float32)
+    known = {} if wavelengths is None else {"spectra": tuple(wavelengths)}
+    return load_scene(ArrayScene("generated", {"spectra": values}, known, generated=True))
+
+
+def _values(scene: Scene) -> dict[str, torch.Tensor]:
+    values = scene.values["spectra"]
+    return {"spectra": torch.from_numpy(values.reshape(-1, values.shape[-1]))}
+
+
+def _classes(names: Sequence[str] = NAMES) -> list[ClassName]:
+    return [ClassName(name) for name in names]
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_water_is_found_by_its_name_at_any_sensor(sensor: str) -> None:
+    scene = _scene(SENSORS[sensor])
+    classifier = NameClassifier.fit(scene, _classes(), FAST)
+    found = classifier.log_probabilities(_values(scene)).argmax(dim=1).reshape(16, 48)
+    assert (found[:, :16] == 0).float().mean() > 0.95
+    assert (found[:, 16:] == 0).float().mean() < 0.05
+
+
+@pytest.mark.parametrize("scale", [100.0, 10000.0])
+def test_reflectance_is_known_in_per_cent_and_in_ten_thousandths(scale: float) -> None:
+    plain, scaled = _scene(SENTINEL2), _scene(SENTINEL2, scale)
+    found = [NameClassifier.fit(one, _classes(), FAST).log_probabilities(_values(one)) for one in (plain, scaled)]
+    assert (found[0].argmax(dim=1) == found[1].argmax(dim=1)).float().mean() > 0.99
+
+
+def test_a_scene_without_wavelengths_is_told_in_one_line() -> None:
+    with pytest.raises(WordsUnavailable, match="wavelengths") as told:
+        NameClassifier.fit(_scene(None), _classes(), FAST)
+    assert "\n" not in str(told.value)
+
+
+def test_values_that_are_no_reflectance_are_told() -> None:
+    with pytest.raises(WordsUnavailable, match="spectra: .*no reflectance"):
+        NameClassifier.fit(_scene(SENTINEL2, scale=1e7), _classes(), FAST)
+
+
+def test_the_same_scene_gives_the_same_probabilities_and_a_saved_classifier_too() -> None:
+    scene = _scene(SENTINEL2)
+    first, second = (NameClassifier.fit(scene, _classes(), FAST) for _ in range(2))
+    expected = first.log_probabilities(_values(scene))
+    assert torch.equal(expected, second.log_probabilities(_values(scene)))
+    loaded = NameClassifier.from_settings(first.settings())
+    loaded.load_state_dict(first.state_dict())
+    assert torch.equal(expected, loaded.log_probabilities(_values(scene)))
+    assert loaded.matches == first.matches
+
+
+def test_probabilities_are_finite_and_say_nothing_where_a_pixel_has_no_data() -> None:
+    scene = _scene(SENTINEL2)
+    classifier = NameClassifier.fit(scene, _classes(), FAST)
+    values = torch.full((2, len(SENTINEL2)), torch.nan)
+    values[1] = -5.0
+    logs = classifier.log_probabilities({"spectra": values})
+    assert logs.dtype == torch.float32
+    assert torch.isfinite(logs).all()
+    assert torch.allclose(logs[0], torch.full((3,), 1 / 3).log())
+
+
+def test_an_unknown_name_says_nothing() -> None:
+    scene = _scene(SENTINEL2)
+    classifier = NameClassifier.fit(scene, _classes((*NAMES, "quarterly revenue")), FAST)
+    assert [match.known for match in classifier.matches] == [True, True, True, False]
+    logs = classifier.log_probabilities(_values(scene))
+    assert torch.allclose(logs[:, 3], logs[:, :3].mean(dim=1), atol=1e-5)
+
+
+def test_names_may_be_added_without_training_again() -> None:
+    scene = _scene(SENTINEL2)
+    classifier = NameClassifier.fit(scene, _classes(NAMES[:2]), FAST)
+    more = classifier.with_classes(_classes()).for_scene(scene)
+    expected = NameClassifier.fit(scene, _classes(), FAST).log_probabilities(_values(scene))
+    assert torch.allclose(more.log_probabilities(_values(scene)), expected)
