@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor
 from diffclip_dist.fewshot.class_priors import SCORE_SHARPNESS, Discriminant, class_discriminant, prior_scores
+from diffclip_dist.fewshot.label_sample import balanced_quotas
 
 # All chosen on generated scenes, at 1 to 20 shots
 KERNEL_WIDTHS: Final = (1.0, 2.0, 4.0)  # in standard deviations of the scene's features
@@ -26,6 +27,8 @@ FIRST_SET: Final = 2.0  # prior log-odds of the first feature set against anothe
 LEAST_WEIGHT: Final = 0.01  # of a kernel; those below are left out, which makes maps faster
 # Of the estimates from another scene: of its class priors beside equal ones, and of its class means beside the own ones
 OTHER_SCENE_TRUST: Final = 0.5
+# Shots that weigh the kernels: more take long, and hardly change which kernel is best
+MOST_WEIGHED: Final = 2_000
 MOST_PIXELS: Final = 20_000  # of a scene, for class priors and class means
 
 
@@ -95,23 +98,12 @@ class KernelHead(nn.Module):
         count_C = member_QC.sum(dim=0)
         ridge_Q = _ridge(targets_Q, count_C)
         level_C = _level(count_C > 0)
-        each_G = torch.ones(len(variance_S) * len(KERNEL_WIDTHS))
-        kernels = _kernels(support_SQK, support_SQK, variance_S, each_G)
-        held_out_GQC = torch.stack([_held_out(kernel_QQ.double(), member_QC, ridge_Q) for _, kernel_QQ in kernels])
-        held_out_likelihood_GQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_GQC + level_C), dim=2)[
-            :, member_QC.bool()
-        ]
-        # without its only shot, a class cannot be predicted
-        found_G = HELD_OUT_TRUST * held_out_likelihood_GQ[:, count_C[targets_Q] > 1].sum(dim=1)
-        found_G[: len(KERNEL_WIDTHS)] += FIRST_SET
-        weight_G = torch.softmax(found_G, dim=0).float()
-        weight_G = torch.where(weight_G < LEAST_WEIGHT, 0.0, weight_G)
-        weight_G /= weight_G.sum()
+        weighed_Q = _weighed(targets_Q)
+        weight_G = _weights(support_SQK[:, weighed_Q], targets_Q[weighed_Q], len(text_CE), variance_S)
         dual_coef_GQC = torch.zeros(len(weight_G), *member_QC.shape, dtype=torch.float64)
         # one after the other: several threads factorise a batch, and MKL then deadlocks
         for number, kernel_QQ in _kernels(support_SQK, support_SQK, variance_S, weight_G):
-            ridged_QQ = kernel_QQ.double() + torch.diag(ridge_Q)
-            dual_coef_GQC[number] = torch.linalg.solve(ridged_QQ, member_QC)
+            dual_coef_GQC[number] = torch.cholesky_solve(member_QC, _factor(kernel_QQ, ridge_Q))
         from_text_EC = torch.linalg.pinv(text_CE.double())
         dual_coef_GQE = (dual_coef_GQC @ from_text_EC.T).float()
         direction_KE = torch.zeros(support_SQK.shape[2], len(from_text_EC))
@@ -211,7 +203,7 @@ class KernelHead(nn.Module):
         ridge_Q = _ridge(targets_Q, member_QC.sum(dim=0))
         held_out_QC = torch.zeros_like(member_QC)
         for number, kernel_QQ in _kernels(self.support_SQK, self.support_SQK, self.variance_S, self.weight_G):
-            held_out_QC += self.weight_G[number] * _held_out(kernel_QQ.double(), member_QC, ridge_Q)
+            held_out_QC += self.weight_G[number] * _held_out(kernel_QQ, member_QC, ridge_Q)
         from_text_EC = torch.linalg.pinv(text_CE.double())
         added_QE = self.support_SQK[0] @ self.direction_KE + self.offset_E
         held_out_QE = (held_out_QC @ from_text_EC.T).float() + added_QE
@@ -252,8 +244,43 @@ def _ridge(targets_Q: Tensor, count_C: Tensor) -> Tensor:
     return ridge_Q
 
 
+def _weighed(targets_Q: Tensor) -> Tensor:
+    """The support pixels that weigh the kernels: all, or of each class every n-th, small classes whole."""
+    counts = torch.bincount(targets_Q)
+    quotas = balanced_quotas({one: int(counts[one]) for one in counts.nonzero().flatten().tolist()}, MOST_WEIGHED)
+    chosen = []
+    for target, quota in quotas.items():
+        of_class = torch.nonzero(targets_Q == target).flatten()
+        chosen.append(of_class[torch.arange(quota) * len(of_class) // quota])
+    return torch.cat(chosen).sort().values
+
+
+def _weights(support_SQK: Tensor, targets_Q: Tensor, classes: int, variance_S: Tensor) -> Tensor:
+    """The weight of each kernel (G,), summing to 1, by how well it predicts each pixel from the others."""
+    member_QC = (targets_Q[:, None] == torch.arange(classes)).double()
+    count_C = member_QC.sum(dim=0)
+    ridge_Q, level_C = _ridge(targets_Q, count_C), _level(count_C > 0)
+    each_G = torch.ones(len(variance_S) * len(KERNEL_WIDTHS))
+    kernels = _kernels(support_SQK, support_SQK, variance_S, each_G)
+    held_out_GQC = torch.stack([_held_out(kernel_QQ, member_QC, ridge_Q) for _, kernel_QQ in kernels])
+    held_out_likelihood_GQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_GQC + level_C), dim=2)[:, member_QC.bool()]
+    # without its only shot, a class cannot be predicted
+    found_G = HELD_OUT_TRUST * held_out_likelihood_GQ[:, count_C[targets_Q] > 1].sum(dim=1)
+    found_G[: len(KERNEL_WIDTHS)] += FIRST_SET
+    weight_G = torch.softmax(found_G, dim=0).float()
+    weight_G = torch.where(weight_G < LEAST_WEIGHT, 0.0, weight_G)
+    return weight_G / weight_G.sum()
+
+
+def _factor(kernel_QQ: Tensor, ridge_Q: Tensor) -> Tensor:
+    """The Cholesky factor of the regression's equations, in double precision."""
+    factor_QQ: Tensor = torch.linalg.cholesky(kernel_QQ.double() + torch.diag(ridge_Q))
+    return factor_QQ
+
+
 def _held_out(kernel_QQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:
     """Leave-one-out predictions (Q, C) in closed form (Rasmussen and Williams, eq. 5.12)."""
-    inverse_QQ = torch.linalg.inv(kernel_QQ + torch.diag(ridge_Q))
-    held_out_QC: Tensor = score_QC - inverse_QQ @ score_QC / inverse_QQ.diagonal()[:, None]
+    factor_QQ = _factor(kernel_QQ, ridge_Q)
+    inverse_Q = torch.cholesky_inverse(factor_QQ).diagonal()
+    held_out_QC: Tensor = score_QC - torch.cholesky_solve(score_QC, factor_QQ) / inverse_Q[:, None]
     return held_out_QC

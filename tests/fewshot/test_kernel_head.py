@@ -189,6 +189,24 @@ def test_the_shots_tell_how_far_a_class_reaches() -> None:
     assert narrow[1] < 0.3
 
 
+def test_of_many_shots_some_of_every_class_weigh_the_kernels_and_all_are_solved_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # the last class has two shots; the second description alone tells the classes apart
+    monkeypatch.setattr("diffclip_dist.fewshot.kernel_head.MOST_WEIGHED", 30)
+    random = torch.Generator().manual_seed(0)
+    targets_Q = torch.tensor([0, 1] * 49 + [2] * 2)
+    blind_QK = torch.randn(100, 3, generator=random)
+    telling_QK = 3.0 * torch.eye(3)[targets_Q] + 0.1 * torch.randn(100, 3, generator=random)
+    support_SQK = torch.stack([blind_QK, telling_QK])
+    text_CE = torch.eye(3, 5)
+    head = KernelHead.fit(no_extractor(), support_SQK, support_SQK, targets_Q, text_CE)
+    assert head.weight_G.view(2, -1).sum(dim=1)[1] > 0.95
+    assert bool((head.dual_coef_GQE.abs().sum(dim=(0, 2)) > 0).all())
+    held_out_Q = head.held_out_logits(targets_Q, text_CE).argmax(dim=1)
+    assert held_out_Q.tolist() == targets_Q.tolist()
+
+
 @pytest.mark.timeout(120, method="thread")  # a signal does not end what waits there
 def test_many_shots_are_solved_for_on_several_threads() -> None:
     # a batch of factorisations never ended there
