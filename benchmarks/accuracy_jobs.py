@@ -24,7 +24,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.data.windows import standardise
+from diffclip_dist.data.windows import as_tensor, standardise
 from diffclip_dist.feature_extraction.reading import read_pixels
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.episodes import Reference, draw_episode
@@ -157,7 +157,10 @@ def _on_tables(
 
 
 def _classical(job: Job, scene: Scene) -> list[Measurement]:
-    tables = [standardise(scene.values[one.name], scene.valid[one.name], one) for one in scene.record.modalities]
+    tables = [
+        standardise(as_tensor(scene.values[one.name]), as_tensor(scene.valid[one.name]), one).numpy()
+        for one in scene.record.modalities
+    ]
     found = []
     for said, table in (("spectra", tables[0]), ("all modalities", np.concatenate(tables, axis=2))):
         makers: dict[str, Callable[[], Any]] = {

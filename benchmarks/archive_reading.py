@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import webdataset
 from archive_tasks import BATCH, WINDOW, houston_like
@@ -22,7 +21,7 @@ from torch import Tensor
 from diffclip_dist.data.batches import RankShare, WindowStream
 from diffclip_dist.data.order_config import OrderConfig
 from diffclip_dist.data.training_data import TrainingData
-from diffclip_dist.data.windows import SceneWindows, cut_windows, standardise, window_offsets
+from diffclip_dist.data.windows import SceneWindows, as_tensor, cut_windows, standardise, window_offsets
 from shards.archive.archive import Archive
 from shards.archive.tile_tars import read_samples
 from shards.archive.tiles import decode_members
@@ -123,11 +122,11 @@ def from_tiles_in_sequence(archive: Archive, name: str) -> Iterator[Batch]:
                         torch.from_numpy(rows * row_length + cols),
                         window_offsets(WINDOW, row_length),
                     )
-                    tables = {m: standardise(tile.values[m], tile.valid[m], record.modality(m)) for m in tile.values}
-                    yield {
-                        m: cut_windows(torch.from_numpy(table).flatten(0, 1), centres_B, offsets_N)
-                        for m, table in tables.items()
+                    tables = {
+                        m: standardise(as_tensor(values), as_tensor(tile.valid[m]), record.modality(m))
+                        for m, values in tile.values.items()
                     }
+                    yield {m: cut_windows(table.flatten(0, 1), centres_B, offsets_N) for m, table in tables.items()}
 
 
 def from_memory(archive: Archive, name: str) -> Iterator[Batch]:
@@ -168,17 +167,17 @@ def from_zarr(archive: Archive, name: str) -> Iterator[Batch]:
     arrays = [(array_of(group, modality.name), modality) for modality in record.modalities]
     rng = np.random.default_rng(0)
     while True:
-        windows: list[npt.NDArray[np.float32]] = []
+        windows: list[Tensor] = []
         for _ in range(8):
             row, col = (int(rng.integers(0, side - WINDOW)) for side in (record.height, record.width))
             cut = [
-                standardise(values, np.isfinite(values[..., 0]), modality)
+                standardise(as_tensor(values), as_tensor(np.isfinite(values[..., 0])), modality)
                 for values, modality in (
                     (np.asarray(array[row : row + WINDOW, col : col + WINDOW]), modality) for array, modality in arrays
                 )
             ]
-            windows.append(np.concatenate(cut, axis=-1))
-        yield {"all": torch.from_numpy(np.stack(windows))}
+            windows.append(torch.cat(cut, dim=-1))
+        yield {"all": torch.stack(windows)}
 
 
 def memory_copy_gb_per_s() -> float:

@@ -36,7 +36,7 @@ def stream(out: str) -> int:
     import torch  # here, so that building is measured without it
 
     from diffclip_dist.data.sensors import group_scenes
-    from diffclip_dist.data.tiles import ready_tile
+    from diffclip_dist.data.tiles import standardised_tile, stored_tile
     from diffclip_dist.data.windows import cut_windows, window_offsets
 
     torch.set_num_threads(1)
@@ -45,9 +45,10 @@ def stream(out: str) -> int:
     offsets_N = window_offsets(WINDOW, group.tile_side)
     rng, windows = np.random.default_rng(0), 0
     for index in rng.permutation(len(group.tiles)):
-        tile = ready_tile(archive, group, (0, int(index)))
+        tile = stored_tile(archive, group, (0, int(index)))
+        tables, _ = standardised_tile(group, tile, torch.device("cpu"))
         centres_B = tile.centres_V[torch.from_numpy(rng.integers(0, len(tile.centres_V), BATCH))]
-        cut = [cut_windows(values.flatten(0, 1), centres_B, offsets_N) for values in tile.values.values()]
+        cut = [cut_windows(values.flatten(0, 1), centres_B, offsets_N) for values in tables.values()]
         windows += len(cut[0])
     return windows
 

@@ -1,10 +1,11 @@
 """A rank's share of every global batch, as windows on its device.
 
-Shapes: B samples of this rank's share of a step, N tokens of a window, C bands, S side of a tile with its halo.
+Shapes: B samples of this rank's share of a step, N tokens of a window, C bands.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import tee
 from typing import Final
@@ -12,18 +13,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from diffclip_dist.data.device_tiles import Centres, CopyStream, DeviceTile, TileSlots, tile_bytes
 from diffclip_dist.data.order import StepSamples
+from diffclip_dist.data.read_ahead import read_ahead
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.data.sensors import SensorGroup
-from diffclip_dist.data.tiles import NO_TILE, ReadyTile, TileIndex, TileReader, read_in_order
+from diffclip_dist.data.tiles import NO_TILE, TileIndex, TileReader, read_in_order
 from diffclip_dist.data.training_data import TrainingData
-from diffclip_dist.data.windows import cut_windows, window_offsets
 from shards.errors import BadInput
 
 # samples whose tiles and pixels are worked out at once: few steps at a time leave most of the time to NumPy's calls
 _SAMPLES_AT_ONCE: Final = 2048
-# the loader looks so many steps ahead for the next tile that it has to read
+# loader processes look so many steps ahead for the next tile that they have to read
 _STEPS_WITHOUT_READ: Final = 64
+# tiles and steps that wait for the step in progress: bounds memory, and outlasts most of a step that needs many tiles
+_ITEMS_AHEAD: Final = 16
 
 
 @dataclass(frozen=True)
@@ -121,51 +124,21 @@ class _SlotAssignment:
         return {tile: self._slot_of_tile[tile] for tile in tiles}, missing
 
 
-class _DeviceTiles:
-    """Tiles of one sensor group in device memory, to cut windows from."""
+@dataclass(frozen=True)
+class _Arrival:
+    """A tile that is to be put in its slot before the next windows are cut."""
 
-    def __init__(self, group: SensorGroup, window: int, device: torch.device) -> None:
-        self._group = group
-        self._device = device
-        self._area = group.tile_side**2
-        self._offsets_N = window_offsets(window, group.tile_side).to(device)
-        self._values: dict[str, Tensor] = {}
-        self._valid: dict[str, Tensor] = {}
-        self._centres: dict[int, Tensor] = {}
-        self._all_valid: dict[int, bool] = {}
-        self._slots = 0
+    sensor: int
+    slot: int
+    tile: DeviceTile
 
-    def put(self, slot: int, tile: ReadyTile) -> None:
-        if slot >= self._slots:
-            self._grow(max(slot + 1, min(2 * self._slots, len(self._group.tiles))))
-        rows = slice(slot * self._area, (slot + 1) * self._area)
-        for key, values in tile.values.items():
-            self._values[key][rows].copy_(values.flatten(0, 1), non_blocking=True)
-            self._valid[key][rows].copy_(tile.valid[key].flatten()[:, None], non_blocking=True)
-        self._centres[slot] = tile.centres_V + slot * self._area
-        self._all_valid[slot] = tile.all_valid
 
-    def _grow(self, slots: int) -> None:
-        for schema in self._group.schemas:
-            for tables, width, dtype in ((self._values, schema.bands, torch.float32), (self._valid, 1, torch.bool)):
-                table = torch.zeros(slots * self._area, width, dtype=dtype, device=self._device)
-                if self._slots:
-                    table[: self._slots * self._area] = tables[schema.key]
-                tables[schema.key] = table
-        self._slots = slots
+@dataclass(frozen=True)
+class _Cut:
+    """The windows of a step, ready to be cut."""
 
-    def cut(self, step: _StepTiles, positions_B: Tensor) -> WindowBatch:
-        tile_B = step.samples.tile_B
-        pixel_B = torch.from_numpy(step.samples.pixel_B)
-        centres_B = torch.empty(len(tile_B), dtype=torch.int64)
-        for tile, slot in step.slots.items():
-            here_B = torch.from_numpy(tile_B == tile)
-            centres_B[here_B] = self._centres[slot][pixel_B[here_B]]
-        centres_B = centres_B.to(self._device, non_blocking=True)
-        windows = {key: cut_windows(table, centres_B, self._offsets_N) for key, table in self._values.items()}
-        valid = {key: cut_windows(table, centres_B, self._offsets_N)[..., 0] for key, table in self._valid.items()}
-        all_valid = all(self._all_valid[slot] for slot in step.slots.values())
-        return WindowBatch(self._group.schemas, positions_B.to(self._device), windows, valid, all_valid)
+    sensor: int
+    centres: Centres
 
 
 @dataclass(frozen=True)
@@ -176,13 +149,16 @@ class WindowStream:
         data: the archive and the order of its samples.
         share: this rank's slice of every global batch.
         device: where windows are cut.
-        loader_processes: processes that read ahead; 0 reads in this one. The samples are the same.
+        loader_processes: processes that read; 0 reads in a thread of this one. The samples are the same.
+        cache_bytes: memory that tiles may fill on the device, beyond which the least recently used one gives way. Those
+            of two buffers a stream always have room.
     """
 
     data: TrainingData
     share: RankShare
     device: torch.device
     loader_processes: int = 0
+    cache_bytes: int = 0
 
     def samples(self, step: int) -> StepSamples:
         """This rank's samples of a step."""
@@ -200,12 +176,17 @@ class WindowStream:
         tiles = self.data.groups[samples.sensor].tiles
         return ", ".join(tiles[tile].key for tile in sorted(set(samples.tile_B.tolist())))
 
-    def _tiles_of_steps(self, start: int, stop: int) -> Iterator[_StepTiles]:
+    def _slots(self) -> list[int]:
+        """Tiles of each sensor group that the device holds at most."""
         config = self.data.order.config
         per_stream = config.global_batch // config.shuffle_streams
         streams = len({position // per_stream for position in self.share.positions(config.global_batch)})
         wanted = 2 * streams * config.shuffle_buffer  # a stream's buffer and the next one
-        assignments = [_SlotAssignment(min(len(group.tiles), wanted)) for group in self.data.groups]
+        cached = self.cache_bytes // len(self.data.groups)
+        return [min(len(group.tiles), max(wanted, cached // tile_bytes(group))) for group in self.data.groups]
+
+    def _tiles_of_steps(self, start: int, stop: int) -> Iterator[_StepTiles]:
+        assignments = [_SlotAssignment(slots) for slots in self._slots()]
         for step, samples in enumerate(self._samples_of_steps(start, stop)):
             tiles = list(dict.fromkeys(samples.tile_B.tolist()))
             slots, missing = assignments[samples.sensor].place(tiles)
@@ -214,17 +195,56 @@ class WindowStream:
                 reads.append(NO_TILE)
             yield _StepTiles(samples, slots, reads)
 
-    def batches(self, start: int, stop: int) -> Iterator[WindowBatch]:
-        """This rank's share of the steps ``start`` to ``stop - 1``."""
+    def _prepared(self, start: int, stop: int) -> Iterator[_Arrival | _Cut]:
+        """What is done on the device for the steps, in order, already copied there."""
         steps, ahead = tee(self._tiles_of_steps(start, stop))
         reads = (index for step in ahead for index in step.reads)
         tiles = read_in_order(TileReader(self.data.archive, self.data.groups), reads, self.loader_processes)
-        on_device = [_DeviceTiles(group, self.data.window, self.device) for group in self.data.groups]
-        positions = self.share.positions(self.data.order.config.global_batch)
-        positions_B = torch.arange(positions.start, positions.stop)
+        stream = CopyStream(self.device)
+        areas = [group.tile_side**2 for group in self.data.groups]
+        centres: list[dict[int, Tensor]] = [{} for _ in areas]  # of each group, by slot
+        all_valid: list[dict[int, bool]] = [{} for _ in areas]
         for step in steps:
             for sensor, tile in step.reads:
-                ready = next(tiles)
-                if ready is not None:
-                    on_device[sensor].put(step.slots[tile], ready)
-            yield on_device[step.samples.sensor].cut(step, positions_B)
+                stored = next(tiles)
+                if stored is not None:
+                    slot = step.slots[tile]
+                    centres[sensor][slot] = stored.centres_V + slot * areas[sensor]
+                    all_valid[sensor][slot] = stored.all_valid
+                    yield _Arrival(sensor, slot, DeviceTile.of(self.data.groups[sensor], stored, stream))
+            sensor = step.samples.sensor
+            rows_B = stream.pinned(_rows(step, centres[sensor]))
+            with stream.copying():
+                rows_B = rows_B.to(self.device, non_blocking=True)
+            whole = all(all_valid[sensor][slot] for slot in step.slots.values())
+            yield _Cut(sensor, Centres(rows_B, stream.done(), whole))
+
+    def batches(self, start: int, stop: int) -> Generator[WindowBatch]:
+        """This rank's share of the steps ``start`` to ``stop - 1``, prepared in a thread that reads ahead.
+
+        Closing the generator ends the thread.
+        """
+        slots = [
+            TileSlots(group, self.data.window, most, self.device)
+            for group, most in zip(self.data.groups, self._slots(), strict=True)
+        ]
+        positions = self.share.positions(self.data.order.config.global_batch)
+        positions_B = torch.arange(positions.start, positions.stop, device=self.device)
+        with closing(read_ahead(self._prepared(start, stop), _ITEMS_AHEAD)) as prepared:
+            for item in prepared:
+                if isinstance(item, _Arrival):
+                    slots[item.sensor].put(item.slot, item.tile)
+                else:
+                    windows, valid = slots[item.sensor].cut(item.centres)
+                    schemas = self.data.groups[item.sensor].schemas
+                    yield WindowBatch(schemas, positions_B, windows, valid, item.centres.all_valid)
+
+
+def _rows(step: _StepTiles, centres: Mapping[int, Tensor]) -> Tensor:
+    """int64 (B,): the row of `TileSlots` that each sample is centred on, given those of each slot's pixels."""
+    pixel_B = torch.from_numpy(step.samples.pixel_B)
+    rows_B = torch.empty(len(pixel_B), dtype=torch.int64)
+    for tile, slot in step.slots.items():
+        here_B = torch.from_numpy(step.samples.tile_B == tile)
+        rows_B[here_B] = centres[slot][pixel_B[here_B]]
+    return rows_B

@@ -7,32 +7,44 @@ Shapes: P pixels of a table, B windows, N = window**2 tokens, C bands.
 
 import copy
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from shards.archive.archive import Scene
 from shards.archive.manifest import ModalityRecord, SceneRecord
-from shards.scene.source import Mask, Values
 
 
-def standardise(values: Values, valid: Mask, record: ModalityRecord) -> npt.NDArray[np.float32]:
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """An array's values as a tensor of the same dtype; they share memory unless torch needs another layout."""
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    shares = native.flags.writeable and all(stride >= 0 for stride in native.strides)
+    return torch.from_numpy(native if shares else native.copy())
+
+
+def standardise(values: Tensor, valid: Tensor, record: ModalityRecord) -> Tensor:
     """Zero mean and unit deviation per band over the scene's valid pixels; 0 where a pixel is missing.
+
+    It is computed on the values' device, to the same bits on any of them.
 
     Args:
         values: (row, col, band), in the archive's dtype.
         valid: (row, col).
         record: holds each band's mean and standard deviation.
+
+    Returns:
+        float32 (row, col, band), a new tensor.
     """
-    mean = np.asarray(record.mean, dtype=np.float32)
-    scale = np.float32(1.0) / np.asarray(record.std, dtype=np.float32)
-    standardised = values.astype(np.float32)
+    mean = torch.from_numpy(np.asarray(record.mean, dtype=np.float32)).to(values.device)
+    scale = torch.from_numpy(np.float32(1.0) / np.asarray(record.std, dtype=np.float32)).to(values.device)
+    standardised = values.to(torch.float32, copy=True)
     standardised -= mean
     standardised *= scale
-    standardised[~valid] = 0.0
-    return standardised
+    return standardised.masked_fill_(~valid[..., None], 0.0)
 
 
 def window_offsets(window: int, row_length: int) -> Tensor:
@@ -61,18 +73,18 @@ class SceneWindows:
         self._reach = window // 2
         self._row_length = record.width + 2 * self._reach
         self._offsets_N = window_offsets(window, self._row_length).to(device)
-        self._device = device
+        self._device = torch.device(device)
         self._bands = {modality.name: modality.bands for modality in record.modalities}
         self._tables: dict[str, Tensor] = {}
         self._valid: dict[str, Tensor] = {}
-        margin = ((self._reach, self._reach), (self._reach, self._reach))
+        margin = (self._reach,) * 4  # of columns and rows
         for modality in record.modalities:
             if modality.name not in scene.values:
                 continue
-            valid = scene.valid[modality.name]
-            values = np.pad(standardise(scene.values[modality.name], valid, modality), (*margin, (0, 0)))
-            self._tables[modality.name] = torch.from_numpy(values).to(device).flatten(0, 1)
-            self._valid[modality.name] = torch.from_numpy(np.pad(valid, margin)).to(device).flatten()[:, None]
+            valid = as_tensor(scene.valid[modality.name]).to(device)
+            values = standardise(as_tensor(scene.values[modality.name]).to(device), valid, modality)
+            self._tables[modality.name] = F.pad(values, (0, 0, *margin)).flatten(0, 1)
+            self._valid[modality.name] = F.pad(valid, margin).flatten()[:, None]
 
     def only(self, names: Collection[str]) -> "SceneWindows":
         """The same windows of those modalities alone; nothing is copied."""

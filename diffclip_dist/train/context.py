@@ -1,6 +1,6 @@
 """What one rank of a run works with."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +30,9 @@ class TrainContext:
     def of(cls, plan: TrainPlan, device: torch.device) -> "TrainContext":
         """The context of this rank of the process group; reads no file."""
         share = RankShare(dist.get_rank(), dist.get_world_size())
-        return cls(plan, device, WindowStream(plan.data, share, device, plan.config.stream.loader_processes))
+        stream = plan.config.stream
+        cache_bytes = int(stream.gpu_cache_gib * 2**30) if device.type == "cuda" else 0
+        return cls(plan, device, WindowStream(plan.data, share, device, stream.loader_processes, cache_bytes))
 
     @property
     def config(self) -> PretrainConfig:
@@ -48,6 +50,6 @@ class TrainContext:
         sensors = [set(group.schemas) for group in self.plan.data.groups]
         return tuple(schema.key for schema in self.modalities if not all(schema in sensor for sensor in sensors))
 
-    def batches(self, start: int) -> Iterator[WindowBatch]:
+    def batches(self, start: int) -> Generator[WindowBatch]:
         """This rank's share of the steps from ``start`` to the run's last."""
         return self.stream.batches(start, self.config.steps)

@@ -5,7 +5,7 @@ Ranks talk through torch.distributed alone. So Ray Train can start them (`cluste
 """
 
 import math
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -86,9 +86,11 @@ def _take_steps(
     run_dir = Path(config.run_dir)
     engine, start = checkpoints.start(context)
     reconstruction = Reconstruction(context)
-    with RunLog(run_dir, start) if dist.get_rank() == 0 else nullcontext() as log:
+    with (
+        RunLog(run_dir, start) if dist.get_rank() == 0 else nullcontext() as log,
+        closing(context.batches(start)) as batches,  # ends the thread that reads ahead, however the run ends
+    ):
         meter = Meter(config, context.device, start)
-        batches = context.batches(start)
         for step in range(start, config.steps):
             with meter.waiting():
                 batch = next(batches)

@@ -36,7 +36,11 @@ class StreamConfig:
             run keeps it.
         shuffle_buffer: tiles that a stream shuffles at a time; bounds memory. A resumed run keeps it.
         pixel_share: share of each tile's valid pixels that training uses, in (0, 1]. A resumed run keeps it.
-        loader_processes: processes a worker reads ahead with; 0 reads in the worker. Samples are the same.
+        loader_processes: processes that a worker reads with; 0 reads in a thread of the worker. Either way it reads
+            ahead, and the samples are the same.
+        gpu_cache_gib: GPU memory in GiB that a worker's tiles may fill, so that an archive of that size is read once;
+            the tiles of two buffers a stream always have room. On CPUs those alone are kept: files that were read
+            lately are in memory already.
         verify: the check of the archive before a run: every file's ``size``, or its ``hash`` as well.
         order_version: of the order of samples, for the record; a resumed run keeps it.
     """
@@ -45,11 +49,13 @@ class StreamConfig:
     shuffle_buffer: int = 4
     pixel_share: float = 1.0
     loader_processes: int = 0
+    gpu_cache_gib: float = 1.0
     verify: Literal["size", "hash"] = "size"
     order_version: int = ORDER_VERSION
 
     def __post_init__(self) -> None:
         _at_least("stream.loader_processes", self.loader_processes, 0)
+        _at_least("stream.gpu_cache_gib", self.gpu_cache_gib, 0.0)
 
 
 @dataclass(frozen=True)
@@ -414,8 +420,8 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     free = {
         "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "steps", "micro_batch",
         "activation_checkpointing", "compile", "tf32", "log_every", "checkpoint_every", "keep_checkpoints",
-        "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes", "stream.verify",
-        "offload.optimizer", "offload.parameters", "offload.folder",
+        "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes", "stream.gpu_cache_gib",
+        "stream.verify", "offload.optimizer", "offload.parameters", "offload.folder",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))

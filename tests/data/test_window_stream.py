@@ -1,7 +1,10 @@
 """Windows as ranks receive them, against windows cut from the whole scene."""
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +14,12 @@ from diffclip_dist.data.sensors import group_scenes
 from diffclip_dist.data.training_data import TrainingData
 from diffclip_dist.data.windows import SceneWindows
 from shards.archive.archive import Archive
-from shards.errors import BadInput
+from shards.archive.manifest import TileRecord
+from shards.archive.tiles import Tile
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.errors import BadInput, DamagedArchive
+from shards.scene.array_scene import ArrayScene
 
 WINDOW, BATCH = 7, 24
 
@@ -83,6 +91,74 @@ def test_a_stream_can_start_anywhere(generated_archive: Path) -> None:
     whole = list(stream.batches(0, 9))
     for later, batch in zip(stream.batches(5, 9), whole[5:], strict=True):
         assert_same(later, batch)
+
+
+def test_tiles_that_fit_in_the_cache_are_read_once(generated_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = stream_of(generated_archive)
+    steps = 3 * stream.data.order.steps_per_epoch
+    expected = list(stream.batches(0, steps))
+    read = []
+    read_tile = Archive.read_tile
+    monkeypatch.setattr(Archive, "read_tile", lambda archive, tile: read.append(tile.key) or read_tile(archive, tile))
+    cached = list(replace(stream, cache_bytes=1 << 30).batches(0, steps))
+    assert sorted(read) == sorted(tile.key for tile in stream.data.groups[0].tiles)
+    for batch, other in zip(cached, expected, strict=True):
+        assert_same(batch, other)
+
+
+def test_windows_of_edge_tiles_and_holes_are_those_of_standardised_arrays(tmp_path: Path) -> None:
+    """Against NumPy's arithmetic, for dtypes that torch only stores and for tiles of several sizes."""
+    rng = np.random.default_rng(0)
+    hole = np.zeros((50, 70), np.bool_)
+    hole[10:20, 30:45] = True
+    values = {
+        "counts": rng.integers(0, 60000, (50, 70, 3)).astype(np.uint16),
+        "height": np.where(hole, np.nan, rng.normal(100.0, 5.0, (50, 70)))[..., None].astype(np.float16),
+    }
+    build_archive([ArrayScene("edges", values)], tmp_path / "archive", ArchiveSettings(tile_size=32, halo=3))
+    archive = Archive.open(tmp_path / "archive")
+    (record,) = archive.manifest.scenes
+    stream = stream_of(tmp_path / "archive")
+    (group,) = stream.data.groups
+    tables = {}
+    for modality in record.modalities:
+        mean, scale = np.float32(modality.mean), np.float32(1.0) / np.float32(modality.std)
+        table = (values[modality.name].astype(np.float32) - mean) * scale
+        if modality.name == "height":
+            table[hole] = 0.0
+        tables[modality.name] = np.pad(table, ((3, 3), (3, 3), (0, 0)))
+    places = {}
+    for index, tile in enumerate(group.tiles):
+        rows, cols = np.mgrid[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
+        places[index] = rows.ravel(), cols.ravel()
+    for step, batch in enumerate(stream.batches(0, stream.data.order.steps_per_epoch)):
+        samples = stream.samples(step)
+        for place, (tile, pixel) in enumerate(zip(samples.tile_B, samples.pixel_B, strict=True)):
+            row, col = (axis[pixel] for axis in places[tile])
+            for schema in batch.schemas:
+                expected = tables[schema.name][row : row + WINDOW, col : col + WINDOW].reshape(WINDOW**2, -1)
+                assert np.array_equal(batch.windows[schema.key][place].numpy(), expected)
+
+
+def test_a_stream_that_is_closed_or_fails_leaves_no_thread(
+    generated_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading() -> bool:
+        return any(thread.name == "read-ahead" for thread in threading.enumerate())
+
+    batches = stream_of(generated_archive).batches(0, 1 << 20)
+    next(batches)
+    assert reading()
+    batches.close()
+    assert not reading()
+
+    def fail(archive: Archive, tile: TileRecord) -> Tile:
+        raise DamagedArchive(archive.location, (tile.path,))
+
+    monkeypatch.setattr(Archive, "read_tile", fail)
+    with pytest.raises(DamagedArchive):
+        next(stream_of(generated_archive).batches(0, 9))
+    assert not reading()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(generated_archive: Path) -> None:
