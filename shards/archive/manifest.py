@@ -89,6 +89,8 @@ class ModalityRecord:
         missing_value: what a missing pixel holds in every band; NaN for floats.
         band_names: name of each band, where files were stacked as bands.
         scalings: scales and offsets that were applied on reading; empty where values are stored as the files hold them.
+        sensor: what measured it, where the user says so.
+        surface_height: True where its values are heights above the ground, or of a surface with what stands on it.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -105,6 +107,8 @@ class ModalityRecord:
     missing_value: MissingValue
     band_names: tuple[str, ...] | None = None
     scalings: tuple[ScalingRecord, ...] = ()
+    sensor: str | None = None
+    surface_height: bool = False
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,8 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
         for modality in scene["modalities"]:
             _leave_out(modality, "band_names", None)
             _leave_out(modality, "scalings", [])
+            _leave_out(modality, "sensor", None)
+            _leave_out(modality, "surface_height", False)
     return plain
 
 

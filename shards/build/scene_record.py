@@ -65,4 +65,6 @@ def _modality_record(scene: str, stored: StoredModality, total: BandStatistics) 
         stored.missing_value,
         modality.band_names,
         tuple(ScalingRecord(applied.files, applied.scale, applied.offset) for applied in modality.scalings),
+        modality.sensor,
+        modality.surface_height,
     )

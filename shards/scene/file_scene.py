@@ -22,6 +22,7 @@ from shards.scene.readers.stacked import bands_by_name
 from shards.scene.readers.usable_bands import usable_bands
 from shards.scene.readers.vectors import VectorSource, are_vectors, classes_of, open_vectors
 from shards.scene.scene_file import LabelMap, ModalityFile, SceneFile, WavelengthFile, read_scene_file
+from shards.scene.sensors import SENSORS
 from shards.scene.source import Classes, Labels, Mask, Modality, Values
 
 # rows read at once when a whole label map is checked
@@ -228,6 +229,10 @@ def _modality(
     if wavelengths is not None and not np.isfinite(wavelengths).all():
         raise BadInput(f"{layer.files}: modalities.{name}: wavelengths that are no numbers; give `wavelengths` instead")
     fwhm = _chosen(layer.fwhm_nm, bands)
+    if spec.sensor is not None:
+        of_sensor = _sensor_bands(spec.sensor, layer, wanted, bands, name)
+        if wavelengths is None:
+            wavelengths, fwhm = of_sensor
     nodata = None
     if layer.nodata is not None and np.issubdtype(layer.dtype, np.integer):
         marker = nodata_as(layer.nodata, layer.dtype)
@@ -243,6 +248,34 @@ def _modality(
         nodata,
         _chosen(layer.band_names, bands),
         tuple(scaling.of_bands(bands) for scaling in layer.scalings),
+        spec.sensor,
+        _marked_height(spec, len(bands), name, layer),
+    )
+
+
+def _marked_height(spec: ModalityFile, bands: int, name: str, layer: Layer) -> bool:
+    if spec.surface_height and bands != 1:
+        raise BadInput(f"{layer.files}: modalities.{name}.surface_height: expected a single band, found {bands}")
+    return spec.surface_height
+
+
+def _sensor_bands(
+    name: str, layer: Layer, wanted: tuple[int, ...], bands: tuple[int, ...], modality: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Centres and widths of the bands that are left; the files, the bands wanted or those left are the sensor's."""
+    sensor = SENSORS[name]
+    for listed in (tuple(range(1, layer.bands + 1)), wanted, bands):
+        places = sensor.places(len(listed), _chosen(layer.band_names, listed))
+        if places is not None:
+            by_band = dict(zip(listed, places, strict=True))
+            chosen = [by_band[band] for band in bands]
+            return tuple(sensor.centres_nm[place] for place in chosen), tuple(
+                sensor.widths_nm[place] for place in chosen
+            )
+    counts = " or ".join(str(len(layout)) for layout in sensor.layouts)
+    raise BadInput(
+        f"{layer.files}: modalities.{modality}.sensor: {layer.bands} bands, expected {counts} of {name}; give "
+        "`wavelengths` instead"
     )
 
 

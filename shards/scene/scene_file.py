@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 
 from shards.errors import BadInput
 from shards.scene.names import ModalityName, SceneName
+from shards.scene.sensors import known_sensor
 
 LARGEST_CLASS_ID = 65535
 
@@ -105,6 +106,9 @@ class ModalityFile:
         scale, offset: physical value = scale * file value + offset, for files whose tags do not say it.
         crs: coordinate reference system of files that carry none, such as EPSG:32633.
         wavelengths: centre of each band in nanometres.
+        sensor: what measured it, a key of `SENSORS`; gives wavelengths where neither files nor `wavelengths` do.
+        surface_height: True where the values are heights above the ground, or heights of the surface itself with
+            what stands on it; never for a terrain model.
         resample: how files on another grid are brought onto the first modality's, or within a stack onto the finest.
     """
 
@@ -118,6 +122,8 @@ class ModalityFile:
     offset: Annotated[float, AfterValidator(_number)] | None = None
     crs: Text | None = None
     wavelengths: WavelengthFile | tuple[float, ...] | None = None
+    sensor: Annotated[Text, AfterValidator(known_sensor)] | None = None
+    surface_height: bool = False
     resample: Literal["nearest", "bilinear", "cubic", "average"] | None = None
 
     @model_validator(mode="after")

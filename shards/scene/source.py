@@ -55,6 +55,8 @@ class Modality:
         nodata: for integer dtypes, a value that no valid pixel holds, where the files declare one.
         band_names: name of each band, where files were stacked as bands.
         scalings: what was applied on reading; empty where values are as the files hold them.
+        sensor: what measured it, a key of `shards.scene.sensors.SENSORS`, where the user says so.
+        surface_height: True where its values are heights above the ground, or of a surface with what stands on it.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Modality:
     nodata: int | None = None
     band_names: tuple[str, ...] | None = None
     scalings: tuple[Scaling, ...] = ()
+    sensor: str | None = None
+    surface_height: bool = False
 
 
 @dataclass(frozen=True)
