@@ -1,4 +1,4 @@
-"""Draws the picture and the table of docs/architecture.md from the sources.
+"""Draws docs/images/architecture.svg and the table of docs/architecture.md from the sources.
 
     python docs/draw_architecture.py
 
@@ -8,13 +8,21 @@ imports it. Run this after a change of packages or of imports between them; test
 
 import ast
 import graphlib
+import html
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = REPOSITORY / "docs" / "architecture.md"
+PICTURE: Final = REPOSITORY / "docs" / "images" / "architecture.svg"
 LIBRARIES: Final = ("shards", "diffclip_dist")
+COLOURS: Final = {"shards": "#d9ead3", "diffclip_dist": "#d6e4f5"}
+# of the picture, in pixels: width and height of a box, and from a box to the next
+BOX: Final = (144, 34)
+COLUMN: Final = 190
+ROW: Final = 74
+MARGIN: Final = 16
 BEGIN: Final = "<!-- drawn by docs/draw_architecture.py: begin -->\n"
 END: Final = "<!-- drawn by docs/draw_architecture.py: end -->\n"
 
@@ -92,7 +100,7 @@ def without_detours(imports: Imports) -> Imports:
 
 
 def picture(sources: dict[str, Path]) -> str:
-    """The mermaid picture of the packages right below the two libraries."""
+    """The packages right below the two libraries as an SVG: a row for each length of the chain of imports."""
     top = {module for module in sources if module.count(".") == 1}
     packages = {module for module in top if sources[module].name == "__init__.py"}
     imports = box_imports(sources, top)
@@ -100,22 +108,39 @@ def picture(sources: dict[str, Path]) -> str:
     shown = packages | {module for module in top if imports[module] & packages}
     imports = {box: found & shown for box, found in imports.items() if box in shown}
     ordered, direct = in_order(imports), without_detours(imports)
-    lines = ["```mermaid", "flowchart LR"]
-    for library in LIBRARIES:
-        lines.append(f'    subgraph {library}["{library}/"]')
-        for box in ordered:
-            if box.startswith(f"{library}."):
-                name = box.partition(".")[2]
-                lines.append(f'        {_node(box)}["<b>{name}</b><br/>{first_sentence(sources[box])}"]')
-        lines.append("    end")
+    row: dict[str, int] = {}
     for box in ordered:
-        lines += [f"    {_node(other)} --> {_node(box)}" for other in ordered if other in direct[box]]
-    return "\n".join([*lines, "```"])
-
-
-def _node(box: str) -> str:
-    """A name that mermaid takes for a node."""
-    return box.replace(".", "_")
+        row[box] = 1 + max((row[other] for other in direct[box]), default=-1)
+    corner: dict[str, tuple[int, int]] = {}
+    for box in ordered:
+        column = sum(row[other] == row[box] for other in corner)
+        # odd rows lie further right, so that an arrow over several rows passes between boxes
+        corner[box] = (MARGIN + column * COLUMN + row[box] % 2 * COLUMN // 2, MARGIN + row[box] * ROW)
+    width = max(x for x, _ in corner.values()) + BOX[0] + MARGIN
+    height = max(y for _, y in corner.values()) + BOX[1] + MARGIN
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        'font-size="14">',
+        '<marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+        '<path d="M0 0 8 4 0 8z" fill="#555"/></marker>',
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+    ]
+    for box in ordered:
+        for other in sorted(direct[box]):
+            (x0, y0), (x1, y1) = corner[other], corner[box]
+            x0, y0, x1, bend = x0 + BOX[0] // 2, y0 + BOX[1], x1 + BOX[0] // 2, ROW - BOX[1]
+            lines.append(
+                f'<path d="M{x0} {y0}C{x0} {y0 + bend} {x1} {y1 - bend} {x1} {y1}" fill="none" stroke="#555" '
+                'marker-end="url(#head)"/>'
+            )
+    for box in ordered:
+        (x, y), (library, _, name) = corner[box], box.partition(".")
+        lines.append(
+            f'<g><title>{html.escape(first_sentence(sources[box]))}</title><rect x="{x}" y="{y}" width="{BOX[0]}" '
+            f'height="{BOX[1]}" rx="6" fill="{COLOURS[library]}" stroke="#555"/><text x="{x + BOX[0] // 2}" '
+            f'y="{y + BOX[1] // 2 + 5}" text-anchor="middle">{name}</text></g>'
+        )
+    return "\n".join([*lines, "</svg>\n"])
 
 
 def table(sources: dict[str, Path]) -> str:
@@ -126,7 +151,8 @@ def table(sources: dict[str, Path]) -> str:
     lines = ["| package | purpose | imports |", "|---|---|---|"]
     for package in (package for above in top for package in packages if f"{package}.".startswith(f"{above}.")):
         found = ", ".join(sorted(imports[package]))
-        lines.append(f"| `{package.replace('.', '/')}` | {first_sentence(sources[package])} | {found or 'none'} |")
+        purpose = first_sentence(sources[package]).replace("|", r"\|")
+        lines.append(f"| `{package.replace('.', '/')}` | {purpose} | {found or 'none'} |")
     return "\n".join(lines)
 
 
@@ -135,8 +161,9 @@ def drawn(page: str) -> str:
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
     sources = module_sources()
-    return f"{before}{BEGIN}\n{picture(sources)}\n\n{table(sources)}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n{table(sources)}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
+    PICTURE.write_text(picture(module_sources()))
     PAGE.write_text(drawn(PAGE.read_text()))

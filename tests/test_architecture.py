@@ -10,6 +10,8 @@ def test_the_page_is_drawn_from_the_present_sources() -> None:
     drawing = runpy.run_path(str(DOCS / "draw_architecture.py"))
     page = (DOCS / "architecture.md").read_text()
     assert drawing["drawn"](page) == page, "run: python docs/draw_architecture.py"
+    picture = (DOCS / "images" / "architecture.svg").read_text()
+    assert drawing["picture"](drawing["module_sources"]()) == picture, "run: python docs/draw_architecture.py"
 
 
 def test_an_import_is_found_wherever_it_stands_and_a_detour_is_left_out(tmp_path: Path) -> None:

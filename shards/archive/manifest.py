@@ -39,7 +39,7 @@ Count = Annotated[int, Field(ge=0)]
 # JSON knows no NaN; pydantic writes it as null
 MissingValue = Annotated[
     int | Annotated[float, Field(allow_inf_nan=True)],
-    BeforeValidator(lambda value: math.nan if value is None else value),
+    BeforeValidator(lambda value: math.nan if value is None else value, json_schema_input_type=int | float | None),
 ]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

@@ -76,15 +76,23 @@ def _scale(value: float) -> float:
     return value
 
 
-Files = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_more), Field(min_length=1)]
-ClassId = Annotated[int, Field(ge=0, le=LARGEST_CLASS_ID)]
+# what a user may write, where it differs from what is kept, is named for the JSON Schema of scene.yaml
 Text = Annotated[str, Field(min_length=1)]
+_Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+Files = Annotated[_Texts, BeforeValidator(_one_or_more, json_schema_input_type=Text | _Texts)]
+ClassId = Annotated[int, Field(ge=0, le=LARGEST_CLASS_ID)]
 _STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class WavelengthFile:
-    """A vector of band centres, one value a band of the modality's file or one a chosen band."""
+    """A vector of band centres, one value a band of the modality's file or one a chosen band.
+
+    Attributes:
+        files: the file that holds it.
+        variable: inside the file, where it holds several.
+        units: of the values, such as nm or um.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     files: Files
@@ -114,8 +122,14 @@ class ModalityFile:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     files: Files | None = None
-    variable: Annotated[Text, BeforeValidator(_with_commas)] | None = None
-    bands: Annotated[tuple[int, ...] | dict[Text, Files], BeforeValidator(_band_numbers_or_files)] | None = None
+    variable: Annotated[Text, BeforeValidator(_with_commas, json_schema_input_type=Text | _Texts)] | None = None
+    bands: (
+        Annotated[
+            tuple[int, ...] | dict[Text, Files],
+            BeforeValidator(_band_numbers_or_files, json_schema_input_type=Text | int | dict[Text, Files]),
+        ]
+        | None
+    ) = None
     stack: bool | None = None
     nodata: float | None = None
     scale: Annotated[float, AfterValidator(_scale)] | None = None
@@ -144,7 +158,17 @@ def _label_map(value: object) -> object:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Where labels lie: a raster or array of ids (`files` and, inside .mat, a variable), or polygons and points."""
+    """Where labels lie: a raster or array of ids, or polygons and points.
+
+    Attributes:
+        files: paths or globs of a raster or array of class ids.
+        variable: inside the file, where it holds several.
+        vectors: files of polygons or points.
+        attribute: the features' attribute that names their class.
+        layer: of a file that holds several.
+        crs: coordinate reference system of files that carry none.
+        all_touched: True: a polygon labels every pixel that it meets. False: those whose centres it holds.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     files: Files | None = None
@@ -167,8 +191,8 @@ class SplitFile:
     """The scene's official training and test pixels, as two label maps."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    train: Annotated[LabelMap, BeforeValidator(_label_map)]
-    test: Annotated[LabelMap, BeforeValidator(_label_map)]
+    train: Annotated[LabelMap, BeforeValidator(_label_map, json_schema_input_type=Text | LabelMap)]
+    test: Annotated[LabelMap, BeforeValidator(_label_map, json_schema_input_type=Text | LabelMap)]
 
     @model_validator(mode="after")
     def _check(self) -> "SplitFile":
@@ -184,6 +208,13 @@ class LabelsFile(LabelMap):
 
     Polygons and points name their classes themselves; every other label map needs `classes`. What is unlabelled is
     what `ignore` lists and what the file calls nodata; 0 as well, unless it is a class.
+
+    Attributes:
+        classes: name of each class id.
+        ignore: ids that are unlabelled.
+        resample: brings a label map on another grid onto the scene's.
+        descriptions: text that expands a class's name, by class id.
+        split: official training and test pixels.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -210,7 +241,14 @@ class LabelsFile(LabelMap):
 
 @dataclass(frozen=True)
 class SceneFile:
-    """A scene.yaml as a whole; the modalities keep their order. `crs` is for all files that carry none."""
+    """A scene.yaml as a whole.
+
+    Attributes:
+        name: of the scene.
+        modalities: each modality by a name of the user's; they keep their order.
+        labels: absent for an unlabelled scene.
+        crs: coordinate reference system of all files that carry none.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     name: SceneName
