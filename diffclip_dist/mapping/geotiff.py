@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from diffclip_dist.fewshot.classifier import MappedClass
 from diffclip_dist.mapping.predict import BLOCK, NO_PERCENT, ClassMap
+from diffclip_dist.mapping.qgis_style import write_qgis_style
 from shards.archive.manifest import SceneRecord
 from shards.archive.publish import publish_file
 from shards.preview.class_colours import rgb
@@ -42,6 +43,7 @@ def map_writer(
 
     Overviews hold the most frequent class, so that a class id is never averaged. Class names stand in the tags
     (``CLASS_1=roof``) and, for programs that read GDAL's category names, in ``FILE.aux.xml`` beside the map.
+    ``MAP.qml`` is the style that QGIS loads with it.
 
     Args:
         file: the GeoTIFF; its folder must exist.
@@ -65,6 +67,7 @@ def map_writer(
 
         yield write
         _write_category_names(file.with_name(f"{file.name}.aux.xml"), classes)
+        write_qgis_style(file, classes)
 
 
 @contextmanager

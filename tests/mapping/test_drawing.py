@@ -15,6 +15,7 @@ from diffclip_dist.fewshot.classifier import MappedClass
 from diffclip_dist.mapping.geotiff import map_writer
 from diffclip_dist.mapping.map_picture import render_map
 from diffclip_dist.mapping.predict import map_dtype
+from diffclip_dist.mapping.qgis_style import write_qgis_style
 from shards.archive.archive import Archive
 from shards.preview.class_colours import class_colours, rgb
 
@@ -64,6 +65,20 @@ def test_gis_programs_find_the_class_names(archive: Archive, tmp_path: Path) -> 
     written = ElementTree.parse(tmp_path / "map.tif.aux.xml")  # noqa: S314
     names = [node.text for node in written.iter("Category")]
     assert names == ["unmapped", "kind 1", None, "kind 3"]
+
+
+def test_qgis_finds_a_name_and_a_colour_for_each_class(tmp_path: Path) -> None:
+    # a scene with a class 0: files hold the users' ids, one below those in memory
+    land = MappedClass(1, "land & <sand>", "#d9c27a", id_shift=1)
+    flood = MappedClass(2, "Überflutung", "#2f6fb0", id_shift=1)
+    write_qgis_style(tmp_path / "map.tif", [land, flood])
+    (renderer,) = ElementTree.parse(tmp_path / "map.qml").iterfind("pipe/rasterrenderer")  # noqa: S314
+    assert renderer.attrib["type"] == "paletted"
+    entries = [
+        (int(one.attrib["value"]), one.attrib["label"], one.attrib["color"]) for one in renderer.iter("paletteEntry")
+    ]
+    assert entries == [(0, land.name, land.colour), (1, flood.name, flood.colour)]
+    assert [path.name for path in tmp_path.iterdir()] == ["map.qml"]
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (349, 1905), (3, 200), (200, 3)])

@@ -43,7 +43,7 @@ def test_blocks_in_any_order_make_a_tiled_map_with_overviews_of_class_ids(tmp_pa
         half = read.read(1, out_shape=(SIDE // 2, SIDE // 2))
         assert (half[:32, :32] == 7).all()
         assert set(np.unique(half).tolist()) <= {0, *CLASSES}
-    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "map.tif.aux.xml"}
+    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "map.tif.aux.xml", "map.qml"}
 
 
 def test_a_map_that_fails_half_way_leaves_the_earlier_one(tmp_path: Path) -> None:
@@ -60,4 +60,4 @@ def test_a_map_that_fails_half_way_leaves_the_earlier_one(tmp_path: Path) -> Non
         fail()
     with rasterio.open(tmp_path / "map.tif") as read:
         assert (read.read(1) == 5).all()
-    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "map.tif.aux.xml"}
+    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "map.tif.aux.xml", "map.qml"}

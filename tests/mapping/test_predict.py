@@ -116,7 +116,7 @@ def test_the_command_writes_a_placed_map_with_names_and_colours(placed: Archive,
     ended = command("predict.py", *arguments)
     assert ended.status == 0, ended.errors
     assert str(out) in ended.output
-    assert {path.name for path in out.parent.iterdir()} == {"map.tif", "map.tif.aux.xml", "map.png"}
+    assert {path.name for path in out.parent.iterdir()} == {"map.tif", "map.tif.aux.xml", "map.qml", "map.png"}
     with rasterio.open(out) as read:
         assert read.crs.to_epsg() == 32633
         assert read.transform == from_origin(5e5, 58e5, 30, 30)
@@ -146,7 +146,7 @@ def test_a_map_or_picture_that_exists_is_replaced_by_force_alone(archive: Archiv
     assert command("predict.py", *arguments, "--force").status == 0
     with rasterio.open(out) as read:
         assert read.shape == (HEIGHT, WIDTH)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.png", "map.tif", "map.tif.aux.xml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.png", "map.qml", "map.tif", "map.tif.aux.xml"]
 
 
 def test_a_quick_map_is_a_part_of_the_map(archive: Archive, classifier: Classifier) -> None:

@@ -75,7 +75,7 @@ def uninterrupted(model: Path, wide: Archive, tmp_path_factory: pytest.TempPathF
 
 
 def assert_same_files(out: Path, expected: Path) -> None:
-    for name in ("map.tif", "map_probabilities.tif", "map.tif.aux.xml", "map.png"):
+    for name in ("map.tif", "map_probabilities.tif", "map.tif.aux.xml", "map.qml", "map.png"):
         assert (out.parent / name).read_bytes() == (expected.parent / name).read_bytes(), name
     assert {path.name for path in out.parent.iterdir()} == {path.name for path in expected.parent.iterdir()}
 
