@@ -25,7 +25,7 @@ from sklearn.svm import SVC
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.data.windows import as_tensor, standardise
-from diffclip_dist.feature_extraction.reading import read_pixels
+from diffclip_dist.feature_extraction.reading import ReadPixels, read_pixels
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.episodes import Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
@@ -211,14 +211,10 @@ def _features(job: Job, scene: Scene, encoder: MultimodalEncoder) -> tuple[Table
     for seed in range(job.seeds):  # fewer shots are among the most
         support = draw_episode(reference, max(job.shots), seed, "random", 1).support
         read[support.rows, support.cols] = True
-    table: Table | None = None
-    for part in read_pixels(encoder, view.windows, view.grid, read, job.fewshot):
-        values = (part.features.values_PMF * part.features.present_PM[..., None]).flatten(1).numpy()
-        if table is None:
-            table = np.zeros((*view.present.shape, values.shape[1]), np.float32)
-        table[part.rows, part.cols] = values
-    assert table is not None
-    known = table[read]
+    found = ReadPixels.joined(list(read_pixels(encoder, view.windows, view.grid, read, job.fewshot)))
+    known = (found.features.values_PMF * found.features.present_PM[..., None]).flatten(1).numpy()
+    table = np.zeros((height, width, known.shape[1]), np.float32)
+    table[found.rows, found.cols] = known
     standard: Table = (table - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-4)
     return standard, tested
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from archive_tasks import peak_mb
+from process_memory import peak_mib
 from report import Row, Value
 
 from diffclip_dist.data.order import GlobalOrder
@@ -85,17 +85,17 @@ def opening_row(tiles: int) -> dict[str, Value]:
 
 def opened_row(folder: str) -> dict[str, Value]:
     """Measures in a process of its own."""
-    before = peak_mb()
+    before = peak_mib()
     begun = time.perf_counter()
     data = TrainingData.of(Archive.open_unverified(folder), 11, ORDER)
     open_s = time.perf_counter() - begun
-    peak = peak_mb() - before
+    peak = peak_mib() - before
     sent = pickle.dumps(data)
     begun = time.perf_counter()
     pickle.loads(sent)  # noqa: S301  our own, as Ray and the loader send it
     return {
         "open_s": open_s,
-        "open_peak_mb": peak,
+        "open_peak_mib": peak,
         "sent_to_rank_mb": len(sent) / 1e6,
         "received_ms": (time.perf_counter() - begun) * 1e3,
     }

@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import re
 import time
-from pathlib import Path
 from typing import Final
 
 import numpy as np
+from process_memory import peak_mib
 
 from diffclip_dist.cli.commandline import EXIT_DONE
 from shards.archive.archive import Archive
@@ -53,13 +52,6 @@ def stream(out: str) -> int:
     return windows
 
 
-def peak_mb() -> float:
-    """The most memory that this process ever held; unlike getrusage's, without what its parent held before it."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024 / 1e6
-
-
 def run_task(arguments: argparse.Namespace) -> int:
     """Does the task; prints when it begins, and its seconds and memory as JSON when it is done."""
     print(f"{arguments.task} begins", flush=True)
@@ -69,5 +61,5 @@ def run_task(arguments: argparse.Namespace) -> int:
     else:
         settings = MANY_SHARDS if arguments.task == "shards" else ArchiveSettings()
         build_archive([houston_like(arguments.side)], arguments.out, settings)
-    print(json.dumps({"wall_s": time.perf_counter() - start, "peak_mb": peak_mb(), "windows": windows}), flush=True)
+    print(json.dumps({"wall_s": time.perf_counter() - start, "peak_mib": peak_mib(), "windows": windows}), flush=True)
     return EXIT_DONE

@@ -12,6 +12,8 @@ def forget_peak() -> None:
 def peak_mib(process: int | str = "self") -> float:
     """The most memory that a process has held since; 0 for one that has ended.
 
+    Unlike getrusage's, without what its parent held before it.
+
     Args:
         process: its id; ``self`` is this one.
     """

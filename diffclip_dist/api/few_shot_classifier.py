@@ -16,6 +16,7 @@ from diffclip_dist.api.scenes import Raster, SceneLike, like_scene, readable_sce
 from diffclip_dist.feature_extraction.band_match import pick_bands
 from diffclip_dist.feature_extraction.encoder_source import BANDS_ONLY, NamedEncoder
 from diffclip_dist.feature_extraction.feature_config import Readout
+from diffclip_dist.feature_extraction.scene_survey import SceneStrip
 from diffclip_dist.fewshot.classifier import (
     CONFIG_FILE,
     Classifier,
@@ -26,7 +27,14 @@ from diffclip_dist.fewshot.classifier import (
 from diffclip_dist.fewshot.cross_validation import CrossValidation
 from diffclip_dist.fewshot.episodes import LabelMap
 from diffclip_dist.fewshot.fewshot_config import ClassPriors, FewshotConfig, HeadKind
-from diffclip_dist.fewshot.fit_labels import LabelledScene, cross_validate, fit_to_labels, labelled_scene
+from diffclip_dist.fewshot.fit_labels import (
+    LabelledScene,
+    LabelSource,
+    StripLabels,
+    cross_validate,
+    fit_to_labels,
+    labelled_scene,
+)
 from diffclip_dist.fewshot.scene_match import MatchOptions
 from diffclip_dist.mapping import predict as mapping
 from shards.archive.archive import ReadableScene, Scene
@@ -206,8 +214,8 @@ class FewShotClassifier(EstimatorParameters):
         else:
             names = {class_id + shift - lowered: name for class_id, name in self.class_names.items()}
             descriptions = {}
-        checked = _checked_labels(readable, labels)
-        labelled = labelled_scene(readable, encoder, checked, names, descriptions, self.text, config, self.random_state)
+        source = _label_source(readable, labels)
+        labelled = labelled_scene(readable, encoder, source, names, descriptions, self.text, config, self.random_state)
         return labelled, shift - lowered
 
     def predict(
@@ -263,15 +271,31 @@ class FewShotClassifier(EstimatorParameters):
         found = mapping.predict_probabilities(self.on_device(), readable_scene(scene), options=options)
         return like_scene(found, scene, "probability", ("class", self.classes_.tolist()))
 
-    def score(self, scene: SceneLike, labels: npt.ArrayLike | None = None) -> float:
+    def score(
+        self,
+        scene: SceneLike,
+        labels: npt.ArrayLike | None = None,
+        *,
+        map_bands: bool = False,
+        trust_units: bool = False,
+        keep_priors: bool = False,
+    ) -> float:
         """Overall accuracy in [0, 1] over the labelled pixels that have data; labels of classes not known count.
 
         Args:
             scene: the scene of the labels.
             labels: class ids (row, col), 0 where unlabelled; None takes the scene's own.
+            map_bands: as `predict` takes it.
+            trust_units: as `predict` takes it.
+            keep_priors: as `predict` takes it.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            BadInput: as `predict`; or there are no labels where the scene has data.
         """
         readable = readable_scene(scene)
-        predicted = mapping.predict_map(self.on_device(), readable)
+        options = MatchOptions(map_bands, trust_units, keep_priors)
+        predicted = mapping.predict_map(self.on_device(), readable, options=options)
         checked = _checked_labels(readable, labels)
         tested = (checked > 0) & (predicted > 0)
         if not tested.any():
@@ -336,6 +360,28 @@ class FewShotClassifier(EstimatorParameters):
         return Classifier(self.classifier_.config, self.classifier_.fitted.to(self.device))
 
 
+def _label_source(scene: ReadableScene, labels: npt.ArrayLike | None) -> LabelSource:
+    """Given labels, or a scene's own, strip by strip.
+
+    Raises:
+        BadInput: as `_checked_labels`.
+    """
+    if labels is not None:
+        checked = _checked_labels(scene, labels)
+        return lambda strip: StripLabels(checked[strip.rows])
+
+    def own(strip: SceneStrip) -> StripLabels:
+        if strip.labels is None:
+            raise _no_labels(scene.record)
+        return StripLabels(strip.labels)
+
+    return own
+
+
+def _no_labels(record: SceneRecord) -> BadInput:
+    return BadInput(f"scene {record.name}: has no labels of its own; give labels (row, col)")
+
+
 def _checked_labels(scene: ReadableScene, labels: npt.ArrayLike | None) -> LabelMap:
     """Labels as uint16 (row, col).
 
@@ -346,7 +392,7 @@ def _checked_labels(scene: ReadableScene, labels: npt.ArrayLike | None) -> Label
     if labels is None:
         own = (scene if isinstance(scene, Scene) else scene.read(())).labels
         if own is None:
-            raise BadInput(f"scene {record.name}: has no labels of its own; give labels (row, col)")
+            raise _no_labels(record)
         return own
     given: npt.NDArray[Any] = np.asarray(labels)
     if given.shape != (record.height, record.width):

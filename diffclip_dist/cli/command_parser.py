@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffclip_dist.cli.commandline import EXIT_BAD_INPUT
@@ -33,6 +34,24 @@ class CommandParser(argparse.ArgumentParser):
             if name.startswith("--") and name not in options:
                 self.error(f"{name}: no such option{did_you_mean(name, options)}")
         return super().parse_known_args(words, namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Says how several numbers are written, where they come with spaces between."""
+        words = sys.argv[1:] if args is None else list(args)
+        parsed, left = self.parse_known_args(words, namespace)
+        if left:
+            self.error(f"unrecognized arguments: {' '.join(left)}{self._with_commas(words, left)}")
+        return parsed
+
+    def _with_commas(self, words: Sequence[str], left: Sequence[str]) -> str:
+        """The end of a message on numbers that an option of text has after its value, as in ``--shots 1 2 5``."""
+        for place, name in enumerate(words):
+            action = self._option_string_actions.get(name)
+            values = words[place + 1 : place + 2 + len(left)]
+            numbers = all(value.replace(",", "").isdigit() for value in values)
+            if action is not None and action.type is None and list(values[1:]) == list(left) and numbers:
+                return f"; several numbers have commas between: {name} {','.join(one.strip(',') for one in values)}"
+        return ""
 
     def error(self, message: str) -> NoReturn:
         """Ends the command with status 2 and one line."""

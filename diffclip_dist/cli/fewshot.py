@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
                 archive, arguments.scene, encoder, task, config, arguments.quick, show,
                 map_bands=arguments.map_bands, trust_units=arguments.trust_units,
             )  # fmt: skip
-    publish(study, arguments.out, arguments.force)
+        publish(study, arguments.out, arguments.force, show)
     print_study(study, arguments.out)
     return EXIT_DONE
 

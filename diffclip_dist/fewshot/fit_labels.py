@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from diffclip_dist.feature_extraction.scene_survey import SceneStrip
 from diffclip_dist.fewshot.class_text import ClassText, ClassTextEncoder, build_text
 from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier_config
 from diffclip_dist.fewshot.cross_validation import CrossValidation
-from diffclip_dist.fewshot.episodes import LabelMap, Pixels, Protocol
+from diffclip_dist.fewshot.episodes import LabelMap, Pixels, Protocol, official_split
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.fitting import MOST_SUPPORT, Support, fit_classifiers
 from diffclip_dist.fewshot.label_folds import Fold, Folds, block_folds, stratified_folds
 from diffclip_dist.fewshot.label_sample import balanced_quotas, proportional_quotas, spread_sample
+from diffclip_dist.fewshot.labelled_pixels import LabelGatherer
 from diffclip_dist.fewshot.prediction import probabilities_at
 from shards.archive.archive import ReadableScene
 from shards.errors import BadInput
@@ -32,6 +33,21 @@ MOST_TESTED, LEAST_TESTED = 20_000, 100
 Report = Callable[[str, int, int], None]
 
 
+class StripLabels(NamedTuple):
+    """Labels of some rows of a scene.
+
+    Attributes:
+        learned: class ids (row, col) to learn from, 0 where unlabelled.
+        tested: those of an official test map; None where there is none to test on.
+    """
+
+    learned: LabelMap
+    tested: LabelMap | None = None
+
+
+LabelSource = Callable[[SceneStrip], StripLabels]
+
+
 @dataclass(frozen=True)
 class LabelledScene:
     """A scene with labels to learn from.
@@ -39,8 +55,10 @@ class LabelledScene:
     Attributes:
         scene: the scene, as it is read for the encoder.
         encoder: fitted to the scene.
-        labels: those that have data, row by row.
+        labels: those that have data, row by row; of very many an evenly spread part (`MOST_LABELLED`).
+        given: labels of each class that have data.
         test: an official test map's, where the figures come from it.
+        given_test: labels of each class that the official test map has.
         names: of the classes that have a label.
         descriptions: longer texts of the classes that have one.
         text: kind of text, as `build_text` takes it.
@@ -53,7 +71,9 @@ class LabelledScene:
     scene: SceneReader
     encoder: NamedEncoder
     labels: Pixels
+    given: Mapping[int, int]
     test: Pixels | None
+    given_test: Mapping[int, int]
     names: Mapping[int, str]
     descriptions: Mapping[int, str]
     text: str
@@ -75,7 +95,7 @@ class LabelledScene:
     @property
     def note(self) -> str | None:
         """That a sample of the labels is learned from; None where all are."""
-        learned, given = len(self.learned), len(self.labels)
+        learned, given = len(self.learned), sum(self.given.values())
         if learned == given:
             return None
         return (
@@ -92,13 +112,12 @@ class LabelledScene:
 def labelled_scene(
     scene: ReadableScene,
     encoder: NamedEncoder,
-    labels: LabelMap,
+    labels: LabelSource,
     class_names: Mapping[int, str],
     descriptions: Mapping[int, str],
     text: str,
     config: FewshotConfig,
     seed: int,
-    test: LabelMap | None = None,
     most: tuple[int, int] | None = None,
 ) -> LabelledScene:
     """A scene with the labels that have data.
@@ -106,40 +125,45 @@ def labelled_scene(
     Args:
         scene: the scene, in memory or in an archive.
         encoder: fitted to the scene.
-        labels: class ids (row, col), 0 where unlabelled.
+        labels: gives the labels of some rows of the scene.
         class_names: names of the classes, for the text; a class without one is called ``class 7``.
         descriptions: longer texts of the classes that have one.
         text: kind of text, as `build_text` takes it.
         config: the head, and how it is fitted.
         seed: of every draw.
-        test: an official test map (row, col).
         most: labels to learn from and to test on; None for what the head takes, and what takes minutes at most.
 
     Raises:
         BadInput: no labelled pixel has data.
     """
-    maps = [labels] if test is None else [labels, test]
-    parts: list[list[Pixels]] = [[] for _ in maps]
+    width = scene.record.width
+    learned, tested = LabelGatherer(width), LabelGatherer(width)
+    official = False
 
     def look(strip: SceneStrip) -> None:
-        for part, label_map in zip(parts, maps, strict=True):
-            rows, cols = np.nonzero(np.where(strip.present, label_map[strip.rows], 0))
-            class_ids = label_map[strip.rows][rows, cols].astype(np.int64)
-            part.append(Pixels(rows + strip.rows.start, cols, class_ids))
+        nonlocal official
+        given = labels(strip)
+        learned.add(strip.rows.start, np.where(strip.present, given.learned, 0))
+        if given.tested is not None:
+            official = True
+            tested.add(strip.rows.start, np.where(strip.present, given.tested, 0))
 
     reader = SceneReader.open(scene, encoder.encoder, config, look)
-    found = Pixels.joined(parts[0])
-    if not len(found):
+    given = learned.seen_by_class
+    if not given:
         raise BadInput("labels: expected at least one pixel with a class id of 1 or more where the scene has data")
-    names = {one: class_names.get(one, f"class {one}") for one in np.unique(found.class_ids).tolist()}
-    tested = None
-    if test is not None:
-        tested = Pixels.joined(parts[1])
-        tested = tested.where(np.isin(tested.class_ids, list(names)))
+    names = {one: class_names.get(one, f"class {one}") for one in given}
+    given_test = {one: count for one, count in tested.seen_by_class.items() if one in names}
+    found = _pixels(learned, width)
+    test = None
+    if official:
+        test = _pixels(tested, width)
+        test = test.where(np.isin(test.class_ids, list(names)))
     most_learned, most_tested = most or (MOST_SUPPORT if config.head == "kernel" else len(found), MOST_TESTED)
     return LabelledScene(
-        reader, encoder, found, tested, names, descriptions, text, config, seed, most_learned, most_tested
-    )
+        reader, encoder, found, given, test, given_test, names, descriptions, text, config, seed, most_learned,
+        most_tested,
+    )  # fmt: skip
 
 
 def fit_to_labels(labelled: LabelledScene, id_shift: int = 0, report: Report = lambda *_: None) -> Classifier:
@@ -178,8 +202,9 @@ def cross_validate(labelled: LabelledScene, protocol: Protocol, report: Report =
         BadInput: there are too few labels to hold one out, or the text does not fit the classes.
     """
     learned, candidates = labelled.learned, labelled.labels if labelled.test is None else labelled.test
-    counts = _counts(candidates)
-    tested = spread_sample(candidates, proportional_quotas(counts, labelled.most_tested, LEAST_TESTED), labelled.seed)
+    counts = labelled.given if labelled.test is None else labelled.given_test
+    quotas = proportional_quotas(_counts(candidates), labelled.most_tested, LEAST_TESTED)
+    tested = spread_sample(candidates, quotas, labelled.seed)
     grid = labelled.scene.grid
     if protocol == "official":
         folds = Folds("official", (Fold(learned, tested),))
@@ -202,9 +227,32 @@ def cross_validate(labelled: LabelledScene, protocol: Protocol, report: Report =
     return CrossValidation(folds, labelled.class_ids, tuple(predicted), tuple(confidence), labels_C)
 
 
-def every_label(labels: LabelMap, split: tuple[LabelMap, LabelMap] | None) -> LabelMap:
-    """The labels of a scene and of its official split (row, col)."""
-    return labels if split is None else np.where(labels > 0, labels, np.maximum(*split))
+def own_labels(strip: SceneStrip) -> StripLabels:
+    """The labels of a scene and of its official split.
+
+    Raises:
+        BadInput: the scene has none.
+    """
+    if strip.labels is None:
+        raise BadInput("labels: the scene has none of its own; give labels (row, col)")
+    labels = strip.labels
+    return StripLabels(labels if strip.split is None else np.where(labels > 0, labels, np.maximum(*strip.split)))
+
+
+def official_labels(strip: SceneStrip) -> StripLabels:
+    """The official training map, and the official test map to test on.
+
+    Raises:
+        BadInput: the scene has no official split.
+    """
+    return StripLabels(*official_split(strip.split))
+
+
+def _pixels(gathered: LabelGatherer, width: int) -> Pixels:
+    """What was gathered in a scene of that width, row by row."""
+    kept = gathered.gathered()
+    rows, cols = np.divmod(kept.places, width)
+    return Pixels(rows, cols, kept.class_ids.astype(np.int64))
 
 
 def _fitted(

@@ -88,6 +88,11 @@ class LabelGatherer:
         """Labelled pixels so far, kept or not."""
         return sum(self._seen.values())
 
+    @property
+    def seen_by_class(self) -> dict[int, int]:
+        """Labelled pixels of each class id so far, kept or not, by ascending id."""
+        return dict(sorted(self._seen.items()))
+
     def add(self, first_row: int, labels: npt.NDArray[np.uint16]) -> None:
         """Takes some rows of a label map, from the first column to the last, 0 where unlabelled."""
         found = LabelledPixels.of_map(labels)

@@ -15,6 +15,7 @@ from diffclip_dist.feature_extraction.band_match import PickedScene
 from diffclip_dist.fewshot.calibration import LEAST_HELD_OUT, Calibration
 from diffclip_dist.fewshot.classifier import MappedClass
 from diffclip_dist.fewshot.classifier_fingerprint import classifier_fingerprint
+from diffclip_dist.fewshot.fit_labels import ALL_LABELS
 from diffclip_dist.mapping.geotiff import map_writer, probability_writer, read_map
 from diffclip_dist.mapping.predict import (
     ClassMap,
@@ -126,8 +127,10 @@ def write_map(file: Path, job: MapJob, workers: int = 1, report: Report = lambda
             record,
             job.classes,
             title=record.name + (f": the first {rows} rows" if rows < record.height else ""),
-            subtitle=f"{config.shots}-shot classifier of scene {config.scene}"
-            f"{' (generated)' if config.generated else ''}, encoder {config.encoder}",
+            subtitle=(
+                "classifier from all labels" if config.protocol == ALL_LABELS else f"{config.shots}-shot classifier"
+            )
+            + f" of scene {config.scene}{' (generated)' if config.generated else ''}, encoder {config.encoder}",
             pixels=pixels,
         )
     except OSError as error:

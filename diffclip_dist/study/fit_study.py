@@ -1,5 +1,6 @@
 """A classifier fitted to every label, with what cross-validation says of it: all that its outputs need."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,8 +13,9 @@ from diffclip_dist.fewshot.episodes import Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fit_labels import LabelledScene
 from diffclip_dist.fewshot.metrics import Summary
-from diffclip_dist.mapping.predict import ClassMap, map_dtype
+from diffclip_dist.mapping.predict import MapJob, map_dtype
 from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
+from diffclip_dist.study.reference_map import ReferenceMap
 from shards.archive.archive import ReadableScene
 
 MODEL_FOLDER = "model"
@@ -28,16 +30,16 @@ class FitStudy:
         protocol: how labels were held out for the figures.
         classifier: what was fitted to all of them.
         validation: what classifiers made of labels that they did not learn from.
-        class_map: class ids (row, col), 0 where it has no class.
+        map_job: the map that it draws of the scene.
         quick: whether it was cut short to show that it runs; its figures are then no measurement.
-        seconds: wall-clock time of it all.
+        seconds: wall-clock time, without the map.
     """
 
     labelled: LabelledScene
     protocol: Protocol
     classifier: Classifier
     validation: CrossValidation
-    class_map: ClassMap
+    map_job: MapJob
     quick: bool
     seconds: float
 
@@ -74,7 +76,7 @@ class FitStudy:
     @property
     def heading(self) -> str:
         """What the report is about."""
-        return f"land cover from all {len(self.labelled.labels):,} labels"
+        return f"land cover from all {sum(self.labelled.given.values()):,} labels"
 
     @property
     def how(self) -> str:
@@ -116,7 +118,7 @@ class FitStudy:
             self.labelled.class_ids, self.labelled.names.values(), self.validation.per_class, strict=True
         ):
             if summary.mean is None:
-                count = int(np.count_nonzero(self.labelled.labels.class_ids == class_id))
+                count = self.labelled.given[class_id]
                 why = "its only label is learned from" if count == 1 else "no label of it could be held out"
                 lines.append(f"{name}: not tested, for {why}")
         if self.quick:
@@ -140,7 +142,7 @@ class FitStudy:
         """The one classifier."""
         reliability = self.validation.reliability
         error = Summary(reliability.expected_calibration_error, None, None, ())
-        given, learned = len(self.labelled.labels), len(self.labelled.learned)
+        given, learned = sum(self.labelled.given.values()), len(self.labelled.learned)
         return (
             KeptClassifier(
                 name="all labels",
@@ -155,15 +157,19 @@ class FitStudy:
                 per_class=self.per_class,
                 confusion=self.validation.by_fold.sum(axis=0),
                 calibration=KeptCalibration(reliability, error),
-                class_map=self.class_map,
+                class_map=self.map_job,
             ),
         )
 
-    def reference_map(self) -> ClassMap:
-        """The labels (row, col), those of an official test map among them."""
-        shape = self.scene.record.height, self.scene.record.width
+    def reference_map(self, largest_side: int) -> ReferenceMap:
+        """The labels, those of an official test map among them, thinned to that many pixels a side."""
+        record = self.scene.record
+        step = max(-(-max(record.height, record.width) // largest_side), 1)
+        shape = -(-record.height // step), -(-record.width // step)
         found = np.zeros(shape, dtype=map_dtype(max(self.labelled.class_ids)))
         for labels in (self.labelled.labels, self.labelled.test):
             if labels is not None:
-                found[labels.rows, labels.cols] = labels.class_ids
-        return found
+                found[labels.rows // step, labels.cols // step] = labels.class_ids
+        pixels = Counter(dict(self.labelled.given))
+        pixels.update(self.labelled.given_test)
+        return ReferenceMap(found, pixels)

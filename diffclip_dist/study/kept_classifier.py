@@ -10,7 +10,7 @@ from diffclip_dist.fewshot.calibration import Reliability
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.metrics import Summary
-from diffclip_dist.mapping.predict import ClassMap
+from diffclip_dist.mapping.predict import ClassMap, MapJob
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class KeptClassifier:
         per_class: accuracy of each class in percent, by name.
         confusion: tested pixels (true class, predicted class).
         calibration: of its probabilities; None where they are not calibrated.
-        class_map: class ids (row, col), 0 where there is none; None where no map was made.
+        class_map: class ids (row, col), 0 where there is none, or the map to be computed; None where none is made.
     """
 
     name: str
@@ -58,4 +58,4 @@ class KeptClassifier:
     per_class: Mapping[str, Summary]
     confusion: npt.NDArray[np.int64] | npt.NDArray[np.float64]
     calibration: KeptCalibration | None
-    class_map: ClassMap | None
+    class_map: ClassMap | MapJob | None

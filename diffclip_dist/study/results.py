@@ -54,7 +54,7 @@ def _of_all_labels(study: FitStudy) -> dict[str, Any]:
     figures: dict[str, Any] = {name: _by_fold(summary) for name, summary in study.figures.items()}
     figures["per_class"] = {name: _by_fold(summary) for name, summary in study.per_class.items()}
     return {
-        "labels": _count_classes(labelled.labels, study),
+        "labels": {known.name: labelled.given[known.class_id] for known in study.classes},
         "learned_from": _count_classes(labelled.learned, study),
         "figures": validation.folds.describe(),
         "folds": len(validation.folds.folds),

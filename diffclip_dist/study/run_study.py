@@ -8,10 +8,16 @@ from diffclip_dist.feature_extraction.band_match import pick_bands
 from diffclip_dist.feature_extraction.encoder_source import open_encoder
 from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.class_text import check_text_kind
-from diffclip_dist.fewshot.episodes import Protocol, official_split
+from diffclip_dist.fewshot.episodes import Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
-from diffclip_dist.fewshot.fit_labels import cross_validate, every_label, fit_to_labels, labelled_scene
-from diffclip_dist.mapping.predict import predict_map, quick_rows
+from diffclip_dist.fewshot.fit_labels import (
+    cross_validate,
+    fit_to_labels,
+    labelled_scene,
+    official_labels,
+    own_labels,
+)
+from diffclip_dist.mapping.predict import MapOptions, map_job, quick_rows
 from diffclip_dist.study.experiment import Task, run_task
 from diffclip_dist.study.fit_study import FitStudy
 from diffclip_dist.study.study import Study
@@ -97,7 +103,9 @@ def run_fit(
     map_bands: bool = False,
     trust_units: bool = False,
 ) -> FitStudy:
-    """Fits a classifier to every label of a scene, maps the scene, and tests by cross-validation over the labels.
+    """Fits a classifier to every label of a scene, and tests by cross-validation over the labels.
+
+    The map is computed where it is written (`publish`), for a scene may be too large for memory.
 
     Args:
         archive: holds the scene.
@@ -120,23 +128,17 @@ def run_fit(
     encoder = open_encoder(encoder_spec, record, map_bands=map_bands, trust_units=trust_units)
     begun = time.perf_counter()
     scene = pick_bands(archive[record.name], encoder.matches)
-    bare = scene.read(())
-    assert bare.labels is not None
-    labels, test = every_label(bare.labels, bare.split), None
-    if protocol == "official":
-        labels, test = official_split(bare.split)
+    labels = official_labels if protocol == "official" else own_labels
     labelled = labelled_scene(
         scene, encoder, labels, record.classes, record.descriptions, text, _quick_config(config) if quick else config,
-        FIT_SEED, test, QUICK_LABELS if quick else None,
+        FIT_SEED, QUICK_LABELS if quick else None,
     )  # fmt: skip
     report("fitting", 0, 1)
     classifier = fit_to_labels(labelled, record.class_id_shift)
     report("fitting", 1, 1)
     validation = cross_validate(labelled, protocol, lambda phase, done, total: report(f"folds: {phase}", done, total))
-    pixels = record.height * record.width
-    rows = quick_rows(classifier, record) if quick else None
-    class_map = predict_map(classifier, scene, rows=rows, report=lambda done: report("mapping", done, pixels))
-    return FitStudy(labelled, protocol, classifier, validation, class_map, quick, time.perf_counter() - begun)
+    job = map_job(classifier, scene, MapOptions(rows=quick_rows(classifier, record) if quick else None))
+    return FitStudy(labelled, protocol, classifier, validation, job, quick, time.perf_counter() - begun)
 
 
 def _quick_config(config: FewshotConfig) -> FewshotConfig:

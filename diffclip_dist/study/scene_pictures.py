@@ -13,7 +13,6 @@ from matplotlib.patheffects import Normal, Stroke
 from diffclip_dist.fewshot.classifier import MappedClass
 from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.mapping.picture_layout import save_picture
-from diffclip_dist.mapping.predict import ClassMap
 from diffclip_dist.study.kept_classifier import KeptClassifier
 from shards.archive.manifest import SceneRecord
 from shards.preview.class_colours import rgb
@@ -117,23 +116,6 @@ def draw_errors(file: Path, picture: ScenePicture, kept: KeptClassifier, record:
     height, width = picture.colours.shape[:2]
     title = f"{record.name}: right and wrong"
     save_picture(file, (height, width), draw, legend, title, f"tested labels, {kept.title}{note}", record.generated)
-
-
-def thinned_classes(class_map: ClassMap, largest_side: int) -> ClassMap:
-    """A class map (row, col) of which no side is longer; each pixel has the first class that it stands for, if any.
-
-    A few labels, far apart, do not vanish so.
-    """
-    step = -(-max(class_map.shape) // largest_side)
-    if step <= 1:
-        return class_map
-    thinned = class_map[::step, ::step].copy()
-    for row in range(step):
-        for col in range(step):
-            part = class_map[row::step, col::step]
-            place = thinned[: part.shape[0], : part.shape[1]]
-            np.copyto(place, part, where=place == 0)
-    return thinned
 
 
 def _mark_area(count: int) -> float:

@@ -11,9 +11,10 @@ from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier
 from diffclip_dist.fewshot.episodes import Pixels, Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, Summary, summarise
-from diffclip_dist.mapping.predict import ClassMap, map_dtype
+from diffclip_dist.mapping.predict import ClassMap, count_classes, map_dtype
 from diffclip_dist.study.experiment import MAPPED_SEED, Outcome, Run, Task
 from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
+from diffclip_dist.study.reference_map import ReferenceMap, thinned_classes
 from shards.archive.archive import ReadableScene
 from shards.preview.class_colours import class_colours
 
@@ -111,16 +112,16 @@ class Study:
         scores = np.stack([run.scores.per_class for run in self.outcome.of_shots(shots)])
         return {known.name: summarise(scores[:, place].tolist(), PERCENT) for place, known in enumerate(self.classes)}
 
-    def reference_map(self) -> ClassMap:
-        """The labels of the scene."""
+    def reference_map(self, largest_side: int) -> ReferenceMap:
+        """The labels of the scene, thinned to that many pixels a side."""
         bare = self.scene.read(())
         assert bare.labels is not None
         labels = bare.labels
         if bare.split is not None:
             labels = np.maximum(labels, np.maximum(*bare.split))
-        return np.where(np.isin(labels, self.outcome.class_ids), labels, 0).astype(
-            map_dtype(max(self.outcome.class_ids))
-        )
+        ids = self.outcome.class_ids
+        whole: ClassMap = np.where(np.isin(labels, ids), labels, 0).astype(map_dtype(max(ids)))
+        return ReferenceMap(thinned_classes(whole, largest_side), count_classes(whole))
 
     def mapped_run(self, shots: int) -> Run:
         """The run whose classifier is kept and drew the map."""

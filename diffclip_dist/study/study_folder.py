@@ -2,22 +2,25 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from diffclip_dist.fewshot.classifier import save_classifier
-from diffclip_dist.mapping.map_files import publish_map
+from diffclip_dist.mapping.map_files import publish_map, write_map
 from diffclip_dist.mapping.map_picture import render_map
-from diffclip_dist.mapping.predict import count_classes
+from diffclip_dist.mapping.predict import MapJob
 from diffclip_dist.study.fit_study import FitStudy
 from diffclip_dist.study.page import REFERENCE_FILE, picture_name, write_page
 from diffclip_dist.study.results import results, supports
-from diffclip_dist.study.scene_pictures import LARGEST_SIDE, draw_errors, draw_learned, thinned_classes
+from diffclip_dist.study.scene_pictures import LARGEST_SIDE, draw_errors, draw_learned
 from diffclip_dist.study.study import Study
+from shards.archive.manifest import SceneRecord
 from shards.archive.publish import publish_tree, restore_earlier
 from shards.errors import BadInput
 from shards.preview.scene_picture import scene_picture
+
+Report = Callable[[str, int, int], None]
 
 RESULTS_FILE = "results.json"
 SUPPORTS_FILE = "supports.json"
@@ -48,13 +51,14 @@ def check_destination(out: Path, force: bool) -> None:
         raise BadInput(f"--out {out}: holds a few-shot study already; give --force to replace it, or another --out")
 
 
-def publish(study: Study | FitStudy, out: Path, force: bool) -> None:
+def publish(study: Study | FitStudy, out: Path, force: bool, report: Report = lambda *_: None) -> None:
     """Writes results.json, supports.json, classifiers, maps and report.html.
 
     Args:
         study: what to write.
         out: absent, empty, or with `force` an earlier study, which stays whole until this one is.
         force: whether an earlier study may be replaced.
+        report: called with a phase, steps done and steps in all, where a map is computed.
 
     Raises:
         BadInput: `out` cannot be written or holds something else.
@@ -63,25 +67,28 @@ def publish(study: Study | FitStudy, out: Path, force: bool) -> None:
         maps = folder / MAPS_FOLDER
         maps.mkdir()
         record, classes = study.scene.record, study.classes
-        reference = study.reference_map()
+        reference = study.reference_map(LARGEST_SIDE)
         render_map(
             maps / REFERENCE_FILE,
-            thinned_classes(reference, LARGEST_SIDE),
+            reference.class_ids,
             classes,
             title=f"{record.name}: reference",
             subtitle="labelled pixels",
             generated=record.generated,
             empty="unlabelled",
-            pixels=count_classes(reference),
+            pixels=reference.pixels,
         )
         picture = scene_picture(study.scene, LARGEST_SIDE)
         for kept in study.kept:
             save_classifier(folder / kept.model_folder, kept.classifier, study.encoder.training)
             draw_learned(maps / picture_name(kept, "labels"), picture, kept, classes, record)
             draw_errors(maps / picture_name(kept, "errors"), picture, kept, record)
-            if kept.class_map is not None:
+            file = maps / f"{kept.file_key}.tif"
+            if isinstance(kept.class_map, MapJob):
+                write_map(file, kept.class_map, report=_mapped(report, record))
+            elif kept.class_map is not None:
                 publish_map(
-                    maps / f"{kept.file_key}.tif",
+                    file,
                     kept.class_map,
                     record,
                     classes,
@@ -93,6 +100,11 @@ def publish(study: Study | FitStudy, out: Path, force: bool) -> None:
         (folder / SUPPORTS_FILE).write_text(json.dumps(supports(study)) + "\n", encoding="utf-8")
         text = json.dumps(results(study), indent=1, allow_nan=False)
         (folder / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _mapped(report: Report, record: SceneRecord) -> Callable[[int], None]:
+    """Reports a map's pixels that are done."""
+    return lambda done: report("mapping", done, record.height * record.width)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from archive_building import folder_sha256
 from archive_codecs import CHOSEN, Sample, by_codec, candidates, codec_rows, tried
-from archive_tasks import peak_mb
+from process_memory import peak_mib
 from zarr.codecs import BytesCodec
 
 COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "archive_io.py"
@@ -78,8 +78,8 @@ def test_the_folder_hash_sees_names_and_bytes(tmp_path: Path) -> None:
 
 
 def test_peak_memory_is_that_of_this_process() -> None:
-    before = peak_mb()
+    before = peak_mib()
     held = bytearray(os.urandom(1)) * (200 << 20)
-    assert peak_mb() > before + 100
+    assert peak_mib() > before + 100
     del held
-    assert peak_mb() > before + 100
+    assert peak_mib() > before + 100

@@ -183,3 +183,13 @@ def test_a_benchmark_of_the_command_is_the_script(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--no-such-option" in done.stderr
+
+
+def test_shots_with_spaces_between_are_told_the_form_with_commas(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diffclip(monkeypatch, "fewshot", "--shots", "1", "2", "5", "--quick") == 2
+    said = capsys.readouterr().err
+    assert "unrecognized arguments: 2 5; several numbers have commas between: --shots 1,2,5" in said
+    assert diffclip(monkeypatch, "fewshot", "--seeds", "3", "4") == 2
+    assert "commas" not in capsys.readouterr().err

@@ -11,6 +11,7 @@ from typing import Any, Final
 import h5netcdf
 import h5py
 import numpy as np
+import pyogrio.raw
 import rasterio
 import scipy.io
 import xarray
@@ -224,6 +225,34 @@ def geojson(folder: Path, draw: Draw) -> Path:
     return write_scene(folder, {"hsi": {"files": "a.tif"}}, {"vectors": "gt.geojson", "attribute": "class"})
 
 
+def vector_bytes(folder: Path, draw: Draw, name: str) -> Path:
+    """Bytes of a file of two polygons, anywhere in it, or in one that belongs to it."""
+    write_raster(folder / "a.tif", pixels(6, 5, 2))
+    rings = [[(500, 900), (530, 900), (530, 870), (500, 900)], [(530, 870), (540, 870), (540, 860), (530, 870)]]
+    # WKB: little-endian, a polygon of one ring
+    shapes = [
+        struct.pack("<BIII", 1, 3, 1, len(ring)) + b"".join(struct.pack("<dd", *place) for place in ring)
+        for ring in rings
+    ]
+    pyogrio.raw.write(
+        folder / name, np.array(shapes, object), [np.array(["roof", "road"], object)], ["class"],
+        geometry_type="Polygon", crs="EPSG:32633",
+    )  # fmt: skip
+    stem = name.partition(".")[0]
+    corrupt_bytes(draw(st.sampled_from(sorted(folder.glob(f"{stem}.*")))), draw)
+    return write_scene(folder, {"hsi": {"files": "a.tif"}}, {"vectors": name, "attribute": "class"})
+
+
+def shapefile_bytes(folder: Path, draw: Draw) -> Path:
+    """Bytes of a Shapefile: shapes, index, attributes, CRS or encoding."""
+    return vector_bytes(folder, draw, "gt.shp")
+
+
+def geopackage_bytes(folder: Path, draw: Draw) -> Path:
+    """Bytes of a GeoPackage, an SQLite file, mostly in its first pages."""
+    return vector_bytes(folder, draw, "gt.gpkg")
+
+
 def table_of_points(folder: Path, draw: Draw) -> Path:
     """Words of a table of points."""
     write_raster(folder / "a.tif", pixels(6, 5, 2))
@@ -293,7 +322,8 @@ CORRUPTERS: Final = MappingProxyType(
         one.__name__: one
         for one in (
             *(geotiff_tags, geotiff_header, geotiff_bytes, envi_header, cf_attributes, netcdf_bytes, matlab_header),
-            *(matlab_attributes, npy_header, scene_file, geojson, table_of_points, sentinel2_metadata),
+            *(matlab_attributes, npy_header, scene_file, geojson, shapefile_bytes, geopackage_bytes),
+            *(table_of_points, sentinel2_metadata),
             *(landsat_metadata, dlr_metadata, prisma_attributes, emit_attributes),
         )
     }

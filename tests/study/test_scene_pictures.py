@@ -11,12 +11,12 @@ from small_study import HEIGHT, WIDTH, build, write_small_scene
 from diffclip_dist.fewshot.classifier import MappedClass
 from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.study.kept_classifier import KeptClassifier
+from diffclip_dist.study.reference_map import thinned_classes
 from diffclip_dist.study.scene_pictures import (
     RIGHT_COLOUR,
     WRONG_COLOUR,
     draw_errors,
     draw_learned,
-    thinned_classes,
 )
 from shards.archive.archive import Archive
 from shards.preview.class_colours import rgb

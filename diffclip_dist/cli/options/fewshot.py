@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from diffclip_dist.cli.options.scene_match import add_match_options
 from diffclip_dist.feature_extraction.feature_config import Readout
 from diffclip_dist.fewshot.episodes import Protocol
 from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, ClassPriors, HeadKind
@@ -38,15 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="pretrained encoder; none: random weights of the default configuration; none:DIR: random weights of DIR's "
         f"configuration ({DEFAULT_ENCODER} where it exists, else none)",
     )  # fmt: skip
-    parser.add_argument(
-        "--map-bands", action="store_true",
-        help="where the scene's bands are others than the encoder's, take the nearest by wavelength, at most 5 %% of "
-        "it away (off: refused); an encoder with the wavelength stem takes any bands",
-    )  # fmt: skip
-    parser.add_argument(
-        "--trust-units", action="store_true",
-        help="take a scene whose values seem to come in other units than the encoder's scenes (off: refused)",
-    )  # fmt: skip
+    add_match_options(parser, "encoder")
     parser.add_argument("--scene", metavar="NAME", help="scene of the archive (the only one with labels)")
     parser.add_argument("--shots", metavar="K[,K..]", help=f"labelled pixels a class ({DEFAULT_SHOTS})")
     parser.add_argument("--seeds", type=int, metavar="N", help=f"draws of each, seeds 0 to N-1 ({DEFAULT_SEEDS})")

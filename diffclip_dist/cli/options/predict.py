@@ -7,6 +7,8 @@ whole. Other inputs or options start anew.
 import argparse
 from pathlib import Path
 
+from diffclip_dist.cli.options.scene_match import add_match_options
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
@@ -46,15 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace an earlier map in --out, once the new one is whole (off)"
     )
-    parser.add_argument(
-        "--map-bands", action="store_true",
-        help="where the scene's bands are others than the classifier's, take the nearest by wavelength, at most 5 %% "
-        "of it away (off: refused)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--trust-units", action="store_true",
-        help="map a scene whose values seem to come in other units than the classifier's (off: refused)",
-    )  # fmt: skip
+    add_match_options(parser, "classifier")
     parser.add_argument(
         "--keep-priors", action="store_true",
         help="with the kernel head: keep class frequencies and class means of the scene that the classifier was fitted "

@@ -428,7 +428,11 @@ def _read_features(path: Path, source: VectorSource) -> _Features:
         head, numbers, shapes, columns = pyogrio.raw.read(
             path, layer=layer, columns=[attribute], force_2d=True, return_fids=True, datetime_as_string=True
         )
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.GeometryError) as error:
+        geometries = shapely.from_wkb(shapes)
+    except BadInput:
+        raise
+    # pyogrio's errors are runtime errors, but damaged text, sizes and CRS raise others in it
+    except (RuntimeError, ValueError, MemoryError, OverflowError, NameError, shapely.errors.ShapelyError) as error:
         raise BadInput(f"{start}: cannot be read: {error}") from error
     crs = source.crs or head["crs"]
     if crs is None:
@@ -437,7 +441,6 @@ def _read_features(path: Path, source: VectorSource) -> _Features:
     values = tuple(
         _class_value(value, f"{start}: {name}", attribute) for name, value in zip(names, columns[0], strict=True)
     )
-    geometries = shapely.from_wkb(shapes)
     polygons: list[Any] = []
     polygon_owners: list[int] = []
     points: list[Floats] = [np.zeros((0, 2))]
