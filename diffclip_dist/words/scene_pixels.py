@@ -1,9 +1,11 @@
 """Pixels that stand for a scene, with the values of some modalities."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from diffclip_dist.words.spectral_library import Reals
 from shards.archive.archive import ReadableScene
@@ -13,13 +15,28 @@ PIXELS: Final = 2**14
 BLOCK: Final = 32
 
 
-def sample_pixels(scene: ReadableScene, names: Sequence[str]) -> Mapping[str, Reals]:
-    """Values (P, band) of evenly spread pixels that have data of at least one of the modalities; NaN where missing."""
+@dataclass(frozen=True)
+class ScenePixels:
+    """Some pixels of a scene.
+
+    Attributes:
+        values: modality to (P, band); NaN where missing.
+        rows_P, cols_P: where they lie.
+    """
+
+    values: Mapping[str, Reals]
+    rows_P: npt.NDArray[np.int64]
+    cols_P: npt.NDArray[np.int64]
+
+
+def sample_pixels(scene: ReadableScene, names: Sequence[str]) -> ScenePixels:
+    """Evenly spread pixels that have data of at least one of the modalities."""
     height, width = scene.record.height, scene.record.width
     blocks = [(row, col) for row in range(0, height, BLOCK) for col in range(0, width, BLOCK)]
     wanted = max(4 * PIXELS // BLOCK**2, 1)
     chosen = np.unique(np.linspace(0, len(blocks) - 1, min(wanted, len(blocks))).astype(int))
     parts: dict[str, list[Reals]] = {name: [] for name in names}
+    places: list[npt.NDArray[np.int64]] = []
     for place in chosen.tolist():
         row, col = blocks[place]
         block = scene.read(tuple(names), slice(row, row + BLOCK), slice(col, col + BLOCK))
@@ -28,7 +45,9 @@ def sample_pixels(scene: ReadableScene, names: Sequence[str]) -> Mapping[str, Re
             values = block.values[name].astype(np.float64)
             values[~block.valid[name]] = np.nan
             parts[name].append(values[present])
+        places.append(np.argwhere(present) + np.array([row, col]))
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     count = len(joined[names[0]])
     kept = np.unique(np.linspace(0, count - 1, min(PIXELS, count)).astype(int)) if count else np.arange(0)
-    return {name: values[kept] for name, values in joined.items()}
+    rows_P, cols_P = np.concatenate(places)[kept].T
+    return ScenePixels({name: values[kept] for name, values in joined.items()}, rows_P, cols_P)

@@ -1,6 +1,8 @@
 """Class names tell pixels by physics, on any sensor, and say so where they cannot."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from diffclip_dist.words.words_unavailable import WordsUnavailable
 from shards.archive.archive import Scene
 from shards.build.load_scene import load_scene
 from shards.scene.array_scene import ArrayScene
+from shards.scene.sensors import SENSORS as SENSORS_OF_SCENES
 
 # fewer steps than by default, to be fast
 FAST = WordsConfig(draws=150, steps=120, networks=1)
@@ -95,7 +98,7 @@ def test_the_same_scene_gives_the_same_probabilities_and_a_saved_classifier_too(
     first, second = (NameClassifier.fit(scene, _classes(), FAST) for _ in range(2))
     expected = first.log_probabilities(_values(scene))
     assert torch.equal(expected, second.log_probabilities(_values(scene)))
-    loaded = NameClassifier.from_settings(first.settings())
+    loaded = NameClassifier.from_settings(json.loads(json.dumps(first.settings())))
     loaded.load_state_dict(first.state_dict())
     assert torch.equal(expected, loaded.log_probabilities(_values(scene)))
     assert loaded.matches == first.matches
@@ -126,3 +129,52 @@ def test_names_may_be_added_without_training_again() -> None:
     more = classifier.with_classes(_classes()).for_scene(scene)
     expected = NameClassifier.fit(scene, _classes(), FAST).log_probabilities(_values(scene))
     assert torch.allclose(more.log_probabilities(_values(scene)), expected)
+
+
+def _with_heights(scene: Scene, heights: np.ndarray, marked: bool) -> Scene:
+    """The scene with a surface model, `heights` (row, col) in metres, on a slope of one in ten."""
+    surface = (heights + 100.0 + np.arange(48) / 10)[..., None].astype(np.float32)
+    source = ArrayScene("generated", {**scene.values, "dsm": surface}, {"spectra": SENTINEL2}, generated=True)
+    both = load_scene(source)
+    records = tuple(replace(one, surface_height=marked and one.name == "dsm") for one in both.record.modalities)
+    return replace(both, record=replace(both.record, modalities=records))
+
+
+def test_a_marked_surface_model_tells_trees_from_grass_on_a_slope_and_an_unmarked_one_does_nothing() -> None:
+    flat = _scene(SENTINEL2)
+    heights = np.zeros((16, 48))
+    heights[:8, 16:32] = 12.0  # the upper half of the grass stands twelve metres high
+    scene, unmarked = (_with_heights(flat, heights, marked) for marked in (True, False))
+    classes = _classes(("water", "tree", "grass", "bare soil"))
+    classifier = NameClassifier.fit(scene, classes, FAST)
+    assert classifier.modalities == ("spectra", "dsm")
+    values = {**_values(scene), "dsm": torch.from_numpy(scene.values["dsm"].reshape(-1, 1))}
+    rows, cols = (torch.from_numpy(places.ravel()) for places in np.indices((16, 48)))
+    logs = classifier.log_probabilities(values, rows, cols)
+    found = logs.argmax(dim=1).reshape(16, 48)[:, 16:32]
+    assert (found[:8] == 1).float().mean() > 0.9
+    # by their spectra alone the two are one and the same
+    assert (found[8:] == 2).float().mean() > 0.75
+    loaded = NameClassifier.from_settings(json.loads(json.dumps(classifier.settings())))
+    loaded.load_state_dict(classifier.state_dict())
+    assert torch.equal(loaded.log_probabilities(values, rows, cols), logs)
+
+    plain = NameClassifier.fit(unmarked, classes, FAST)
+    assert plain.modalities == ("spectra",)
+
+
+def test_counts_of_a_known_sensor_become_reflectance() -> None:
+    """Eight-bit counts differ in scale from band to band; without the sensor's calibration soil would look blue."""
+    tm = (485.0, 560.0, 660.0, 830.0, 1650.0, 2215.0)
+    scene = _scene(tm)
+    calibration = SENSORS_OF_SCENES["landsat5"].counts
+    assert calibration is not None
+    bands = [0, 1, 2, 3, 4, 6]
+    scale, offset = np.array(calibration.scale)[bands], np.array(calibration.offset)[bands]
+    counts = np.clip(np.round((0.8 * scene.values["spectra"] - offset) / scale), 0, 255).astype(np.float32)
+    raw = load_scene(ArrayScene("counts", {"spectra": counts}, {"spectra": tm}, generated=True))
+    records = tuple(replace(one, sensor="landsat5") for one in raw.record.modalities)
+    raw = replace(raw, record=replace(raw.record, modalities=records))
+    found = NameClassifier.fit(raw, _classes(), FAST).log_probabilities(_values(raw)).argmax(dim=1).reshape(16, 48)
+    for kind in range(3):
+        assert (found[:, 16 * kind : 16 * kind + 16] == kind).float().mean() > 0.85
