@@ -1,8 +1,9 @@
 """The few-shot classifier as an estimator that follows scikit-learn's conventions."""
 
+import copy
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -71,7 +72,7 @@ class FewShotClassifier(EstimatorParameters):
         tune_encoder: with ``cosine``, whether the encoder learns too.
         encoder_learning_rate: with ``cosine``, of the encoder where it learns.
         random_state: seed of every draw.
-        device: where scenes are read and mapped; fitting stays on the CPU.
+        device: where scenes are read, classifiers are fitted and maps are made, such as ``cuda``.
 
     Attributes:
         classes_: class ids, ascending.
@@ -203,6 +204,8 @@ class FewShotClassifier(EstimatorParameters):
         config = FewshotConfig(**{one.name: getattr(self, one.name) for one in fields(FewshotConfig)})
         readable = readable_scene(scene)
         encoder = encoder_for(self.encoder, readable.record, map_bands=map_bands, trust_units=trust_units)
+        if torch.device(self.device).type != "cpu":  # a copy: the given encoder stays where it is
+            encoder = replace(encoder, encoder=copy.deepcopy(encoder.encoder).to(self.device))
         readable = pick_bands(readable, encoder.matches)
         record = readable.record
         # an archive raises the ids of a scene that has a class 0 by one; given labels and names have the user's ids
@@ -355,7 +358,7 @@ class FewShotClassifier(EstimatorParameters):
             NotFittedError: `fit` was not called.
         """
         self._check_fitted()
-        if torch.device(self.device).type == "cpu":
+        if self.classifier_.fitted.text_CE.device.type == torch.device(self.device).type:
             return self.classifier_
         return Classifier(self.classifier_.config, self.classifier_.fitted.to(self.device))
 

@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from diffclip_dist.cli.commandline import EXIT_DONE
+from diffclip_dist.feature_extraction.bands_only import best_device
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.scene_match import MatchOptions
 from diffclip_dist.mapping.map_files import MapFiles, check_map_file, describe_calibration, write_map
-from diffclip_dist.mapping.predict import MapJob, MapOptions, best_device, map_job, on_device, quick_rows
+from diffclip_dist.mapping.predict import MapJob, MapOptions, map_job, on_device, quick_rows
 from diffclip_dist.mapping.unfinished_map import unfinished_folder
 from shards.archive.archive import Archive
 from shards.extras import install_line

@@ -66,14 +66,14 @@ class SceneWindows:
         scene: the scene's arrays.
         record: a manifest record, for the statistics; modalities of it that the scene lacks count as missing.
         window: side of a window in pixels, odd.
-        device: where the windows are cut.
+        device: where the windows are cut; also an attribute.
     """
 
     def __init__(self, scene: Scene, record: SceneRecord, window: int, device: torch.device | str = "cpu") -> None:
         self._reach = window // 2
         self._row_length = record.width + 2 * self._reach
         self._offsets_N = window_offsets(window, self._row_length).to(device)
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._bands = {modality.name: modality.bands for modality in record.modalities}
         self._tables: dict[str, Tensor] = {}
         self._valid: dict[str, Tensor] = {}
@@ -114,11 +114,11 @@ class SceneWindows:
         parts = [
             self._tables[name].index_select(0, places_P)
             if name in self._tables
-            else torch.zeros(len(places_P), bands, device=self._device)
+            else torch.zeros(len(places_P), bands, device=self.device)
             for name, bands in self._bands.items()
         ]
         return torch.cat(parts, dim=1)
 
     def _places(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
         places = (rows + self._reach) * self._row_length + cols + self._reach
-        return torch.from_numpy(np.asarray(places, dtype=np.int64)).to(self._device)
+        return torch.from_numpy(np.asarray(places, dtype=np.int64)).to(self.device)

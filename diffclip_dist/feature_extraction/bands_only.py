@@ -40,6 +40,11 @@ def window_side(encoder: FeatureEncoder) -> int:
     return encoder.config.window if isinstance(encoder, MultimodalEncoder) else 1
 
 
+def best_device() -> str:
+    """The GPU where this process has one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def device_of(encoder: FeatureEncoder) -> torch.device:
     """Where it computes."""
     return next(encoder.buffers()).device

@@ -51,7 +51,9 @@ class ReadPixels:
 def read_view(encoder: FeatureEncoder, view: View, config: FeatureConfig) -> PixelFeatures:
     """Features of pixels that have a window each; differentiable."""
     features = encoder(view.windows, view.valid)
-    return read_out(features, torch.arange(len(view.tokens_P)), view.tokens_P, config.readout)
+    return read_out(
+        features, torch.arange(len(view.tokens_P), device=view.tokens_P.device), view.tokens_P, config.readout
+    )
 
 
 def read_view_in_batches(encoder: FeatureEncoder, view: View, config: FeatureConfig) -> PixelFeatures:

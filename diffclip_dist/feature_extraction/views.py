@@ -72,7 +72,8 @@ def plain_view(scene: SceneWindows, grid: Grid, rows: Positions, cols: Positions
     """The windows that the pixels are read from."""
     centres = grid.centres(rows, cols)
     windows, valid = scene.gather(*centres)
-    return View(windows, valid, torch.from_numpy(grid.tokens(rows, cols, *centres)))
+    tokens_P = torch.from_numpy(grid.tokens(rows, cols, *centres)).to(scene.device)
+    return View(windows, valid, tokens_P)
 
 
 def training_view(
@@ -95,12 +96,12 @@ def training_view(
     centre_cols = np.clip(cols - shifts[:, 1], 0, grid.width - 1)
     windows, valid = scene.gather(centre_rows, centre_cols)
     modalities = len(valid)
-    moves_GN = square_symmetries(grid.window)
-    symmetry_P = torch.tensor([int(draw.integers(len(moves_GN))) for draw in draws])
+    moves_GN = square_symmetries(grid.window).to(scene.device)
+    symmetry_P = torch.tensor([int(draw.integers(len(moves_GN))) for draw in draws]).to(scene.device)
     moves_PN = moves_GN[symmetry_P]
     hidden = [int(draw.integers(modalities)) if modalities > 1 and draw.random() < dropout else -1 for draw in draws]
-    hidden_P = torch.tensor(hidden)
-    tokens_P = torch.from_numpy(grid.tokens(rows, cols, centre_rows, centre_cols))
+    hidden_P = torch.tensor(hidden).to(scene.device)
+    tokens_P = torch.from_numpy(grid.tokens(rows, cols, centre_rows, centre_cols)).to(scene.device)
     seen = {name: valid[name] & (hidden_P != index)[:, None] for index, name in enumerate(valid)}
     return View(
         windows={

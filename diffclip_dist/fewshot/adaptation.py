@@ -6,7 +6,6 @@ frequencies. So both are estimated from its unlabelled pixels, see `KernelHead.r
 Shapes: S feature sets, P pixels, K feature width.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -75,13 +74,11 @@ def _adapted(part: FittedClassifier, reader: SceneReader, pattern: Pattern, conf
     sample = reader.sample(pattern)
     alike = sample.pixels & sample.view.has_exactly(pattern)
     with torch.no_grad():
-        unlabelled_SPK = extractor_of(part).extract(sample.view, alike, config).values_SPK.cpu()
+        unlabelled_SPK = extractor_of(part).extract(sample.view, alike, config).values_SPK
         if unlabelled_SPK.shape[1] < LEAST_UNLABELLED:
             return part
-        device = part.text_CE.device
-        head = part.head if device.type == "cpu" else copy.deepcopy(part.head).cpu()
-        head = head.readapted(
-            unlabelled_SPK, part.text_CE.cpu(), class_priors=config.class_priors == "estimated",
+        head = part.head.readapted(
+            unlabelled_SPK, part.text_CE, class_priors=config.class_priors == "estimated",
             class_means=config.discriminant,
         )  # fmt: skip
-    return replace(part, head=head.to(device))
+    return replace(part, head=head)

@@ -36,7 +36,7 @@ def prior_scores(score_PC: Tensor, shots: float) -> Tensor:
     """
     likely_PC = torch.softmax(SCORE_SHARPNESS * score_PC, dim=1)
     classes = score_PC.shape[1]
-    prior_C = torch.full((classes,), 1.0 / classes)
+    prior_C = score_PC.new_full((classes,), 1.0 / classes)
     for _ in range(PRIOR_ROUNDS):
         weighted_PC = likely_PC * prior_C
         found_C = (weighted_PC / weighted_PC.sum(dim=1, keepdim=True)).mean(dim=0)
@@ -76,7 +76,7 @@ def class_discriminant(
     pixels, width = values_PK.shape
     trust = MEAN_TRUST / (MEAN_SHOTS + shots) / SCORE_SHARPNESS / width**0.5
     scatter_KK = values_PK.T @ values_PK / pixels
-    even_KK = scatter_KK.diagonal().mean().clamp_min(1e-12) * torch.eye(width)
+    even_KK = scatter_KK.diagonal().mean().clamp_min(1e-12) * torch.eye(width, device=values_PK.device)
     added_PC = torch.zeros_like(score_PC) if start_PC is None else start_PC[:, seen_C].double()
     for _ in range(MEAN_ROUNDS):
         member_PC = torch.softmax(MEMBER_SHARPNESS * (score_PC + added_PC), dim=1)
@@ -87,7 +87,7 @@ def class_discriminant(
         halfway_C = (class_mean_CK.T * towards_KC).sum(dim=0) / 2
         found = Discriminant(trust * _less_mean(towards_KC), -trust * _less_mean(halfway_C))
         added_PC = values_PK @ found.direction_KC + found.offset_C
-    direction_KC, offset_C = torch.zeros(width, len(seen_C)), torch.zeros(len(seen_C))
+    direction_KC, offset_C = features_PK.new_zeros(width, len(seen_C)), features_PK.new_zeros(len(seen_C))
     direction_KC[:, seen_C] = found.direction_KC.float()
     offset_C[seen_C] = (found.offset_C - mean_K @ found.direction_KC).float()
     return Discriminant(direction_KC, offset_C)

@@ -121,9 +121,9 @@ class ScratchTextEncoder(ClassTextEncoder):
 
     def forward(self) -> Tensor:
         length = self.tokens_CL.shape[1]
-        causal_LL = torch.triu(torch.full((length, length), float("-inf")), diagonal=1)
+        causal_LL = torch.triu(torch.full((length, length), float("-inf"), device=self.tokens_CL.device), diagonal=1)
         states_CLE = self.layers(self.embed(self.tokens_CL) + self.places, mask=causal_LL, is_causal=True)
-        ends_CE = states_CLE[torch.arange(len(states_CLE)), self.ends_C]
+        ends_CE = states_CLE[torch.arange(len(states_CLE), device=states_CLE.device), self.ends_C]
         return normalize(self.norm(ends_CE), dim=-1)
 
 

@@ -43,7 +43,7 @@ class CosineHead(nn.Module):
         """
         with torch.no_grad():
             joined_PJ = self._join(support)
-            member_CP = (targets_P[None, :] == torch.arange(len(text_CE))[:, None]).float()
+            member_CP = (targets_P[None, :] == torch.arange(len(text_CE), device=targets_P.device)[:, None]).float()
             mean_CJ = member_CP @ joined_PJ / member_CP.sum(dim=1, keepdim=True).clamp_min(1)
             # |x - m|^2 is least where x.m - |m|^2 / 2 is greatest; a class without shots is farther than any other
             level_C = torch.where(member_CP.any(dim=1), -mean_CJ.square().sum(dim=1) / 2, -1.0)

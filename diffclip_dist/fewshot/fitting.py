@@ -149,16 +149,16 @@ def calibrated(fitted: FittedClassifier, supports: Sequence[Support]) -> FittedC
     with torch.no_grad():
         for one, support in zip((*fitted.by_pattern, fitted), supports, strict=True):
             assert isinstance(one.head, KernelHead)
-            targets_Q = torch.from_numpy(support.targets)
+            targets_Q = torch.from_numpy(support.targets).to(one.text_CE.device)
             # without its only shot, a class cannot be predicted
             others_Q = torch.bincount(targets_Q)[targets_Q] > 1
             logits.append(one.head.held_out_logits(targets_Q, one.text_CE)[others_Q])
             targets.append(targets_Q[others_Q])
-            places_Q2 = np.stack([support.rows, support.cols], axis=1)[others_Q.numpy()]
+            places_Q2 = np.stack([support.rows, support.cols], axis=1)[others_Q.cpu().numpy()]
             held_out |= {(row, col) for row, col in places_Q2.tolist()}
     own = supports[-1].targets
     shots = len(own) / len(np.unique(own))
-    found = fit_temperature(torch.cat(logits), torch.cat(targets), shots)
+    found = fit_temperature(torch.cat(logits).cpu(), torch.cat(targets).cpu(), shots)
     # a shot that several parts learned from is one shot
     return replace(fitted, calibration=replace(found, held_out_pixels=len(held_out)))
 
@@ -366,9 +366,11 @@ def fit_cosine_classifier(
         config: steps, rates, views.
         seed: of the views.
     """
-    targets_P = torch.from_numpy(support.targets)
+    device = statistics.mean_MF.device
+    text.to(device)
+    targets_P = torch.from_numpy(support.targets).to(device)
     first = read_view_in_batches(encoder, _view(scene, support, seed, 0, config), config)
-    head = CosineHead(statistics, text.width)
+    head = CosineHead(statistics, text.width).to(device)
     with torch.no_grad():
         head.start_from(first, targets_P, text())
     groups: list[dict[str, object]] = [{"params": [*head.parameters(), *text.parameters()]}]
@@ -424,8 +426,9 @@ def fit_kernel_classifier(
         config: whether class priors and class means are estimated.
     """
     with torch.no_grad():
-        text_CE = text().clone()
-        targets_Q = torch.from_numpy(targets)
+        device = support_SQK.device
+        text_CE = text().to(device, copy=True)
+        targets_Q = torch.from_numpy(targets).to(device)
         enough = unlabelled_SPK.shape[1] >= LEAST_UNLABELLED
         pixels_SPK = unlabelled_SPK if enough else torch.cat([unlabelled_SPK, support_SQK], dim=1)
         head = KernelHead.fit(extractor, pixels_SPK, support_SQK, targets_Q, text_CE)

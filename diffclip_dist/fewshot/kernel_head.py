@@ -94,23 +94,23 @@ class KernelHead(nn.Module):
             text_CE: unit class vectors.
         """
         variance_S = (scene_SPK - scene_SPK.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1).clamp_min(1e-12)
-        member_QC = (targets_Q[:, None] == torch.arange(len(text_CE))).double()
+        member_QC = _members(targets_Q, len(text_CE))
         count_C = member_QC.sum(dim=0)
         ridge_Q = _ridge(targets_Q, count_C)
         level_C = _level(count_C > 0)
         weighed_Q = _weighed(targets_Q)
         weight_G = _weights(support_SQK[:, weighed_Q], targets_Q[weighed_Q], len(text_CE), variance_S)
-        dual_coef_GQC = torch.zeros(len(weight_G), *member_QC.shape, dtype=torch.float64)
+        dual_coef_GQC = member_QC.new_zeros(len(weight_G), *member_QC.shape)
         # one after the other: several threads factorise a batch, and MKL then deadlocks
         for number, kernel_QQ in _kernels(support_SQK, support_SQK, variance_S, weight_G):
             dual_coef_GQC[number] = torch.cholesky_solve(member_QC, _factor(kernel_QQ, ridge_Q))
         from_text_EC = torch.linalg.pinv(text_CE.double())
         dual_coef_GQE = (dual_coef_GQC @ from_text_EC.T).float()
-        direction_KE = torch.zeros(support_SQK.shape[2], len(from_text_EC))
+        direction_KE = support_SQK.new_zeros(support_SQK.shape[2], len(from_text_EC))
         offset_E = (from_text_EC @ level_C).float()
         return cls(
             extractor, support_SQK, variance_S, weight_G, dual_coef_GQE, direction_KE, offset_E,
-            torch.zeros(len(text_CE)), count_C > 0,
+            text_CE.new_zeros(len(text_CE)), count_C > 0,
         )  # fmt: skip
 
     def adapted(self, scene_SPK: Tensor, text_CE: Tensor, *, class_priors: bool, class_means: bool) -> "KernelHead":
@@ -126,8 +126,8 @@ class KernelHead(nn.Module):
         sampled_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
         score_PC = self.scores(sampled_SPK, text_CE)
         shots = self.support_SQK.shape[1] / len(text_CE)
-        prior_C = prior_scores(score_PC, shots) if class_priors else torch.zeros(len(text_CE))
-        means = Discriminant(torch.zeros(scene_SPK.shape[2], len(text_CE)), torch.zeros(len(text_CE)))
+        prior_C = prior_scores(score_PC, shots) if class_priors else text_CE.new_zeros(len(text_CE))
+        means = Discriminant(scene_SPK.new_zeros(scene_SPK.shape[2], len(text_CE)), text_CE.new_zeros(len(text_CE)))
         if class_means:
             # the first feature set holds encoder and bands, with noise averaged away
             means = class_discriminant(sampled_SPK[0], score_PC + prior_C, self.seen_C, shots)
@@ -199,7 +199,7 @@ class KernelHead(nn.Module):
             targets_Q: class index of each support pixel.
             text_CE: unit class vectors.
         """
-        member_QC = (targets_Q[:, None] == torch.arange(len(text_CE))).double()
+        member_QC = _members(targets_Q, len(text_CE))
         ridge_Q = _ridge(targets_Q, member_QC.sum(dim=0))
         held_out_QC = torch.zeros_like(member_QC)
         for number, kernel_QQ in _kernels(self.support_SQK, self.support_SQK, self.variance_S, self.weight_G):
@@ -223,14 +223,29 @@ def _kernels(one_SPK: Tensor, other_SQK: Tensor, variance_S: Tensor, weight_G: T
     for number_of_set, weights in enumerate(weights_SW):
         if not any(weights):
             continue
-        distance_PQ = torch.cdist(
-            one_SPK[number_of_set], other_SQK[number_of_set], compute_mode="donot_use_mm_for_euclid_dist"
-        ).square()
+        distance_PQ = squared_distances(one_SPK[number_of_set], other_SQK[number_of_set])
         for number, (width, weight) in enumerate(
             zip(KERNEL_WIDTHS, weights, strict=True), number_of_set * len(KERNEL_WIDTHS)
         ):
             if weight:
                 yield number, torch.exp(-distance_PQ / (2 * width**2 * variance_S[number_of_set]))
+
+
+def squared_distances(one_PK: Tensor, other_QK: Tensor) -> Tensor:
+    """Squared distances (P, Q) of features.
+
+    On GPUs by a matrix product, which is many times as fast there. Features are centred on the scene's mean, so its
+    error is a few float32 roundings of the scene's variance, by which the kernels divide.
+    """
+    if one_PK.device.type == "cpu":
+        return torch.cdist(one_PK, other_QK, compute_mode="donot_use_mm_for_euclid_dist").square()
+    lengths_PQ = one_PK.square().sum(dim=1)[:, None] + other_QK.square().sum(dim=1)
+    return torch.addmm(lengths_PQ, one_PK, other_QK.T, alpha=-2.0).clamp_min_(0.0)
+
+
+def _members(targets_Q: Tensor, classes: int) -> Tensor:
+    """float64 (Q, C): 1 for each pixel's own class."""
+    return (targets_Q[:, None] == torch.arange(classes, device=targets_Q.device)).double()
 
 
 def _level(seen_C: Tensor) -> Tensor:
@@ -251,16 +266,16 @@ def _weighed(targets_Q: Tensor) -> Tensor:
     chosen = []
     for target, quota in quotas.items():
         of_class = torch.nonzero(targets_Q == target).flatten()
-        chosen.append(of_class[torch.arange(quota) * len(of_class) // quota])
+        chosen.append(of_class[torch.arange(quota, device=of_class.device) * len(of_class) // quota])
     return torch.cat(chosen).sort().values
 
 
 def _weights(support_SQK: Tensor, targets_Q: Tensor, classes: int, variance_S: Tensor) -> Tensor:
     """The weight of each kernel (G,), summing to 1, by how well it predicts each pixel from the others."""
-    member_QC = (targets_Q[:, None] == torch.arange(classes)).double()
+    member_QC = _members(targets_Q, classes)
     count_C = member_QC.sum(dim=0)
     ridge_Q, level_C = _ridge(targets_Q, count_C), _level(count_C > 0)
-    each_G = torch.ones(len(variance_S) * len(KERNEL_WIDTHS))
+    each_G = variance_S.new_ones(len(variance_S) * len(KERNEL_WIDTHS))
     kernels = _kernels(support_SQK, support_SQK, variance_S, each_G)
     held_out_GQC = torch.stack([_held_out(kernel_QQ, member_QC, ridge_Q) for _, kernel_QQ in kernels])
     held_out_likelihood_GQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_GQC + level_C), dim=2)[:, member_QC.bool()]

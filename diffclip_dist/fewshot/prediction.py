@@ -132,7 +132,7 @@ def class_probabilities(
 
 
 def logits_at(fitted: FittedClassifier, features: PatternFeatures, asked: Mask) -> tuple[Positions, Positions, Tensor]:
-    """Rows, columns and logits (P, C) of the asked pixels, bool (row, col), whose features were extracted.
+    """Rows, columns and logits (P, C), on the CPU, of the asked pixels, bool (row, col), whose features were extracted.
 
     Args:
         fitted: a classifier with a kernel head.
@@ -145,7 +145,7 @@ def logits_at(fitted: FittedClassifier, features: PatternFeatures, asked: Mask) 
             assert isinstance(one.head, KernelHead)
             rows.append(listed.rows)
             cols.append(listed.cols)
-            logits.append(one.head.logits(listed.values_SPK, one.text_CE))
+            logits.append(one.head.logits(listed.values_SPK, one.text_CE).cpu())
     return np.concatenate(rows), np.concatenate(cols), torch.cat(logits)
 
 

@@ -12,9 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from diffclip_dist.feature_extraction.bands_only import window_side
+from diffclip_dist.feature_extraction.bands_only import best_device, window_side
 from diffclip_dist.feature_extraction.blocks import BLOCK_BYTES, view_blocks
 from diffclip_dist.feature_extraction.extractor import held_values
 from diffclip_dist.feature_extraction.one_thread import one_thread
@@ -240,11 +239,6 @@ def compute_block(job: MapJob, place: Place) -> MapBlock:
 
 def _compute_in_worker(job: MapJob, place: Place) -> MapBlock:
     return compute_block(_moved(job, best_device()), place)
-
-
-def best_device() -> str:
-    """The GPU where this process has one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def on_device(classifier: Classifier, device: str) -> Classifier:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from diffclip_dist.feature_extraction.band_match import pick_bands
+from diffclip_dist.feature_extraction.bands_only import best_device
 from diffclip_dist.feature_extraction.encoder_source import open_encoder
 from diffclip_dist.feature_extraction.reading import affordable_windows
 from diffclip_dist.fewshot.class_text import check_text_kind
@@ -80,6 +81,7 @@ def run_study(
     check_text_kind(task.text)
     record = choose_scene(archive, scene_name)
     encoder = open_encoder(encoder_spec, record, map_bands=map_bands, trust_units=trust_units)
+    encoder.encoder.to(best_device())  # where features are extracted and classifiers fitted
     limit = None
     if quick:
         task, config = replace(task, seeds=min(task.seeds, QUICK_SEEDS)), _quick_config(config)
@@ -126,6 +128,7 @@ def run_fit(
     check_text_kind(text)
     record = choose_scene(archive, scene_name)
     encoder = open_encoder(encoder_spec, record, map_bands=map_bands, trust_units=trust_units)
+    encoder.encoder.to(best_device())  # where features are extracted and classifiers fitted
     begun = time.perf_counter()
     scene = pick_bands(archive[record.name], encoder.matches)
     labels = official_labels if protocol == "official" else own_labels
