@@ -5,13 +5,14 @@
 # make docs       the documentation site into build/site/
 # make dist       wheel and source archive into dist/
 # make lock       the lock file anew, from setup.cfg
+# make audit      licences of the locked packages, and their known vulnerabilities; needs PyPI's, and says so without
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # these start Ray, DeepSpeed, servers or whole commands
 LONG := tests/train tests/benchmarks tests/launch tests/packaging tests/api tests/shards/test_stores.py
 
-.PHONY: demo check test test-slow lint docs dist lock clean
+.PHONY: demo check test test-slow lint docs dist lock audit clean
 
 demo: .venv/installed
 	$(BIN)/python launch/demo.py
@@ -42,6 +43,11 @@ dist: .venv/installed
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet setup.py --all-extras --python-version 3.11 \
 		--no-header --no-annotate --output-file requirements.lock
+
+# --strict: a package that cannot be asked about fails the audit
+audit: .venv/installed
+	$(BIN)/uv tool run --quiet pip-licenses==5.5.5 --python $(BIN)/python --summary
+	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --strict --requirement requirements.lock --no-deps --disable-pip
 
 .venv/installed: requirements.lock setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=...")'

@@ -201,7 +201,8 @@ def _plain(name: str) -> str:
 
 def _bank_vectors(file: Path) -> npt.NDArray[np.float32]:
     try:
-        vectors = np.load(file, allow_pickle=False)
+        # mapped, since a header may claim any size, and the file must then have it
+        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BadInput(f"{file}: not a readable .npy file of text embeddings ({error})") from error
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":

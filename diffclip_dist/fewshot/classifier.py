@@ -196,7 +196,7 @@ def load_classifier(folder: Path) -> Classifier:
             f"{folder}: expected a classifier's {CONFIG_FILE}, as fewshot.py writes it: "
             f"{error.strerror}{_classifiers_inside(folder)}"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BadInput(f"{file}: not JSON: {error}") from None
     except pydantic.ValidationError as error:
         if _is_encoder(folder):

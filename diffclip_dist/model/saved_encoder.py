@@ -1,8 +1,9 @@
 """The consolidated encoder on disk: ``model.safetensors`` and ``config.json``, the same for every ZeRO stage."""
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +58,7 @@ class EncoderConfig:
         modalities: what the encoder reads.
         training: where its weights come from.
         statistics: of scenes that it was trained on; empty in an encoder that kept none.
+        weights_sha256: of ``model.safetensors``; empty in an encoder of an earlier version, which is not compared.
     """
 
     format_version: int
@@ -64,6 +66,7 @@ class EncoderConfig:
     modalities: tuple[ModalitySchema, ...]
     training: Training
     statistics: tuple[ModalityStatistics, ...] = ()
+    weights_sha256: str = ""
 
 
 def save_encoder(folder: Path, weights: dict[str, Tensor], config: EncoderConfig) -> None:
@@ -73,6 +76,7 @@ def save_encoder(folder: Path, weights: dict[str, Tensor], config: EncoderConfig
     contiguous = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
     partial_weights = folder / f".{WEIGHTS_FILE}.partial"
     safetensors.torch.save_file(contiguous, partial_weights)
+    config = replace(config, weights_sha256=_sha256(partial_weights))
     publish_file(partial_weights, folder / WEIGHTS_FILE)
     partial_config = folder / f".{CONFIG_FILE}.partial"
     partial_config.write_text(json.dumps(asdict(config), indent=2) + "\n")
@@ -111,19 +115,35 @@ def _encoder_inside(folder: Path) -> str:
 def load_encoder(folder: Path) -> MultimodalEncoder:
     """Reads an encoder, ready for clean windows.
 
+    Memory is taken for weights that the file holds, never for sizes that the configuration alone claims.
+
     Raises:
-        BadInput: the folder holds no encoder, or its weights do not fit its configuration.
+        BadInput: the folder holds no encoder, its weights do not fit its configuration, or they are not those that
+            were saved with it.
     """
     config = read_config(folder)
-    encoder = MultimodalEncoder(config.model, config.modalities)
     file = folder / WEIGHTS_FILE
     try:
-        encoder.load_state_dict(safetensors.torch.load_file(file))
+        weights = safetensors.torch.load_file(file)
+        if config.weights_sha256 and _sha256(file) != config.weights_sha256:
+            raise BadInput(f"{file}: its hash is not the one in {CONFIG_FILE}; fetch or export the encoder anew")
+        if config.model.depth > len(weights):
+            raise RuntimeError(f"{len(weights)} tensors for a depth of {config.model.depth}")
+        with torch.device("meta"):
+            expected = MultimodalEncoder(config.model, config.modalities)
+        expected.load_state_dict({name: tensor.to("meta") for name, tensor in weights.items()})
+        encoder = MultimodalEncoder(config.model, config.modalities)
+        encoder.load_state_dict(weights)
     except FileNotFoundError:
         raise BadInput(f"{folder}: expected the encoder's {WEIGHTS_FILE}, found none") from None
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{file}: weights do not fit {CONFIG_FILE}: {str(error).splitlines()[0]}") from None
     return encoder.eval()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def new_encoder(config: ModelConfig, modalities: Sequence[ModalitySchema], seed: int) -> MultimodalEncoder:

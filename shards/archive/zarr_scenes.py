@@ -11,7 +11,7 @@ import rasterio
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from shards.archive.codecs import sharded
+from shards.archive.codecs import check_storage, sharded
 from shards.archive.tiling import ArchiveSettings
 from shards.scene.source import Classes, Modality
 
@@ -105,14 +105,15 @@ def array_of(group: zarr.Group, name: str) -> "zarr.Array[Any]":
 def read_part(
     group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str, place: tuple[slice, slice]
 ) -> npt.NDArray[Any]:
-    """Rows and columns of an array. Shape and dtype are compared with the manifest's before memory is allocated.
+    """Rows and columns of an array. Shape, dtype and storage are checked before memory is allocated.
 
     Raises:
-        ValueError: shape or dtype differ from the manifest's.
+        ValueError: shape or dtype differ from the manifest's, or the array is not stored as archives are.
     """
     array = array_of(group, name)
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise ValueError(f"{name}: {array.dtype} in shape {array.shape}, expected {dtype} in shape {shape}")
+    check_storage(name, array.metadata, array.dtype.itemsize)
     return np.asarray(array[place])
 
 

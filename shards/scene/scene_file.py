@@ -61,7 +61,11 @@ def _with_commas(value: object) -> object:
 
 
 def _band_numbers_or_files(value: object) -> object:
-    return value if isinstance(value, dict) else parse_bands(value)
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int)):  # the text of a list of aliases may fill memory
+        raise ValueError("expected a list of bands such as '1-91,100', or the files of each band by its name")
+    return parse_bands(value)
 
 
 def _number(value: float) -> float:
@@ -272,6 +276,8 @@ def read_scene_file(path: Path) -> SceneFile:
         raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise BadInput(f"{path}: is not YAML: its brackets are nested too deeply") from error
     try:
         return _ADAPTER.validate_python(content)
     except ValidationError as error:

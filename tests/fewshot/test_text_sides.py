@@ -1,5 +1,6 @@
 """Class names into vectors: offline, real CLIP embeddings, open_clip, and what is refused."""
 
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -77,6 +78,15 @@ def test_two_classes_of_one_entry_cannot_be_told_apart(tmp_path: Path) -> None:
     bank = write_bank(tmp_path, ["roof", "grass"])
     with pytest.raises(BadInput, match="lawn, meadow have the same entries"):
         build_text(f"bank:{bank}", [ClassText("lawn", "grass"), ClassText("meadow", "grass")], generator())
+
+
+def test_a_bank_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    claimed = {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**3)}
+    np.lib.format.write_array_header_1_0(header, claimed)
+    (tmp_path / "bank.npy").write_bytes(header.getvalue() + bytes(4000))
+    with pytest.raises(BadInput, match=r"not a readable \.npy file"):
+        build_text(f"bank:{tmp_path / 'bank.npy'}", CLASSES, generator())
 
 
 def test_a_bank_with_a_pickle_is_refused(tmp_path: Path) -> None:

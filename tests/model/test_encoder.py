@@ -1,5 +1,6 @@
 """Features of clean windows."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,35 @@ def test_a_damaged_encoder_is_refused_by_name(encoder: MultimodalEncoder, tmp_pa
         whole = (tmp_path / "model.safetensors").read_bytes()
         (tmp_path / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(BadInput, match=str(tmp_path)):
+        load_encoder(tmp_path)
+
+
+def test_weights_other_than_those_saved_are_refused(encoder: MultimodalEncoder, tmp_path: Path) -> None:
+    training = Training(3, 4, "print", ("a",), ())
+    save_encoder(tmp_path, encoder.state_dict(), EncoderConfig(1, encoder.config, encoder.modalities, training))
+    weights = tmp_path / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    with pytest.raises(BadInput, match=r"model\.safetensors: its hash is not the one in config\.json"):
+        load_encoder(tmp_path)
+    # an encoder of an earlier version holds no hash
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["weights_sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("claim", [{"width": 4 * 10**8, "heads": 4}, {"depth": 10**12}, {"window": 10**6 + 1}], ids=str)
+def test_sizes_that_the_weights_do_not_have_take_no_memory(
+    encoder: MultimodalEncoder, tmp_path: Path, claim: dict[str, int]
+) -> None:
+    training = Training(3, 4, "print", ("a",), ())
+    save_encoder(tmp_path, encoder.state_dict(), EncoderConfig(1, encoder.config, encoder.modalities, training))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"] |= claim
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match="weights do not fit"):
         load_encoder(tmp_path)
 
 
