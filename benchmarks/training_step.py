@@ -2,8 +2,9 @@
 
 Windows of random numbers lie on the device already: no archive, no Ray, one process, ZeRO stage 0. Each row of ours is
 one preset, precision and batch, compiled on GPUs; its rate is also given as a multiple of the published step's in
-float32 with 128 windows. On a GPU, batches grow until memory ends, and losses and draws are checked first: the GPU's
-against the CPU's, and compiled ones against plain ones over 5,000 steps. Nothing else should run meanwhile.
+float32 with 128 windows. On a GPU, batches grow until memory ends, small ones are also measured with CUDA graphs, and
+losses and draws are checked first: the GPU's against the CPU's, and compiled ones, with and without CUDA graphs,
+against plain ones over 5,000 steps. Nothing else should run meanwhile.
 
     python benchmarks/training_step.py --json new.json --compare old.json --trace step.json
 """

@@ -104,6 +104,8 @@ def test_a_preset_that_does_not_fit_is_named(tmp_path: Path, content: str, setti
             "offload.optimizer=disk: expected zero_stage 3, found 2",
         ),
         (["zero_stage=3", "compile=true"], "compile: expected zero_stage 0, 1 or 2, found 3"),
+        (["zero_stage=3", "compile=graphs"], "compile: expected zero_stage 0, 1 or 2, found 3"),
+        (["compile=graphs", "micro_batch=32"], "compile=graphs: expected a micro_batch of at least 128, .* found 32"),
         (["zero_stage=3", "offload.optimizer=disk"], "offload.folder: expected a folder"),
         (["zero_stage=3", "offload.optimizer=tape"], "offload.optimizer: Input should be 'none', 'host' or 'disk'"),
     ],

@@ -182,14 +182,20 @@ class MaskDiffusion(nn.Module):
         return torch.stack([torch.stack(visible), torch.stack(masked)])
 
 
-def compile_model(model: MaskDiffusion, device: torch.device) -> None:
+def compile_model(model: MaskDiffusion, device: torch.device, *, cuda_graphs: bool = False) -> None:
     """Compiles forward and backward pass, and on GPUs the draws and counts, at their first calls.
 
     Shapes are fixed in the compiled code. Each combination of sensor, windows with or without holes, and size of
     micro-batch is compiled once.
+
+    Args:
+        model: to be compiled.
+        device: where it computes.
+        cuda_graphs: whether forward and backward pass are replayed as CUDA graphs. Draws and counts are not: a graph
+            writes over its former results, and the counts of a step serve all of its passes.
     """
     static: dict[str, Any] = {"dynamic": False, "recompile_limit": _MOST_VARIANTS}
-    model.compile(**static)
+    model.compile(**static, mode="reduce-overhead" if cuda_graphs else None)
     # torch 2.14 compiles 64-bit integers that become float32 to wrong numbers on CPUs
     if device.type == "cuda":
         model.draw = torch.compile(model.draw, **static)  # type: ignore[method-assign]

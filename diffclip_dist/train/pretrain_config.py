@@ -150,7 +150,9 @@ class PretrainConfig:
             less memory, a third more operations, the same losses.
         compile: whether forward and backward pass and the draws are compiled (torch.compile), which takes a minute or
             more at the first steps; ZeRO stages 0 to 2, since stage 3 gathers parameters in hooks between layers.
-            ``auto`` compiles on GPUs below stage 3. The losses are the same but for rounding.
+            ``auto`` compiles on GPUs below stage 3. ``graphs`` compiles and replays each pass as CUDA graphs, for small
+            models and batches, whose kernels take less time than their launches; a worker takes its share of a batch
+            in one pass then. The losses are the same but for rounding.
         tf32: whether float32 matrix products on GPUs round their inputs to TF32 (10 bits of mantissa), which is several
             times as fast; CPUs always take float32.
         seed: of every random draw.
@@ -178,7 +180,7 @@ class PretrainConfig:
     micro_batch: int = 128
     precision: Precision = "float32"
     activation_checkpointing: bool = False
-    compile: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto", "graphs"] = "auto"
     tf32: bool = True
     seed: int = 0
     log_every: int = 1
@@ -209,8 +211,14 @@ class PretrainConfig:
             raise BadInput(
                 f"global_batch: expected a multiple of the workers ({self.workers}), found {self.global_batch}"
             )
-        if self.compile is True and self.zero_stage == 3:
+        if self.compile in (True, "graphs") and self.zero_stage == 3:
             raise BadInput("compile: expected zero_stage 0, 1 or 2, found 3")
+        fewest = self.min_workers or self.workers
+        if self.compile == "graphs" and self.global_batch > fewest * self.micro_batch:
+            raise BadInput(
+                f"compile=graphs: expected a micro_batch of at least {self.global_batch // fewest}, a worker's share "
+                f"of the global batch, found {self.micro_batch}"
+            )
         parameters, _, optimizer = self.offload.places(self.zero_stage)
         if self.offload.parameters != parameters:
             raise BadInput(
@@ -243,7 +251,7 @@ class PretrainConfig:
         """Whether a worker with such a device compiles its model."""
         if self.compile == "auto":
             return device_type == "cuda" and self.zero_stage < 3
-        return self.compile
+        return self.compile is not False
 
     @property
     def order(self) -> OrderConfig:

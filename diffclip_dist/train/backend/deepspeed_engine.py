@@ -146,7 +146,7 @@ def start_engine(
     """
     model = build_model(config, modalities).to(device)
     if config.compiles(device.type):
-        compile_model(model, device)
+        compile_model(model, device, cuda_graphs=config.compile == "graphs")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     optimiser = build_optimiser(model, config.optimiser, sometimes_absent)
