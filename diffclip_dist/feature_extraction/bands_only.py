@@ -1,6 +1,6 @@
 """What stands in for an encoder where pixels are known by their bands alone.
 
-Shapes: B windows, M modalities, N tokens of a window.
+Shapes: B windows, M modalities, N tokens of a window, T wanted ones of these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,17 @@ class BandsOnly(nn.Module):
         self.modalities = tuple(modalities)
         self.register_buffer("nothing_M0", torch.zeros(len(self.modalities), 0), persistent=False)
 
-    def forward(self, windows: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> WindowFeatures:
+    def forward(
+        self, windows: Mapping[str, Tensor], valid: Mapping[str, Tensor], wanted_T: Tensor | None = None
+    ) -> WindowFeatures:
         """Features of width 0; of the windows, only their number and validity count."""
         del windows
         given_BN = next(iter(valid.values()))
         valid_BMN = torch.stack([valid.get(one.name, torch.zeros_like(given_BN)) for one in self.modalities], dim=1)
         batch, modalities, tokens = valid_BMN.shape
         nothing_BM0 = self.nothing_M0.expand(batch, -1, -1)
-        return WindowFeatures(nothing_BM0, nothing_BM0[:, :, None].expand(batch, modalities, tokens, 0), valid_BMN)
+        wanted = tokens if wanted_T is None else len(wanted_T)
+        return WindowFeatures(nothing_BM0, nothing_BM0[:, :, None].expand(batch, modalities, wanted, 0), valid_BMN)
 
 
 FeatureEncoder = MultimodalEncoder | BandsOnly

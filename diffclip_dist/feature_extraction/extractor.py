@@ -14,6 +14,7 @@ Shapes: P pixels, M modalities, F read-out width, C bands of all modalities, J j
 width, S feature sets; H rows and W columns of a scene.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -28,9 +29,10 @@ from diffclip_dist.feature_extraction.band_metric import BandMetric, fit_band_me
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, device_of
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics, PixelFeatures
-from diffclip_dist.feature_extraction.reading import read_pixels
+from diffclip_dist.feature_extraction.reading import WindowsToRead, batches, read_batch
 from diffclip_dist.feature_extraction.scene_view import SceneView, read_sample
 from diffclip_dist.feature_extraction.smoothing import Neighbourhood
+from diffclip_dist.feature_extraction.threads import in_threads
 from shards.archive.manifest import ModalityRecord
 
 Mask = npt.NDArray[np.bool_]
@@ -188,9 +190,13 @@ def extract_features(
     place = np.full(wanted.shape, -1, dtype=np.int64)
     place[read_rows, read_cols] = np.arange(len(read_rows))
     values_APK = torch.empty(axes, len(read_rows), width, device=device)
-    for part in read_pixels(encoder, scene.windows, scene.grid, place >= 0, config):
-        places_P = torch.from_numpy(place[part.rows, part.cols]).to(device)
-        values_APK[:, places_P] = extractor(part.features, scene.windows.bands_at(part.rows, part.cols))
+
+    def extract(batch: WindowsToRead) -> None:
+        read = read_batch(encoder, scene.windows, scene.grid, batch, config)
+        places_P = torch.from_numpy(place[batch.rows, batch.cols]).to(device)
+        values_APK[:, places_P] = extractor(read.features, scene.windows.bands_at(batch.rows, batch.cols))
+
+    deque(in_threads(extract, batches(scene.grid, place >= 0, config)), maxlen=0)
     if around is None:
         return ListedFeatures(rows, cols, values_APK)
     distance_APN = [around.distances(values_PK) for values_PK in values_APK]

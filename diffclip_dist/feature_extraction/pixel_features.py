@@ -38,7 +38,9 @@ class PixelFeatures:
         return cls(torch.cat([part.values_PMF for part in parts]), torch.cat([part.present_PM for part in parts]))
 
 
-def read_out(features: WindowFeatures, windows_P: Tensor, tokens_P: Tensor, readout: Readout) -> PixelFeatures:
+def read_out(
+    features: WindowFeatures, windows_P: Tensor, tokens_P: Tensor, readout: Readout, wanted_T: Tensor | None = None
+) -> PixelFeatures:
     """Reads pixels out of windows.
 
     Args:
@@ -46,6 +48,7 @@ def read_out(features: WindowFeatures, windows_P: Tensor, tokens_P: Tensor, read
         windows_P: int64, which of the windows each pixel is read from.
         tokens_P: int64, which token of that window it is.
         readout: class token of the window, the pixel's own token, or both side by side.
+        wanted_T: int64, ascending, the tokens that the features are of; None where they are of all.
 
     Returns:
         For ``class`` a modality is present where it has data anywhere in the window; for the others, where it has data
@@ -54,7 +57,8 @@ def read_out(features: WindowFeatures, windows_P: Tensor, tokens_P: Tensor, read
     class_PMD = features.class_BMD[windows_P]
     if readout == "class":
         return PixelFeatures(class_PMD, features.valid_BMN.any(dim=2)[windows_P])
-    pixel_PMD = features.tokens_BMND[windows_P, :, tokens_P]
+    places_P = tokens_P if wanted_T is None else torch.searchsorted(wanted_T, tokens_P)
+    pixel_PMD = features.tokens_BMTD[windows_P, :, places_P]
     present_PM = features.valid_BMN[windows_P, :, tokens_P]
     values_PMF = pixel_PMD if readout == "pixel" else torch.cat([class_PMD, pixel_PMD], dim=2)
     return PixelFeatures(values_PMF, present_PM)

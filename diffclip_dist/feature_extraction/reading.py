@@ -14,6 +14,7 @@ from diffclip_dist.data.windows import SceneWindows
 from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder, device_of
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.pixel_features import PixelFeatures, read_out
+from diffclip_dist.feature_extraction.threads import in_threads
 from diffclip_dist.feature_extraction.views import Grid, Positions, View
 
 # For reading windows in a quick run: some seconds on two cores
@@ -28,6 +29,27 @@ def affordable_windows(encoder: FeatureEncoder) -> int:
         return QUICK_PIXELS
     parameters = sum(parameter.numel() for parameter in encoder.transformer.parameters())
     return max(int(QUICK_FLOPS / (2.0 * parameters * encoder.config.tokens * len(encoder.modalities))), 1)
+
+
+@dataclass(frozen=True)
+class WindowsToRead:
+    """Windows that are read at once, and the pixels that are read from them.
+
+    Attributes:
+        centre_rows: of the windows.
+        centre_cols: of the windows.
+        rows: of the pixels.
+        cols: of the pixels.
+        window_of: which of the windows each pixel is read from.
+        tokens: which token of that window it is.
+    """
+
+    centre_rows: Positions
+    centre_cols: Positions
+    rows: Positions
+    cols: Positions
+    window_of: Positions
+    tokens: Positions
 
 
 @dataclass(frozen=True)
@@ -76,9 +98,6 @@ def read_pixels(
 ) -> Iterator[ReadPixels]:
     """Features of the wanted pixels, batch of windows by batch of windows, each pixel once.
 
-    Which window a pixel is read from depends on its place in the scene alone, so that a part of a scene is read as the
-    whole is.
-
     Args:
         encoder: any encoder that knows the scene's modalities, or none; the features lie on its device.
         scene: where windows are cut.
@@ -86,7 +105,15 @@ def read_pixels(
         wanted: (row, col) of the scene.
         config: the read-out and the size of a batch.
     """
-    device = device_of(encoder)
+    return in_threads(lambda batch: read_batch(encoder, scene, grid, batch, config), batches(grid, wanted, config))
+
+
+def batches(grid: Grid, wanted: npt.NDArray[np.bool_], config: FeatureConfig) -> Iterator[WindowsToRead]:
+    """The windows that the wanted pixels are read from, `window_batch` at a time.
+
+    Which window a pixel is read from depends on its place in the scene alone, so that a part of a scene is read as the
+    whole is.
+    """
     rows, cols = np.nonzero(wanted)
     centre_rows, centre_cols = grid.centres(rows, cols)
     centres, window_of = np.unique(centre_rows * grid.width + centre_cols, return_inverse=True)
@@ -96,13 +123,31 @@ def read_pixels(
     for start in range(0, len(centres), config.window_batch):
         stop = min(start + config.window_batch, len(centres))
         pixels = order[ends[start] : ends[stop]]
-        windows, valid = scene.gather(centres[start:stop] // grid.width, centres[start:stop] % grid.width)
-        with torch.no_grad():
-            features = encoder(windows, valid)
-            read = read_out(
-                features,
-                torch.from_numpy(window_of[pixels] - start).to(device),
-                torch.from_numpy(tokens[pixels]).to(device),
-                config.readout,
-            )
-        yield ReadPixels(rows[pixels], cols[pixels], read)
+        batch_rows, batch_cols = np.divmod(centres[start:stop], grid.width)
+        yield WindowsToRead(
+            batch_rows,
+            batch_cols,
+            rows[pixels],
+            cols[pixels],
+            window_of[pixels] - start,
+            tokens[pixels],
+        )
+
+
+def read_batch(
+    encoder: FeatureEncoder, scene: SceneWindows, grid: Grid, batch: WindowsToRead, config: FeatureConfig
+) -> ReadPixels:
+    """Features of a batch's pixels, without a graph. The encoder's last block computes what is read alone."""
+    device = device_of(encoder)
+    windows, valid = scene.gather(batch.centre_rows, batch.centre_cols)
+    wanted_T = torch.from_numpy(grid.wanted_tokens).to(device)
+    with torch.no_grad():
+        features = encoder(windows, valid, wanted_T)
+        read = read_out(
+            features,
+            torch.from_numpy(batch.window_of).to(device),
+            torch.from_numpy(batch.tokens).to(device),
+            config.readout,
+            wanted_T,
+        )
+    return ReadPixels(batch.rows, batch.cols, read)

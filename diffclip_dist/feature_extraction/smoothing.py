@@ -6,6 +6,8 @@ further, so each round is computed for fewer pixels than the one before.
 Shapes: P pixels, N = 25 neighbours, the pixel among them, K feature width; H rows and W columns of a scene.
 """
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,11 +19,14 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
 from diffclip_dist.feature_extraction.feature_config import SMOOTHING_RADIUS
+from diffclip_dist.feature_extraction.threads import in_threads
 
 # Chosen on generated scenes
 SHARPNESS: Final = 0.5
 # Pixels whose distances to neighbours are computed at once, so that they stay in a processor's cache
 DISTANCE_BATCH: Final = 512
+# Pixels that a thread computes at once
+PIECE: Final = 2**13
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,15 @@ class Neighbourhood:
         """Squared distances (P, N) to the neighbours, of all pixels that are averaged in some round."""
         averaged = self.within[-2]
         distance_PN = values_PK.new_empty(averaged, self.neighbours_PN.shape[1])
-        for start in range(0, averaged, DISTANCE_BATCH):
-            piece = slice(start, min(start + DISTANCE_BATCH, averaged))
-            beside_PNK = values_PK[self.neighbours_PN[piece]].sub_(values_PK[piece, None])
-            distance_PN[piece] = torch.linalg.vector_norm(beside_PNK, dim=2)
-        return distance_PN.square_()
+
+        def measure(many: slice) -> None:
+            for start in range(many.start, many.stop, DISTANCE_BATCH):
+                piece = slice(start, min(start + DISTANCE_BATCH, many.stop))
+                beside_PNK = values_PK[self.neighbours_PN[piece]].sub_(values_PK[piece, None])
+                distance_PN[piece] = torch.linalg.vector_norm(beside_PNK, dim=2).square_()
+
+        deque(in_threads(measure, _pieces(averaged)), maxlen=0)
+        return distance_PN
 
     def smoothed(self, values_PK: Tensor, distance_PN: Tensor, bandwidth: float) -> Tensor:
         """Averages of the wanted pixels; the weights come from the values before the first round.
@@ -82,12 +91,33 @@ class Neighbourhood:
         """
         if bandwidth == 0.0:
             return values_PK[: self.within[0]]
-        weight_PN = torch.exp(distance_PN * (-SHARPNESS / bandwidth)) * self.known_PN[: len(distance_PN)]
-        weight_PN /= weight_PN.sum(dim=1, keepdim=True)  # at least 1, the pixel's own
+        weight_PN = torch.empty_like(distance_PN)
+
+        def weigh(piece: slice) -> None:
+            weight = torch.exp(distance_PN[piece] * (-SHARPNESS / bandwidth)).mul_(self.known_PN[piece])
+            weight_PN[piece] = weight.div_(weight.sum(dim=1, keepdim=True))  # at least 1, the pixel's own
+
+        deque(in_threads(weigh, _pieces(len(distance_PN))), maxlen=0)
         for count in reversed(self.within[:-1]):
-            neighbours_PN = self.neighbours_PN[:count]
-            values_PK = embedding_bag(neighbours_PN, values_PK, per_sample_weights=weight_PN[:count], mode="sum")
+            values_PK = self._averaged(values_PK, weight_PN[:count])
         return values_PK
+
+    def _averaged(self, values_PK: Tensor, weight_PN: Tensor) -> Tensor:
+        """Averages of the first pixels, as many as there are weights for."""
+        averaged_PK = values_PK.new_empty(len(weight_PN), values_PK.shape[1])
+
+        def average(piece: slice) -> None:
+            averaged_PK[piece] = embedding_bag(
+                self.neighbours_PN[piece], values_PK, per_sample_weights=weight_PN[piece], mode="sum"
+            )
+
+        deque(in_threads(average, _pieces(len(weight_PN))), maxlen=0)
+        return averaged_PK
+
+
+def _pieces(pixels: int) -> Iterator[slice]:
+    """The pixels, `PIECE` at a time."""
+    return (slice(start, min(start + PIECE, pixels)) for start in range(0, pixels, PIECE))
 
 
 def _neighbours(

@@ -62,6 +62,13 @@ class Grid:
             np.minimum(cols // self.stride * self.stride + half, self.width - 1),
         )
 
+    @property
+    def wanted_tokens(self) -> Positions:
+        """The tokens of a window that pixels are read from, ascending: the stride x stride around its centre."""
+        half, reach = self.stride // 2, self.window // 2
+        along = np.arange(reach - half, reach - half + self.stride)
+        return (along[:, None] * self.window + along).ravel()
+
     def tokens(self, rows: Positions, cols: Positions, centre_rows: Positions, centre_cols: Positions) -> Positions:
         """Which token of the window around a centre a pixel is."""
         reach = self.window // 2

@@ -3,7 +3,7 @@
 Shapes: S feature sets, P pixels, C classes, K features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,9 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from diffclip_dist.feature_extraction.extractor import ListedFeatures
 from diffclip_dist.feature_extraction.reading import read_pixels
 from diffclip_dist.feature_extraction.scene_reader import SceneReader
 from diffclip_dist.feature_extraction.scene_view import SceneView
+from diffclip_dist.feature_extraction.threads import in_threads
 from diffclip_dist.feature_extraction.views import Positions
 from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
@@ -26,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 Classes = npt.NDArray[np.int64]
 
 # Pixels that are classified at once
-PIXEL_BATCH: Final = 2**14
+PIXEL_BATCH: Final = 2**12
 
 
 def classify(classifiers: Sequence[FittedClassifier], scene: SceneView, wanted: Mask, config: FewshotConfig) -> Classes:
@@ -87,10 +89,20 @@ def sharing_encoder(classifiers: Sequence[FittedClassifier]) -> list[list[int]]:
 def _classify_features(fitted: FittedClassifier, known: PatternFeatures, asked: Mask, classes: Classes) -> None:
     """Sets the class indices (row, col) of the asked pixels."""
     for one, features in known.parts(fitted, asked):
-        for start in range(0, len(features.rows), PIXEL_BATCH):
-            piece = slice(start, start + PIXEL_BATCH)
-            found_P = one.head(features.values_SPK[:, piece], one.text_CE).argmax(dim=1)
-            classes[features.rows[piece], features.cols[piece]] = found_P.cpu().numpy()
+        for piece, scores_PC in _in_pieces(one, features):
+            classes[features.rows[piece], features.cols[piece]] = scores_PC.argmax(dim=1).cpu().numpy()
+
+
+def _in_pieces(fitted: FittedClassifier, features: ListedFeatures) -> Iterator[tuple[slice, Tensor]]:
+    """Logits (P, C) of pixels by a kernel classifier, a bounded number of pixels at a time."""
+    assert isinstance(fitted.head, KernelHead)
+    head = fitted.head
+
+    def logits(piece: slice) -> tuple[slice, Tensor]:
+        return piece, head.logits(features.values_SPK[:, piece], fitted.text_CE)
+
+    pieces = (slice(start, start + PIXEL_BATCH) for start in range(0, len(features.rows), PIXEL_BATCH))
+    return in_threads(logits, pieces)
 
 
 def class_probabilities(
@@ -118,10 +130,7 @@ def class_probabilities(
         if isinstance(fitted.head, KernelHead):
             known = features or extract_for([fitted], scene, wanted, config)
             for one, listed in known.parts(fitted, wanted):
-                assert isinstance(one.head, KernelHead)
-                for start in range(0, len(listed.rows), PIXEL_BATCH):
-                    piece = slice(start, start + PIXEL_BATCH)
-                    logits_PC = one.head.logits(listed.values_SPK[:, piece], one.text_CE)
+                for piece, logits_PC in _in_pieces(one, listed):
                     probabilities = torch.softmax(logits_PC / temperature, dim=1).cpu().numpy()
                     found[listed.rows[piece], listed.cols[piece]] = probabilities
         else:

@@ -1,6 +1,6 @@
 """Stems, class tokens and the modality-shared transformer: the part of the model that is exported after pretraining.
 
-Shapes: B windows, M modalities, N tokens of a window, K visible slots, C bands, D width.
+Shapes: B windows, M modalities, N tokens of a window, T wanted ones of these, K visible slots, C bands, D width.
 """
 
 import copy
@@ -26,12 +26,12 @@ class WindowFeatures:
 
     Attributes:
         class_BMD: the class token of each modality.
-        tokens_BMND: one for each pixel of the window, 0 where the modality has no data.
+        tokens_BMTD: one for each wanted pixel of the window, 0 where the modality has no data.
         valid_BMN: bool, where the modality has data.
     """
 
     class_BMD: Tensor
-    tokens_BMND: Tensor
+    tokens_BMTD: Tensor
     valid_BMN: Tensor
 
 
@@ -111,25 +111,37 @@ class MultimodalEncoder(nn.Module):
         shared_BSD: Tensor = self.inputs[ANY_SENSOR](values_BKC, positions_BKD, t_B, self.places[schema.key]())
         return shared_BSD
 
-    def encode(self, tokens_BSD: Sequence[Tensor], present_BS: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+    def encode(
+        self,
+        tokens_BSD: Sequence[Tensor],
+        present_BS: Sequence[Tensor] | None,
+        kept: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """Runs the modalities' tokens through the shared transformer, in one call for all of them.
 
         Args:
             tokens_BSD: a modality's tokens each, class token first, all of one shape.
             present_BS: bool, false for empty slots; ``None`` if there are none, which is faster.
+            kept: int64, which tokens of each modality are wanted; ``None`` means all of them.
         """
-        axis = 1 if self.config.fusion == "joint" else 0
+        joint = self.config.fusion == "joint"
+        axis = 1 if joint else 0
         present = None if present_BS is None else torch.cat(list(present_BS), dim=axis)
-        encoded: Tensor = self.transformer(torch.cat(list(tokens_BSD), dim=axis), present)
+        if kept is not None and joint:
+            kept = torch.cat([number * tokens_BSD[0].shape[1] + kept for number in range(len(tokens_BSD))])
+        encoded: Tensor = self.transformer(torch.cat(list(tokens_BSD), dim=axis), present, kept)
         return encoded.chunk(len(tokens_BSD), dim=axis)
 
-    def forward(self, windows: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> WindowFeatures:
+    def forward(
+        self, windows: Mapping[str, Tensor], valid: Mapping[str, Tensor], wanted_T: Tensor | None = None
+    ) -> WindowFeatures:
         """Features of clean windows at t = 0, with every valid token visible.
 
         Args:
             windows: modality name to standardised values, float32 (B, N, C), 0 where missing. A modality of the
                 encoder that is not given counts as wholly missing.
             valid: modality name to bool (B, N).
+            wanted_T: int64, the tokens of a window whose features are wanted; ``None`` means all of them.
 
         Returns:
             Features with modalities in the encoder's own order.
@@ -148,9 +160,10 @@ class MultimodalEncoder(nn.Module):
             present.append(torch.cat([valid_BN.new_ones(batch, 1), valid_BN], dim=1))
             valid_BN_of.append(valid_BN)
         valid_BMN = torch.stack(valid_BN_of, dim=1)
-        encoded = torch.stack(self.encode(sequences, None if bool(valid_BMN.all()) else present), dim=1)
-        tokens_BMND = encoded[:, :, 1:] * valid_BMN[..., None]
-        return WindowFeatures(encoded[:, :, 0], tokens_BMND, valid_BMN)
+        kept = None if wanted_T is None else torch.cat([wanted_T.new_zeros(1), wanted_T + 1])  # the class token too
+        encoded = torch.stack(self.encode(sequences, None if bool(valid_BMN.all()) else present, kept), dim=1)
+        wanted_valid_BMT = valid_BMN if wanted_T is None else valid_BMN[:, :, wanted_T]
+        return WindowFeatures(encoded[:, :, 0], encoded[:, :, 1:] * wanted_valid_BMT[..., None], valid_BMN)
 
 
 def _listed(schemas: Sequence[ModalitySchema]) -> str:

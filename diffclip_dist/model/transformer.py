@@ -1,14 +1,18 @@
 """The transformer blocks of encoder and decoders, and the fixed embeddings of positions and timesteps.
 
-Shapes: B windows, S tokens, D width, H heads, N = window**2.
+Shapes: B windows, S tokens, K kept tokens, D width, H heads, E = D / H, N = window**2.
 """
 
 import math
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+# Scores whose exponential float32 holds, with room for a sum over a window
+LARGEST_SAFE_SCORE: Final = 60.0
 
 
 def position_embedding(window: int, width: int) -> Tensor:
@@ -61,6 +65,27 @@ def written_out_attention(query_BHSE: Tensor, key_BHSE: Tensor, value_BHSE: Tens
     return torch.softmax(scores_BHSS, dim=-1) @ value_BHSE
 
 
+def attention_without_gradient(
+    query_BHKE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, keep_B11S: Tensor | None
+) -> Tensor:
+    """The same attention (B, H, K, E) for short sequences on a CPU, where no gradient is wanted.
+
+    Torch's fused kernel is made for long sequences and takes twice as long. A softmax subtracts the highest score
+    first, which takes longer than all else; small scores do without.
+    """
+    batch, heads, length, width = key_BHSE.shape
+    query_GKE, key_GSE, value_GSE = (part.flatten(0, 1) for part in (query_BHKE, key_BHSE, value_BHSE))
+    scores_GKS = torch.bmm(query_GKE * width**-0.5, key_GSE.transpose(1, 2))
+    lowest, highest = scores_GKS.aminmax()
+    if keep_B11S is not None:
+        scores_GKS.view(batch, heads, -1, length).masked_fill_(~keep_B11S, -math.inf)
+    if max(-float(lowest), float(highest)) > LARGEST_SAFE_SCORE:
+        scores_GKS -= scores_GKS.amax(dim=2, keepdim=True)
+    weight_GKS = scores_GKS.exp_()
+    mixed_GKE = torch.bmm(weight_GKS, value_GSE).div_(weight_GKS.sum(dim=2, keepdim=True))
+    return mixed_GKE.view(batch, heads, -1, width)
+
+
 def better_written_out(query_BHSE: Tensor) -> bool:
     """Whether `written_out_attention` is the faster: in bfloat16 on a CPU.
 
@@ -79,16 +104,38 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None) -> Tensor:
-        """Attends to the present tokens; ``None`` means all of them."""
+    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None, kept_K: Tensor | None = None) -> Tensor:
+        """Attends to the present tokens; ``None`` means all of them.
+
+        Args:
+            tokens_BSD: of each window.
+            present_BS: bool.
+            kept_K: int64, the tokens whose outputs are wanted (B, K, D); ``None`` means all of them.
+        """
         batch, length, width = tokens_BSD.shape
-        qkv_3BHSE = self.qkv(tokens_BSD).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        query_BHSE, key_BHSE, value_BHSE = qkv_3BHSE.unbind(0)
+        split = self.heads, width // self.heads
+        if kept_K is None:
+            query_BHKE, key_BHSE, value_BHSE = (
+                self.qkv(tokens_BSD).view(batch, length, 3, *split).permute(2, 0, 3, 1, 4).unbind(0)
+            )
+        else:
+            weight_DD, bias_D = self.qkv.weight[:width], self.qkv.bias[:width]
+            query_BKD = F.linear(tokens_BSD[:, kept_K], weight_DD, bias_D)
+            query_BHKE = query_BKD.view(batch, len(kept_K), *split).transpose(1, 2)
+            both_BSD = F.linear(tokens_BSD, self.qkv.weight[width:], self.qkv.bias[width:])
+            key_BHSE, value_BHSE = both_BSD.view(batch, length, 2, *split).permute(2, 0, 3, 1, 4).unbind(0)
         keep_B11S = None if present_BS is None else present_BS[:, None, None, :]
-        attend = written_out_attention if better_written_out(query_BHSE) else F.scaled_dot_product_attention
-        mixed_BHSE = attend(query_BHSE, key_BHSE, value_BHSE, keep_B11S)
-        mixed_BSD: Tensor = self.output(mixed_BHSE.transpose(1, 2).reshape(batch, length, width))
-        return mixed_BSD
+        mixed_BHKE = _attend(query_BHKE, key_BHSE, value_BHSE, keep_B11S)
+        mixed_BKD: Tensor = self.output(mixed_BHKE.transpose(1, 2).reshape(batch, -1, width))
+        return mixed_BKD
+
+
+def _attend(query_BHKE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, keep_B11S: Tensor | None) -> Tensor:
+    if better_written_out(query_BHKE):
+        return written_out_attention(query_BHKE, key_BHSE, value_BHSE, keep_B11S)
+    if query_BHKE.device.type == "cpu" and not torch.is_grad_enabled():
+        return attention_without_gradient(query_BHKE, key_BHSE, value_BHSE, keep_B11S)
+    return F.scaled_dot_product_attention(query_BHKE, key_BHSE, value_BHSE, keep_B11S)
 
 
 class Block(nn.Module):
@@ -102,10 +149,12 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None) -> Tensor:
-        tokens_BSD = tokens_BSD + self.attention(self.attention_norm(tokens_BSD), present_BS)
-        out_BSD: Tensor = tokens_BSD + self.mlp(self.mlp_norm(tokens_BSD))
-        return out_BSD
+    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None, kept_K: Tensor | None = None) -> Tensor:
+        """Tokens (B, S, D), or the kept ones alone (B, K, D), see `Attention`."""
+        changed_BKD = self.attention(self.attention_norm(tokens_BSD), present_BS, kept_K)
+        tokens_BKD = (tokens_BSD if kept_K is None else tokens_BSD[:, kept_K]) + changed_BKD
+        out_BKD: Tensor = tokens_BKD + self.mlp(self.mlp_norm(tokens_BKD))
+        return out_BKD
 
 
 class Transformer(nn.Module):
@@ -122,15 +171,25 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None = None) -> Tensor:
-        for block in self.blocks:
+    def forward(self, tokens_BSD: Tensor, present_BS: Tensor | None = None, kept_K: Tensor | None = None) -> Tensor:
+        """Tokens (B, S, D), or the kept ones alone (B, K, D).
+
+        Args:
+            tokens_BSD: of each window.
+            present_BS: bool, the tokens that are attended to; ``None`` means all of them.
+            kept_K: int64, the tokens that are wanted; ``None`` means all of them. The last block computes no others.
+        """
+        for number, block in enumerate(self.blocks, start=1):
+            kept = kept_K if number == len(self.blocks) else None
             if self.recomputes and torch.is_grad_enabled():
                 # a block draws no random numbers, so no generator's state has to be kept
-                tokens_BSD = checkpoint(block, tokens_BSD, present_BS, use_reentrant=False, preserve_rng_state=False)
+                tokens_BSD = checkpoint(
+                    block, tokens_BSD, present_BS, kept, use_reentrant=False, preserve_rng_state=False
+                )
             else:
-                tokens_BSD = block(tokens_BSD, present_BS)
-        out_BSD: Tensor = self.norm(tokens_BSD)
-        return out_BSD
+                tokens_BSD = block(tokens_BSD, present_BS, kept)
+        out_BKD: Tensor = self.norm(tokens_BSD)
+        return out_BKD
 
 
 def recompute_blocks(model: nn.Module) -> None:

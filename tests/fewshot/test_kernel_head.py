@@ -257,7 +257,7 @@ def test_pixels_that_are_all_alike_have_no_class_means_to_tell_apart() -> None:
     alike_SPK, text_CE = torch.ones(1, 4, 2), torch.eye(2, 4)
     head = KernelHead.fit(no_extractor(), alike_SPK, alike_SPK[:, :2], torch.tensor([0, 1]), text_CE)
     adapted = head.adapted(alike_SPK, text_CE, class_priors=False, class_means=True)
-    torch.testing.assert_close(adapted.scores(alike_SPK, text_CE), head.scores(alike_SPK, text_CE))
+    torch.testing.assert_close(adapted(alike_SPK, text_CE), head(alike_SPK, text_CE))
 
 
 def test_blocks_keep_the_pixels_that_smoothing_looks_at_apart(archive: Archive, encoder: Path) -> None:

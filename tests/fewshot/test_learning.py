@@ -179,7 +179,7 @@ def test_an_encoder_of_other_bands_is_refused_and_one_of_more_sensors_is_cut_dow
     valid = {name: torch.ones(1, MODEL.tokens, dtype=torch.bool) for name in window}
     whole = new_encoder(MODEL, own, seed=0)
     whole.load_state_dict({name: more.state_dict()[name] for name in whole.state_dict()})
-    assert torch.allclose(part(window, valid).tokens_BMND, whole(window, valid).tokens_BMND, atol=1e-5)
+    assert torch.allclose(part(window, valid).tokens_BMTD, whole(window, valid).tokens_BMTD, atol=1e-5)
     with pytest.raises(BadInput, match="scene town: modality hsi: has 6 bands, and other expects 99"):
         encoder_for_scene(new_encoder(MODEL, [ModalitySchema("hsi", 99)], seed=0), scene.record, "other")
     with pytest.raises(BadInput, match="none is shared"):

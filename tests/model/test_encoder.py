@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.saved_encoder import EncoderConfig, Training, load_encoder, new_encoder, save_encoder
+from diffclip_dist.model.transformer import attention_without_gradient
 from shards.errors import BadInput
 
 Windows = dict[str, torch.Tensor]
@@ -37,14 +39,39 @@ def test_features_are_deterministic_and_of_their_shapes(
 ) -> None:
     first, second = encoder(*windows), encoder(*windows)
     assert first.class_BMD.shape == (6, 2, 16)
-    assert first.tokens_BMND.shape == (6, 2, 25, 16)
+    assert first.tokens_BMTD.shape == (6, 2, 25, 16)
     assert torch.equal(first.class_BMD, second.class_BMD)
-    assert torch.equal(first.tokens_BMND, second.tokens_BMND)
+    assert torch.equal(first.tokens_BMTD, second.tokens_BMTD)
+
+
+def test_wanted_tokens_have_the_features_that_they_have_among_all(
+    encoder: MultimodalEncoder, windows: tuple[Windows, Windows]
+) -> None:
+    values, valid = windows
+    valid["lidar"][1] = False
+    valid["lidar"][2, :9] = False
+    wanted_T = torch.tensor([3, 12, 24])
+    expected = encoder(values, valid)  # with a graph, by torch's fused attention
+    with torch.no_grad():
+        found = encoder(values, valid, wanted_T)
+    torch.testing.assert_close(found.class_BMD, expected.class_BMD)
+    torch.testing.assert_close(found.tokens_BMTD, expected.tokens_BMTD[:, :, wanted_T])
+    assert torch.equal(found.valid_BMN, expected.valid_BMN)
+
+
+@pytest.mark.parametrize("size", [1.0, 40.0])
+def test_attention_without_gradient_is_the_fused_one(size: float) -> None:
+    query, key, value = (torch.randn(2, 4, 26, 16, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    keep = torch.rand(2, 1, 1, 26, generator=torch.Generator().manual_seed(3)) < 0.5
+    keep[..., 0] = True
+    found = attention_without_gradient(size * query, size * key, value, keep)
+    expected = scaled_dot_product_attention(size * query, size * key, value, keep)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_window_has_the_same_features_alone(encoder: MultimodalEncoder, windows: tuple[Windows, Windows]) -> None:
     alone = encoder(*({name: values[2:3] for name, values in part.items()} for part in windows))
-    torch.testing.assert_close(alone.tokens_BMND, encoder(*windows).tokens_BMND[2:3])
+    torch.testing.assert_close(alone.tokens_BMTD, encoder(*windows).tokens_BMTD[2:3])
 
 
 def test_missing_pixels_do_not_reach_the_features(encoder: MultimodalEncoder, windows: tuple[Windows, Windows]) -> None:
@@ -53,7 +80,7 @@ def test_missing_pixels_do_not_reach_the_features(encoder: MultimodalEncoder, wi
     spoiled[~valid["lidar"]] = 1e6
     clean, other = encoder(values, valid), encoder({**values, "lidar": spoiled}, valid)
     assert torch.equal(clean.class_BMD, other.class_BMD)
-    assert torch.equal(clean.tokens_BMND, other.tokens_BMND)
+    assert torch.equal(clean.tokens_BMTD, other.tokens_BMTD)
 
 
 def test_an_absent_modality_is_a_missing_one(encoder: MultimodalEncoder, windows: tuple[Windows, Windows]) -> None:
@@ -61,7 +88,7 @@ def test_an_absent_modality_is_a_missing_one(encoder: MultimodalEncoder, windows
     absent = encoder({"hsi": values["hsi"]}, {"hsi": valid["hsi"]})
     missing = encoder(values, {**valid, "lidar": torch.zeros_like(valid["lidar"])})
     assert torch.equal(absent.class_BMD, missing.class_BMD)
-    assert bool(torch.isfinite(absent.tokens_BMND).all())
+    assert bool(torch.isfinite(absent.tokens_BMTD).all())
 
 
 def test_an_encoder_comes_back_from_disk_as_it_was(
@@ -72,7 +99,7 @@ def test_an_encoder_comes_back_from_disk_as_it_was(
     loaded = load_encoder(tmp_path)
     assert loaded.config == encoder.config
     assert loaded.modalities == encoder.modalities
-    assert torch.equal(loaded(*windows).tokens_BMND, encoder(*windows).tokens_BMND)
+    assert torch.equal(loaded(*windows).tokens_BMTD, encoder(*windows).tokens_BMTD)
 
 
 @pytest.mark.parametrize("damage", ["no config", "no weights", "other width", "newer", "not json", "truncated"])
@@ -128,7 +155,7 @@ def test_sizes_that_the_weights_do_not_have_take_no_memory(
 
 def test_order_of_modalities_does_not_matter(encoder: MultimodalEncoder, windows: tuple[Windows, Windows]) -> None:
     turned = encoder.for_modalities(encoder.modalities[::-1])
-    torch.testing.assert_close(turned(*windows).tokens_BMND.flip(1), encoder(*windows).tokens_BMND)
+    torch.testing.assert_close(turned(*windows).tokens_BMTD.flip(1), encoder(*windows).tokens_BMTD)
     torch.testing.assert_close(turned(*windows).class_BMD.flip(1), encoder(*windows).class_BMD)
 
 

@@ -33,7 +33,7 @@ def features(encoder: torch.nn.Module, batch: WindowBatch) -> torch.Tensor:
     valid = {schema.name: batch.valid[schema.key] for schema in batch.schemas}
     with torch.no_grad():
         read = encoder(windows, valid)
-    return torch.cat([read.class_BMD.flatten(1), read.tokens_BMND.flatten(1)], dim=1)
+    return torch.cat([read.class_BMD.flatten(1), read.tokens_BMTD.flatten(1)], dim=1)
 
 
 def masters(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
@@ -90,7 +90,7 @@ def test_exported_encoder_gives_the_engines_features(exported: Path) -> None:
         encoder = load_encoder(folder / "encoder")
         with torch.no_grad():
             read = encoder(seen["windows"], seen["valid"])
-        ours = torch.cat([read.class_BMD.flatten(1), read.tokens_BMND.flatten(1)], dim=1)
+        ours = torch.cat([read.class_BMD.flatten(1), read.tokens_BMTD.flatten(1)], dim=1)
         torch.testing.assert_close(ours, seen["features"])
         assert ours.std() > 0.1
 
