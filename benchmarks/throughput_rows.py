@@ -28,9 +28,10 @@ from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.presets import PUBLISHED
 from diffclip_dist.train.cluster.driver import pretrain
 from diffclip_dist.train.monitor.matrix_rate import matrix_rate
-from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
+from diffclip_dist.train.monitor.run_log import read_lines
 from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.pretrain_config import PretrainConfig, StreamConfig
+from diffclip_dist.train.run_files import METRICS_FILE
 from shards.archive.archive import Archive
 from shards.errors import BadInput
 

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from diffclip_dist.model.flops import training_flops
-from diffclip_dist.train.memory import StateBytes, activation_bytes, state_bytes
+from diffclip_dist.train.memory import StateBytes, activation_bytes, sharding_stage, state_bytes
 from diffclip_dist.train.monitor.matrix_rate import matrix_rate
 from diffclip_dist.train.plan import TrainPlan
 from diffclip_dist.train.pretrain_config import OffloadConfig, Place, PretrainConfig
@@ -69,7 +69,13 @@ def estimate_run(plan: TrainPlan) -> RunEstimate:
     return RunEstimate(
         plan=plan,
         states=tuple(
-            state_bytes(plan.parameters, stage, config.workers, config.precision, averaged=averaged)
+            state_bytes(
+                plan.parameters,
+                sharding_stage(stage, config.workers, config.offload),
+                config.workers,
+                config.precision,
+                averaged=averaged,
+            )
             for stage in range(4)
         ),
         micro_batch=micro_batch,

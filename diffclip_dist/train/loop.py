@@ -7,7 +7,7 @@ Ranks talk through torch.distributed alone. So Ray Train can start them (`cluste
 import math
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -25,11 +25,10 @@ from diffclip_dist.train.monitor.run_log import RunLog
 from diffclip_dist.train.monitor.throughput import Meter
 from diffclip_dist.train.plan import TrainPlan
 from diffclip_dist.train.pretrain_config import PretrainConfig
+from diffclip_dist.train.run_files import STOPPED_FILE
 from diffclip_dist.train.step import StepResult, train_step
 from diffclip_dist.train.stop import AgreedStop
 from shards.errors import FailedRun
-
-STOPPED_FILE: Final = "stopped.txt"
 
 
 class CannotGoOn(FailedRun):

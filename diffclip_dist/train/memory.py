@@ -19,7 +19,7 @@ from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks
 from diffclip_dist.model.masking import TokenMask, slot_count
 from diffclip_dist.model.transformer import recompute_blocks
-from diffclip_dist.train.pretrain_config import PretrainConfig
+from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
 
 _FLOAT32: Final = 4
 _MOMENTS: Final = 2 * _FLOAT32  # Adam's
@@ -69,6 +69,12 @@ def state_bytes(
         return -(-parameters * bytes_each // (workers if zero_stage >= from_stage else 1))
 
     return StateBytes(share(value, 3), share(_FLOAT32, 2), share(master + _MOMENTS + average, 1))
+
+
+def sharding_stage(zero_stage: int, workers: int, offload: OffloadConfig) -> int:
+    """The ZeRO stage that a run's engine gets: stages 1 and 2 of a lone worker shard nothing and only take time."""
+    alone = workers == 1 and offload.optimizer == "none"
+    return 0 if alone and zero_stage < 3 else zero_stage
 
 
 def checkpoint_bytes(parameters: int, *, averaged: bool = False) -> int:

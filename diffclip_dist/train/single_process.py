@@ -13,10 +13,11 @@ import torch.distributed as dist
 from diffclip_dist.train.backend.deepspeed_engine import start_engine
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine, deepspeed
 from diffclip_dist.train.context import TrainContext
-from diffclip_dist.train.loop import STOPPED_FILE, run_rank
+from diffclip_dist.train.loop import run_rank
 from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
+from diffclip_dist.train.run_files import STOPPED_FILE
 from shards.errors import FailedRun
 
 

@@ -16,7 +16,7 @@ from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.mask_diffusion import draw_noise_and_masks
 from diffclip_dist.model.saved_encoder import new_encoder
-from diffclip_dist.train.backend.deepspeed_engine import build_model
+from diffclip_dist.train.backend.deepspeed_engine import build_model, build_optimiser
 from diffclip_dist.train.dry_run import RunEstimate, describe, estimate_run
 from diffclip_dist.train.memory import activation_bytes
 from diffclip_dist.train.plan import open_plan
@@ -93,10 +93,28 @@ def test_parameters_are_those_of_the_model_that_is_trained(generated_archive: Pa
 
 
 def test_each_stage_shards_what_it_says(generated_archive: Path) -> None:
-    alone, four = estimated(generated_archive).states, estimated(generated_archive, "workers=4").states
-    for one, shared, by in zip(alone, four, ((1, 1, 1), (1, 1, 4), (1, 4, 4), (4, 4, 4)), strict=True):
-        held = [one.parameters / by[0], one.gradients / by[1], one.optimizer / by[2]]
+    two, four = (estimated(generated_archive, f"workers={workers}").states for workers in (2, 4))
+    for few, shared, by in zip(two, four, ((1, 1, 1), (1, 1, 2), (1, 2, 2), (2, 2, 2)), strict=True):
+        held = [few.parameters / by[0], few.gradients / by[1], few.optimizer / by[2]]
         assert [shared.parameters, shared.gradients, shared.optimizer] == pytest.approx(held)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_lone_worker_holds_what_its_engine_allocates(generated_archive: Path, precision: str) -> None:
+    # its engine takes stages 1 and 2 for 0, which has no master weights of its own
+    planned = estimated(generated_archive, f"precision={precision}", "zero_stage=1", "model.width=32")
+    config = planned.plan.config
+    model = build_model(config, planned.plan.data.modalities)
+    optimiser = build_optimiser(model, config.optimiser)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    moments = [each for state in optimiser.state.values() for each in (state["exp_avg"], state["exp_avg_sq"])]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    allocated = [sum(each.nbytes for each in tensors) for tensors in (model.parameters(), gradients, moments)]
+    for stage in (0, 1, 2):
+        state = planned.states[stage]
+        assert [state.parameters, state.gradients, state.optimizer] == allocated
 
 
 def test_the_estimate_of_the_time_follows_the_work(generated_archive: Path) -> None:

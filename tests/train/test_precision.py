@@ -13,9 +13,10 @@ from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.transformer import written_out_attention
 from diffclip_dist.train import precision
 from diffclip_dist.train.backend.deepspeed_engine import build_model
-from diffclip_dist.train.cluster.driver import CONFIG_FILE, with_recorded_precision
+from diffclip_dist.train.cluster.driver import with_recorded_precision
 from diffclip_dist.train.precision import faster_on_cpu, with_chosen_precision
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
+from diffclip_dist.train.run_files import CONFIG_FILE
 from diffclip_dist.train.single_process import pretrain_single_process
 
 

@@ -12,8 +12,9 @@ from small_runs import SMALL_MODEL, Pretrain
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffclip_dist.model.diffusion_config import DiffusionConfig
-from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
+from diffclip_dist.train.monitor.run_log import read_lines
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
+from diffclip_dist.train.run_files import METRICS_FILE
 from diffclip_dist.train.single_process import pretrain_single_process
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive

@@ -23,7 +23,7 @@ from diffclip_dist.train.checkpoint.stored_checkpoint import (
     prune,
 )
 from diffclip_dist.train.cluster.local_ray import LocalRay
-from diffclip_dist.train.monitor.faults import FAULTS_FILE
+from diffclip_dist.train.run_files import FAULTS_FILE
 from shards.archive.store import open_store
 
 # a checkpoint early on, and steps slow enough for a signal to meet the run between its first checkpoint and its end

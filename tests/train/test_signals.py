@@ -16,7 +16,8 @@ from small_runs import SMALL_MODEL, newest_of, pretrain_command, wait_for_steps
 from diffclip_dist.train.checkpoint.stored_checkpoint import check_files
 from diffclip_dist.train.cluster.driver import CONFIG_FILE
 from diffclip_dist.train.cluster.local_ray import LocalRay, ray_command
-from diffclip_dist.train.monitor.run_log import METRICS_FILE, read_lines
+from diffclip_dist.train.monitor.run_log import read_lines
+from diffclip_dist.train.run_files import METRICS_FILE
 
 ENDLESS = ("--steps", "100000", "--workers", "2")
 MARK = "DIFFCLIP_TEST_SIGNALS"

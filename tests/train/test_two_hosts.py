@@ -13,7 +13,7 @@ import pytest
 from ray_nodes import RayNodes, ray_nodes
 from small_runs import Pretrain, Run, pretrain_command, wait_for_steps
 
-from diffclip_dist.train.monitor.faults import FAULTS_FILE
+from diffclip_dist.train.run_files import FAULTS_FILE
 
 STEPS = 60
 ARGUMENTS = ("--steps", str(STEPS), "--workers", "2")

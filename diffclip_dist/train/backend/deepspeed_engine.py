@@ -14,6 +14,7 @@ from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine, deepspeed
 from diffclip_dist.train.backend.offload import offload_settings
 from diffclip_dist.train.backend.weight_average import keep_average
+from diffclip_dist.train.memory import sharding_stage
 from diffclip_dist.train.pretrain_config import OptimiserConfig, PretrainConfig
 
 # most numbers in one collective: DeepSpeed's default
@@ -38,7 +39,7 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module
     They leave out the learning rate, which `train_step` sets at each step.
     """
     sizes = [parameter.numel() for parameter in model.parameters()]
-    stage = sharding_stage(config, world_size)
+    stage = sharding_stage(config.zero_stage, world_size, config.offload)
     share = config.global_batch // world_size
     micro_batch = min(config.micro_batch, share)
     return {
@@ -59,12 +60,6 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module
         "gradient_clipping": config.optimiser.clip_norm,
         "steps_per_print": 10**9,
     }
-
-
-def sharding_stage(config: PretrainConfig, world_size: int) -> int:
-    """The ZeRO stage of the engine: stages 1 and 2 of a lone worker shard nothing and would only take time."""
-    alone = world_size == 1 and config.offload.optimizer == "none"
-    return 0 if alone and config.zero_stage < 3 else config.zero_stage
 
 
 def accumulation_steps(config: PretrainConfig, world_size: int) -> int:
@@ -157,7 +152,7 @@ def start_engine(
         config=deepspeed_settings(config, world_size, model),
         dist_init_required=False,
     )
-    if sharding_stage(config, world_size) == 0:
+    if sharding_stage(config.zero_stage, world_size, config.offload) == 0:
         _clip_at_once(engine)
         if world_size == 1:
             engine.enable_backward_allreduce = False

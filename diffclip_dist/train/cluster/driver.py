@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 
 import pyarrow.fs
 import ray
@@ -21,18 +21,16 @@ from diffclip_dist.train.checkpoint.stored_checkpoint import checkpoint_store, n
 from diffclip_dist.train.cluster.interruptible import run_interruptibly
 from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
 from diffclip_dist.train.cluster.worker import pretrain_worker
-from diffclip_dist.train.loop import STOPPED_FILE
-from diffclip_dist.train.monitor.faults import FAULTS_FILE, FaultLog, cause
+from diffclip_dist.train.monitor.faults import FaultLog, cause
 from diffclip_dist.train.monitor.progress import follow_metrics
 from diffclip_dist.train.plan import TrainPlan, open_plan
 from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import PretrainConfig, read_run_config, same_run
+from diffclip_dist.train.run_files import CONFIG_FILE, FAULTS_FILE, STOPPED_FILE
 from diffclip_dist.train.schedule import learning_rate
 from diffclip_dist.train.stop import StopFile
 from shards.archive.store import RemoteStore, Store
 from shards.errors import BadInput, FailedRun, Terminated
-
-CONFIG_FILE: Final = "config.yaml"
 
 
 def pretrain(config: PretrainConfig, resume: bool = False) -> Path:

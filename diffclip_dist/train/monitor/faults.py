@@ -2,11 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ray.train import UserCallback
 
-FAULTS_FILE: Final = "faults.log"
+from diffclip_dist.train.run_files import FAULTS_FILE
 
 
 class FaultLog(UserCallback):

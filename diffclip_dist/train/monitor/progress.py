@@ -12,8 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from diffclip_dist.train.monitor.faults import FAULTS_FILE
-from diffclip_dist.train.monitor.run_log import METRICS_FILE
+from diffclip_dist.train.run_files import FAULTS_FILE, METRICS_FILE
 
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0

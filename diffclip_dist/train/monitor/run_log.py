@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
+from diffclip_dist.train.run_files import METRICS_FILE
 from shards.archive.publish import publish_file
-
-METRICS_FILE: Final = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
