@@ -20,6 +20,7 @@ BENCHMARKS: Final = MappingProxyType(
         "archive_io": "reading, building and restarting archives",
         "accuracy": "accuracy on scenes beside classical classifiers",
         "prediction": "pixels a second and memory of mapping",
+        "names_alone": "accuracy from class names alone, without a labelled pixel",
         "another_scene": "accuracy on another scene, by its class priors and by those of the shots' scene",
     }
 )

@@ -79,17 +79,23 @@ def _sources(ingredient: Ingredient) -> tuple[str, ...]:
     return tuple(SOURCES[key] for key in keys)
 
 
+# words that name several materials alike stand in the captions of each
+_ANY_TREE: Final = ("tree", "trees", "forest", "woodland")
+_ANY_ROOF: Final = ("roof", "building", "buildings", "house", "rooftop")
+_ANY_PAVING: Final = ("pavement", "paved ground", "impervious surface")
+_ANY_FIELD: Final = ("cropland", "cultivated land", "farmland", "agricultural field")
+
 MATERIALS: Final[tuple[Material, ...]] = (
     Material(
         "trees",
-        ("tree", "trees", "forest", "woods", "deciduous trees", "broadleaf forest", "tree canopy", "woodland"),
+        (*_ANY_TREE, "woods", "deciduous trees", "broadleaf forest", "tree canopy"),
         (Part(_CANOPY, leaf_area=(3.0, 10.0)), Part(_WOOD, (0.0, 0.12))),
         shade=(0.1, 0.6),
         tall=True,
     ),
     Material(
         "conifers",
-        ("coniferous trees", "evergreen needle forest", "pine trees", "spruce and fir forest"),
+        (*_ANY_TREE, "coniferous trees", "evergreen needle forest", "pine trees", "spruce and fir forest"),
         (Part(_CANOPY, leaf_area=(3.0, 10.0)), Part(_WOOD, (0.05, 0.25))),
         shade=(0.4, 0.75),
         tall=True,
@@ -103,29 +109,51 @@ MATERIALS: Final[tuple[Material, ...]] = (
     ),
     Material(
         "shrubs",
-        ("shrub", "shrubs", "bushes", "shrubland", "scrub", "heath", "hedge"),
+        ("shrub", "shrubs", "bushes", "shrubland", "scrub", "heath", "hedge", "thicket"),
         (Part(_CANOPY, (0.5, 0.8), (1.5, 5.0)), Part(_WOOD, (0.1, 0.3)), Part(_SOIL, (0.05, 0.25))),
         shade=(0.1, 0.4),
         tall=None,
     ),
     Material(
         "grass",
-        ("grass", "lawn", "meadow", "grassland", "pasture", "low vegetation", "healthy green grass"),
+        ("grass", "lawn", "meadow", "grassland", "pasture", "hayfield", "low vegetation", "green grass"),
         (Part(_CANOPY, (0.7, 1.0), (1.5, 6.0)), Part(_LITTER, (0.0, 0.25)), Part(_SOIL, (0.0, 0.15))),
     ),
     Material(
         "dry grass",
-        ("dry grass", "withered grass", "dead grass", "stressed grass", "straw", "stubble", "savanna", "steppe"),
+        (
+            "dry grass",
+            "low vegetation",
+            "grassland",
+            *_ANY_FIELD,
+            "withered grass",
+            "dead grass",
+            "stressed grass",
+            "straw",
+            "stubble",
+            "savanna",
+            "steppe",
+        ),
         (Part(_LITTER, (0.5, 0.9)), Part(_CANOPY, (0.1, 0.35), (0.5, 3.0)), Part(_SOIL, (0.05, 0.3))),
     ),
     Material(
         "green crops",
-        ("crops", "green crop", "cropland", "field of vegetables", "growing cereals", "cultivated land", "farmland"),
+        (*_ANY_FIELD, "crops", "green crop", "field of vegetables", "growing cereals", "cornfield", "low vegetation"),
         (Part(_CANOPY, (0.55, 1.0), (2.0, 8.0)), Part(_SOIL, (0.0, 0.4))),
     ),
     Material(
         "bare soil",
-        ("bare soil", "soil", "bare ground", "earth", "ploughed field", "fallow field", "mud", "bare land"),
+        (
+            "bare soil",
+            "soil",
+            "bare ground",
+            "earth",
+            "ploughed field",
+            "fallow field",
+            "mud",
+            "bare land",
+            *_ANY_FIELD,
+        ),
         (Part(("soil", "dirt")), Part(_LITTER, (0.0, 0.1))),
         wetness=(0.0, 1.0),
     ),
@@ -143,45 +171,45 @@ MATERIALS: Final[tuple[Material, ...]] = (
     ),
     Material(
         "gravel",
-        ("gravel", "rock", "stones", "quarry", "railway ballast", "rocky ground", "crushed stone"),
+        ("gravel", "rock", "stones", "quarry", "open pit mine", "railway ballast", "scree"),
         (Part(("gravel",), (0.7, 1.0)), Part(("soil", "dirt"), (0.0, 0.3))),
     ),
     Material(
         "asphalt",
-        ("asphalt", "asphalt road", "road", "street", "highway", "tarmac", "runway"),
+        ("asphalt", "asphalt road", "road", "street", "highway", "tarmac", "runway", *_ANY_PAVING),
         (Part(("road", "asphalt")), Part(_SOIL, (0.0, 0.08))),
     ),
     Material(
         "parking lot",
-        ("parking lot", "car park", "parking area", "parked cars"),
+        ("parking lot", "car park", "parking area", "parked cars", *_ANY_PAVING),
         (Part(("parking_lot",), (0.6, 1.0)), Part(("paint", "metal", "road"), (0.0, 0.3))),
     ),
     Material(
         "concrete",
-        ("concrete", "sidewalk", "pavement", "paved ground", "concrete surface", "plaza"),
+        ("concrete", "sidewalk", "concrete surface", "plaza", *_ANY_PAVING),
         (Part(("sidewalk", "driveway", "bridge")),),
     ),
     Material(
         "shingle roof",
-        ("roof", "building", "buildings", "house", "shingle roof", "rooftop"),
+        (*_ANY_ROOF, "shingle roof"),
         (Part(("comp_shingle", "concrete_tile")),),
         tall=True,
     ),
     Material(
         "tile roof",
-        ("red tile roof", "clay tile roof", "brick", "terracotta"),
+        (*_ANY_ROOF, "red tile roof", "clay tile roof", "brick", "terracotta"),
         (Part(("tile", "other")),),
         tall=True,
     ),
     Material(
         "metal roof",
-        ("metal roof", "metal sheets", "steel roof", "industrial hall", "warehouse roof"),
+        (*_ANY_ROOF, "metal roof", "metal sheets", "steel roof", "industrial hall", "warehouse roof"),
         (Part(("metal",)), Part(("paint",), (0.0, 0.5))),
         tall=True,
     ),
     Material(
         "wooden roof",
-        ("wooden roof", "wood shingle roof", "wooden deck"),
+        (*_ANY_ROOF, "wooden roof", "wood shingle roof", "wooden deck"),
         (Part(("wood_shingle",)),),
         tall=True,
     ),
@@ -192,7 +220,7 @@ MATERIALS: Final[tuple[Material, ...]] = (
     ),
     Material(
         "built-up area",
-        ("built-up area", "village", "city", "town", "residential area", "settlement", "artificial surface"),
+        ("built-up area", "village", "city", "suburb", "housing estate", "settlement", "artificial surface"),
         (
             Part(_ROOFS, (0.2, 0.5)),
             Part(_STREETS, (0.2, 0.5)),
@@ -204,7 +232,7 @@ MATERIALS: Final[tuple[Material, ...]] = (
     ),
     Material(
         "cleared land",
-        ("cleared land", "clear-cut", "deforested area", "logged forest", "cleared"),
+        ("cleared land", "clear-cut", "deforested area", "logging site", "cleared"),
         (Part(("soil", "dirt"), (0.2, 0.6)), Part(_LITTER, (0.1, 0.4)), Part(_CANOPY, (0.2, 0.6), (0.5, 3.0))),
         wetness=(0.0, 0.6),
     ),
@@ -222,7 +250,7 @@ MATERIALS: Final[tuple[Material, ...]] = (
     ),
     Material(
         "burnt land",
-        ("burnt land", "burn scar", "charcoal", "ash", "burned forest", "wildfire area"),
+        ("burnt land", "burn scar", "charcoal", "ash", "burned forest", "scorched ground"),
         (Part(("char",), (0.6, 1.0)), Part(_SOIL, (0.0, 0.3)), Part(_WOOD, (0.0, 0.2))),
         tall=None,
     ),
@@ -234,7 +262,7 @@ MATERIALS: Final[tuple[Material, ...]] = (
     ),
     Material(
         "turbid water",
-        ("water", "river", "muddy water", "pond", "canal", "flood water", "shallow water"),
+        ("water", "river", "muddy water", "pond", "canal", "stream", "flood water"),
         (Part(TURBID_WATER),),
         shade=(0.0, 0.0),
     ),

@@ -27,13 +27,13 @@ class WordsConfig:
 
     draws: int = 400
     networks: int = 3
-    steps: int = 400
-    batch: int = 512
+    steps: int = 600
+    batch: int = 384
     width: int = 96
     learning_rate: float = 3e-3
     least_spectra_purity: float = 0.55
     temperature: float = 0.05
-    least_similarity: float = 0.5
+    least_similarity: float = 0.6
     share_correction: float = 0.5
     seed: int = 0
 
