@@ -5,6 +5,7 @@
 # make docs       the documentation site into build/site/
 # make dist       wheel and source archive into dist/
 # make lock       the lock file anew, from setup.cfg
+# make release VERSION=0.2.0    version, changelog, wheel and the tag's message; commits and sends nothing
 # make audit      licences of the locked packages, and their known vulnerabilities; needs PyPI's, and says so without
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +13,7 @@ BIN := .venv/bin
 # these start Ray, DeepSpeed, servers or whole commands
 LONG := tests/train tests/benchmarks tests/launch tests/packaging tests/api tests/shards/test_stores.py
 
-.PHONY: demo check test test-slow lint docs dist lock audit clean
+.PHONY: demo check test test-slow lint docs dist release lock audit clean
 
 demo: .venv/installed
 	$(BIN)/python launch/demo.py
@@ -31,14 +32,22 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# without --quiet: that would hide the warnings from strict mode, which then counts none
 docs: .venv/installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # the build backend is in the lock, so nothing is downloaded
 dist: .venv/installed
 	rm -rf build dist
 	$(BIN)/uv build --quiet --offline --no-build-isolation --python $(BIN)/python --out-dir dist
 	ls -l dist
+
+release: .venv/installed
+	$(BIN)/python .ci/release.py prepare $(VERSION)
+	$(MAKE) dist
+	$(BIN)/python .ci/release.py tag-message $(VERSION) > dist/tag-message.txt
+	@echo "git commit --all --message 'Release $(VERSION)'"
+	@echo "git tag --annotate v$(VERSION) --file dist/tag-message.txt"
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet setup.py --all-extras --python-version 3.11 \
