@@ -46,8 +46,8 @@ def main() -> int:
             environment=head.environment,
         )  # fmt: skip
     step(
-        "few-shot alignment with the class names",
-        "python", "launch/fewshot.py", "--archive", archive, "--encoder", run / "encoder", "--shots", "1,2,5",
+        "land cover from class names alone, and from 1, 2 and 5 labelled pixels a class",
+        "python", "launch/fewshot.py", "--archive", archive, "--encoder", run / "encoder", "--shots", "0,1,2,5",
         "--out", fewshot,
     )  # fmt: skip
     step(

@@ -54,7 +54,9 @@ class FewShotClassifier(EstimatorParameters):
 
     Args:
         encoder: from `load_encoder`, or its folder; ``"none"`` for random weights; None to use the bands alone.
-        text: what turns class names into vectors: ``scratch``, ``bank:FILE.npy`` or ``open_clip:MODEL[:PRETRAINED]``.
+        text: what class names do. ``words``: they act as a prior, through the spectra of the materials that they name,
+            with ``kernel`` and where the scene's bands have wavelengths and its values are reflectance; else as
+            ``scratch``. ``scratch``, ``bank:FILE.npy`` and ``open_clip:MODEL[:PRETRAINED]`` turn them into vectors.
         class_names: id to name; None takes those of the scene. A class without a name is called ``class 7``.
         head: ``kernel``, solved in closed form, or ``cosine``, learned by steps (published).
         class_priors: ``estimated`` from the unlabelled scene, or ``equal``.
@@ -88,7 +90,7 @@ class FewShotClassifier(EstimatorParameters):
         self,
         encoder: EncoderLike = None,
         *,
-        text: str = "scratch",
+        text: str = "words",
         class_names: Mapping[int, str] | None = None,
         head: HeadKind = FewshotConfig.head,
         class_priors: ClassPriors = FewshotConfig.class_priors,
@@ -140,7 +142,8 @@ class FewShotClassifier(EstimatorParameters):
         """Learns from every label; a large scene is read in parts.
 
         The kernel head takes 5,000 labels at most. Of more it learns from a sample, evenly spread over the scene and
-        balanced over the classes, and a warning says so.
+        balanced over the classes, and a warning says so. Where class names act, classes that are named and have no
+        label are found by their names, and labels may all be 0.
 
         Args:
             scene: the scene of the labels.

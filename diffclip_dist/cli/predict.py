@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     record = archive.scene(arguments.scene)
     rows = quick_rows(classifier, record) if arguments.quick else None
     options = MapOptions(arguments.probabilities, arguments.unsure, rows)
-    match = MatchOptions(arguments.map_bands, arguments.trust_units, arguments.keep_priors)
+    match = MatchOptions(arguments.map_bands, arguments.trust_units, arguments.keep_priors, _names(arguments.also))
     job = map_job(classifier, archive[record.name], options, match)
     pixels = (rows or record.height) * record.width
     try:
@@ -43,6 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"went on        from {written.resumed_pixels} of {pixels} pixels, finished by an earlier run")
     print(f"picture        {written.picture or 'not drawn: ' + install_line('matplotlib')}")
     return EXIT_DONE
+
+
+def _names(listed: str | None) -> tuple[str, ...]:
+    """Names with commas between."""
+    return () if listed is None else tuple(name.strip() for name in listed.split(","))
 
 
 def _write(arguments: argparse.Namespace, job: MapJob, pixels: int) -> MapFiles:

@@ -75,6 +75,7 @@ class SceneWindows:
         self._offsets_N = window_offsets(window, self._row_length).to(device)
         self.device = torch.device(device)
         self._bands = {modality.name: modality.bands for modality in record.modalities}
+        self._statistics = {modality.name: (modality.mean, modality.std) for modality in record.modalities}
         self._tables: dict[str, Tensor] = {}
         self._valid: dict[str, Tensor] = {}
         margin = (self._reach,) * 4  # of columns and rows
@@ -118,6 +119,27 @@ class SceneWindows:
             for name, bands in self._bands.items()
         ]
         return torch.cat(parts, dim=1)
+
+    def values_at(
+        self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], names: Collection[str]
+    ) -> dict[str, Tensor]:
+        """The scene's own values (P, C) of the named modalities at the given pixels, on the CPU, before standardising.
+
+        NaN where a pixel is missing. A modality that is not in the record is left out.
+        """
+        places_P = self._places(rows, cols)
+        found = {}
+        for name in names:
+            if name not in self._bands:
+                continue
+            mean_C, std_C = (torch.tensor(of_bands, dtype=torch.float32) for of_bands in self._statistics[name])
+            if name in self._tables:
+                values_PC = self._tables[name].index_select(0, places_P).cpu() * std_C + mean_C
+                valid_P1 = self._valid[name].index_select(0, places_P).cpu()
+                found[name] = torch.where(valid_P1, values_PC, torch.nan)
+            else:
+                found[name] = torch.full((len(places_P), len(mean_C)), torch.nan)
+        return found
 
     def _places(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> Tensor:
         places = (rows + self._reach) * self._row_length + cols + self._reach

@@ -102,7 +102,8 @@ def view_blocks(
                 continue
             read_rows = _widened(part[0], margin, stride, record.height)
             read_cols = _widened(part[1], margin, stride, record.width)
-            view = view_scene(scene.read(used, read_rows, read_cols), modalities, encoder, config)
+            origin = read_rows.start, read_cols.start
+            view = view_scene(scene.read(used, read_rows, read_cols), modalities, encoder, config, origin)
             core = _within(part[0], read_rows), _within(part[1], read_cols)
             wanted_in_view = np.zeros(view.present.shape, dtype=np.bool_)
             wanted_in_view[core] = asked

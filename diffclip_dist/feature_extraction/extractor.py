@@ -149,6 +149,12 @@ class ListedFeatures:
         return ListedFeatures(self.rows + down, self.cols + right, self.values_SPK)
 
     @classmethod
+    def none_like(cls, values_SPK: Tensor) -> "ListedFeatures":
+        """No pixel, with features of the given kind."""
+        nowhere = np.zeros(0, dtype=np.int64)
+        return cls(nowhere, nowhere, values_SPK[:, :0])
+
+    @classmethod
     def joined(cls, parts: Sequence["ListedFeatures"]) -> "ListedFeatures":
         """The pixels of all parts, row by row; none is in two parts."""
         rows, cols = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "cols"))

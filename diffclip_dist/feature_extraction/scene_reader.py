@@ -102,7 +102,7 @@ class SceneReader:
         stride, margin = reading_stride(self.encoder, self.config), reading_margin(self.encoder, self.config)
         names = [modality.name for modality in self.modalities]
         patches = side_by_side(self.scene, names, np.stack([rows, cols], axis=1), 1, margin, stride)
-        view = view_scene(patches.scene, self.modalities, self.encoder, self.config)
+        view = view_scene(patches.scene, self.modalities, self.encoder, self.config, None)
         return view, patches.corners[:, 0], patches.corners[:, 1]
 
     def blocks(self, wanted: Wanted, block_bytes: int = BLOCK_BYTES) -> Iterator[SceneBlock]:

@@ -69,4 +69,4 @@ def draw_patches(
     corners = np.stack(np.divmod(cells, counts.shape[1]), axis=1) * CELL
     names = [modality.name for modality in modalities]
     patches = side_by_side(scene, names, corners, CELL, margin, stride)
-    return SceneSample(view_scene(patches.scene, modalities, encoder, config), patches.pixels)
+    return SceneSample(view_scene(patches.scene, modalities, encoder, config, None), patches.pixels)

@@ -34,12 +34,14 @@ class SceneView:
         grid: which of them its pixels are read from.
         valid: modality name to bool (row, col), where it has data; only modalities that the scene has.
         present: bool (row, col), where any modality has data.
+        origin: row and column of the scene where it begins; None for patches side by side.
     """
 
     windows: SceneWindows
     grid: Grid
     valid: Mapping[str, Mask]
     present: Mask
+    origin: tuple[int, int] | None = (0, 0)
 
     def complete_among(self, pixels: Mask) -> Mask:
         """Those of the given pixels, bool (row, col), where every modality of the scene has data.
@@ -61,7 +63,7 @@ class SceneView:
         """The scene as if it had these modalities alone."""
         valid = {name: mask for name, mask in self.valid.items() if name in names}
         present = np.logical_or.reduce(list(valid.values())) if valid else np.zeros_like(self.present)
-        return SceneView(self.windows.only(names), self.grid, valid, present)
+        return SceneView(self.windows.only(names), self.grid, valid, present, self.origin)
 
 
 def read_sample(encoder: FeatureEncoder, scene: SceneView, among: Mask, config: FeatureConfig) -> ReadPixels:
@@ -116,7 +118,11 @@ def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: s
 
 
 def view_scene(
-    scene: Scene, modalities: Sequence[ModalityRecord], encoder: FeatureEncoder, config: FeatureConfig
+    scene: Scene,
+    modalities: Sequence[ModalityRecord],
+    encoder: FeatureEncoder,
+    config: FeatureConfig,
+    origin: tuple[int, int] | None = (0, 0),
 ) -> SceneView:
     """Standardises a scene for an encoder.
 
@@ -126,6 +132,7 @@ def view_scene(
             that the scene lacks are missing.
         encoder: sets the window.
         config: sets the stride.
+        origin: row and column of the whole scene where these values begin; None for patches side by side.
     """
     known = {schema.name for schema in encoder.modalities}
     used = [modality for modality in modalities if modality.name in known]
@@ -135,4 +142,4 @@ def view_scene(
     windows = SceneWindows(scene, record, window, device_of(encoder))
     valid = {modality.name: scene.valid[modality.name] for modality in used if modality.name in scene.valid}
     present = np.logical_or.reduce(list(valid.values())) if valid else np.zeros((height, width), dtype=np.bool_)
-    return SceneView(windows, Grid(height, width, window, min(config.stride, window)), valid, present)
+    return SceneView(windows, Grid(height, width, window, min(config.stride, window)), valid, present, origin)

@@ -17,6 +17,7 @@ from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.fitting import LEAST_UNLABELLED
 from diffclip_dist.fewshot.kernel_head import KernelHead
+from diffclip_dist.fewshot.names_prior import NamesPrior, read_names
 from diffclip_dist.fewshot.pattern_features import extractor_of
 from shards.archive.archive import ReadableScene
 from shards.archive.manifest import ModalityRecord, SceneRecord
@@ -65,6 +66,11 @@ def adapted_to_scene(
     return replace(fitted, by_pattern=by_pattern)
 
 
+def with_prior(fitted: FittedClassifier, prior: NamesPrior) -> FittedClassifier:
+    """A kernel classifier, and its parts, with another prior by names."""
+    return replace(fitted, prior=prior, by_pattern=tuple(replace(part, prior=prior) for part in fitted.by_pattern))
+
+
 def _adapted(part: FittedClassifier, reader: SceneReader, pattern: Pattern, config: FewshotConfig) -> FittedClassifier:
     """A classifier with class priors and class means of the scene's pixels of one pattern of modalities."""
     assert isinstance(part.head, KernelHead)
@@ -74,11 +80,16 @@ def _adapted(part: FittedClassifier, reader: SceneReader, pattern: Pattern, conf
     sample = reader.sample(pattern)
     alike = sample.pixels & sample.view.has_exactly(pattern)
     with torch.no_grad():
-        unlabelled_SPK = extractor_of(part).extract(sample.view, alike, config).values_SPK
-        if unlabelled_SPK.shape[1] < LEAST_UNLABELLED:
+        listed = extractor_of(part).extract(sample.view, alike, config)
+        unlabelled_SPK = listed.values_SPK
+        if unlabelled_SPK.shape[1] < LEAST_UNLABELLED or not part.head.support_SQK.shape[1]:
             return part
+        added_PC = None
+        if part.prior is not None:
+            told_PC = read_names(part.prior.names, sample.view, listed.rows, listed.cols)
+            added_PC = part.prior.added_scores(told_PC.to(unlabelled_SPK.device))
         head = part.head.readapted(
             unlabelled_SPK, part.text_CE, class_priors=config.class_priors == "estimated",
-            class_means=config.discriminant,
+            class_means=config.discriminant, added_PC=added_PC,
         )  # fmt: skip
     return replace(part, head=head)

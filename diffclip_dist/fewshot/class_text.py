@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from diffclip_dist.words.class_name import ClassName
 from shards.errors import BadInput
 from shards.extras import install_line, installed
 
@@ -29,11 +30,8 @@ BANK_QUALIFIERS = (" other", " stuff")
 
 
 @dataclass(frozen=True)
-class ClassText:
+class ClassText(ClassName):
     """The name and the description of a class."""
-
-    name: str
-    description: str | None = None
 
     def prompt(self) -> str:
         """The name, expanded by the description where there is one, in the paper's template."""
@@ -67,6 +65,13 @@ class FrozenTextEncoder(ClassTextEncoder):
 
     def forward(self) -> Tensor:
         return self.vectors_CE
+
+
+class SeparateClasses(FrozenTextEncoder):
+    """Class vectors at right angles: the names act through what they tell of pixels, and not through these."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__("words", torch.eye(classes))
 
 
 class ScratchTextEncoder(ClassTextEncoder):
@@ -128,11 +133,11 @@ class ScratchTextEncoder(ClassTextEncoder):
 
 
 def check_text_kind(spec: str) -> None:
-    """Raises BadInput unless `spec` is one of the three kinds of text."""
+    """Raises BadInput unless `spec` is one of the four kinds of text."""
     kind, _, source = spec.partition(":")
-    if (kind == "scratch" and not source) or (kind in {"bank", "open_clip"} and source):
+    if (kind in {"words", "scratch"} and not source) or (kind in {"bank", "open_clip"} and source):
         return
-    raise BadInput(f"--text {spec}: expected scratch, bank:FILE or open_clip:MODEL[:PRETRAINED]")
+    raise BadInput(f"--text {spec}: expected words, scratch, bank:FILE or open_clip:MODEL[:PRETRAINED]")
 
 
 @cache
@@ -150,7 +155,8 @@ def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generat
     """Builds the text side that `spec` names.
 
     Args:
-        spec: ``scratch``, ``bank:FILE.npy`` or ``open_clip:MODEL[:PRETRAINED]``; MODEL may be ``local-dir:FOLDER``.
+        spec: ``words``, ``scratch``, ``bank:FILE.npy`` or ``open_clip:MODEL[:PRETRAINED]``; MODEL may be
+            ``local-dir:FOLDER``.
         classes: the classes, at least one.
         generator: draws the weights of ``scratch``.
 
@@ -159,6 +165,8 @@ def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generat
     """
     check_text_kind(spec)
     kind, _, source = spec.partition(":")
+    if kind == "words":
+        return SeparateClasses(len(classes))
     if kind == "bank":
         return _bank(Path(source), classes)
     if kind == "open_clip":

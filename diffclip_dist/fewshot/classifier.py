@@ -27,6 +27,7 @@ from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KERNEL_WIDTHS, KernelHead
+from diffclip_dist.fewshot.names_prior import NamesPrior
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import (
     ENCODER_FOLDER,
@@ -37,16 +38,20 @@ from diffclip_dist.model.saved_encoder import (
     save_encoder,
 )
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
+from diffclip_dist.words.class_name import ClassName
+from diffclip_dist.words.name_classifier import NameClassifier
 from shards.archive.manifest import ModalityRecord, SceneRecord
 from shards.archive.publish import publish_file
 from shards.errors import BadInput
 
-FORMAT_VERSION: Final = 6
-# Still read: 5 knew no calibration and did not hold class priors apart, 4 had other names for the same
-OLDER_FORMAT_VERSIONS: Final = (4, 5)
+FORMAT_VERSION: Final = 7
+# Still read: 6 knew no prior by names, 5 no calibration and did not hold class priors apart, 4 had other names
+OLDER_FORMAT_VERSIONS: Final = (4, 5, 6)
 OLDER_TENSOR_NAMES: Final = MappingProxyType(
     {"unlike_S": "bilateral_bandwidth_S", "spread_S": "variance_S", "answers_GQE": "dual_coef_GQE"}
 )
+# What the names of the tensors of a prior by names begin with
+NAMES_PREFIX: Final = "names/"
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 
@@ -74,6 +79,23 @@ class MappedClass:
 
 
 @dataclass(frozen=True)
+class SavedNames:
+    """What is kept of a prior by names beside its tensors.
+
+    Attributes:
+        settings: of the name classifier.
+        classes: names and descriptions, in the order of the class vectors.
+        trust: see `NamesPrior`.
+        weight: see `NamesPrior`.
+    """
+
+    settings: Mapping[str, Any]
+    classes: tuple[ClassName, ...]
+    trust: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class ClassifierConfig:
     """What ``config.json`` holds.
 
@@ -90,6 +112,7 @@ class ClassifierConfig:
         modalities: bands and statistics that the scene was standardised with.
         fewshot: read-out and training settings.
         calibration: of the probabilities.
+        names: the prior by names; None where there is none.
     """
 
     format_version: int
@@ -104,6 +127,7 @@ class ClassifierConfig:
     modalities: tuple[ModalityRecord, ...]
     fewshot: FewshotConfig
     calibration: Calibration = UNCALIBRATED
+    names: SavedNames | None = None
 
 
 def classifier_config(
@@ -116,7 +140,7 @@ def classifier_config(
     protocol: str,
     text: str,
     fewshot: FewshotConfig,
-    calibration: Calibration,
+    fitted: FittedClassifier,
 ) -> ClassifierConfig:
     """What is kept of a classifier that was fitted in a scene.
 
@@ -129,8 +153,9 @@ def classifier_config(
         protocol: how the shots were drawn.
         text: what the class vectors are made from.
         fewshot: read-out and training settings.
-        calibration: of the probabilities.
+        fitted: the classifier.
     """
+    prior = fitted.prior
     known = {schema.name for schema in encoder.encoder.modalities}
     return ClassifierConfig(
         FORMAT_VERSION,
@@ -144,7 +169,8 @@ def classifier_config(
         tuple(classes),
         tuple(modality for modality in record.modalities if modality.name in known),
         fewshot,
-        calibration,
+        fitted.calibration,
+        None if prior is None else SavedNames(prior.names.settings(), prior.classes, prior.trust, prior.weight),
     )
 
 
@@ -169,6 +195,8 @@ def save_classifier(folder: Path, classifier: Classifier, encoder_training: Trai
     for part in fitted.by_pattern:
         prefix = _pattern_prefix(part.modalities)
         weights |= {prefix + name: tensor.detach().contiguous() for name, tensor in part.head.state_dict().items()}
+    if fitted.prior is not None:
+        weights |= {NAMES_PREFIX + name: tensor.contiguous() for name, tensor in fitted.prior.tensors().items()}
     partial_weights = folder / f".{WEIGHTS_FILE}.partial"
     safetensors.torch.save_file({**weights, "text_CE": fitted.text_CE.contiguous()}, partial_weights)
     publish_file(partial_weights, folder / WEIGHTS_FILE)
@@ -218,12 +246,14 @@ def load_classifier(folder: Path) -> Classifier:
         if older:
             weights = {_upgraded_tensor_name(name): tensor for name, tensor in weights.items()}
         text_CE = weights.pop("text_CE")
+        prior = _taken_prior(weights, config.names)
         patterns = _taken_patterns(weights)
-        by_pattern = tuple(_pattern_classifier(encoder, *pattern, text_CE) for pattern in patterns.items())
+        by_pattern = tuple(_pattern_classifier(encoder, *pattern, text_CE, prior) for pattern in patterns.items())
         head = _kernel_head(weights) if config.fewshot.head == "kernel" else _cosine_head(weights, text_CE.shape[1])
-    except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None
-    fits = len(text_CE) == len(config.classes) and _modalities(head) == len(encoder.modalities)
+    fits = len(text_CE) == len(config.classes) and (prior is None or len(prior.count_C) == len(text_CE))
+    fits = fits and _modalities(head) == len(encoder.modalities)
     if isinstance(head, KernelHead):
         ways = feature_set_count(config.fewshot)
         fits = fits and len(head.support_SQK) == ways and len(head.weight_G) == ways * len(KERNEL_WIDTHS)
@@ -231,12 +261,24 @@ def load_classifier(folder: Path) -> Classifier:
         fits = fits and all(of_classes.shape == (len(config.classes),) for of_classes in apart)
     if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
-    return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE, by_pattern, config.calibration))
+    return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE, by_pattern, config.calibration, prior))
 
 
 def _pattern_prefix(modalities: Sequence[str]) -> str:
     """What the names of a pattern's tensors begin with, such as ``pattern/hsi,lidar/``."""
     return f"pattern/{','.join(modalities)}/"
+
+
+def _taken_prior(weights: dict[str, Tensor], saved: SavedNames | None) -> NamesPrior | None:
+    """Takes the tensors of the prior by names out of a classifier's."""
+    if saved is None:
+        return None
+    taken = [name for name in weights if name.startswith(NAMES_PREFIX)]
+    own = {name.removeprefix(NAMES_PREFIX): weights.pop(name) for name in taken}
+    said_CC, count_C, right_C = (own.pop(name) for name in ("said_CC", "count_C", "right_C"))
+    names = NameClassifier.from_settings(saved.settings)
+    names.load_state_dict({name.removeprefix("classifier."): tensor for name, tensor in own.items()})
+    return NamesPrior(names, saved.classes, said_CC, saved.trust, saved.weight, count_C, right_C)
 
 
 def _taken_patterns(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -250,7 +292,7 @@ def _taken_patterns(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _pattern_classifier(
-    encoder: FeatureEncoder, listed: str, weights: Mapping[str, Tensor], text_CE: Tensor
+    encoder: FeatureEncoder, listed: str, weights: Mapping[str, Tensor], text_CE: Tensor, prior: NamesPrior | None
 ) -> FittedClassifier:
     """The classifier of pixels that have some of the encoder's modalities alone."""
     names = listed.split(",")
@@ -261,7 +303,7 @@ def _pattern_classifier(
     part = encoder_for_pattern(encoder, names)
     if _modalities(head) != len(part.modalities):
         raise ValueError(f"the pattern {listed}: its weights are for {_modalities(head)} modalities")
-    return FittedClassifier(part, head, text_CE)
+    return FittedClassifier(part, head, text_CE, prior=prior)
 
 
 def read_encoder_training(folder: Path) -> Training:

@@ -16,6 +16,8 @@ def classifier_fingerprint(classifier: Classifier) -> str:
             **{f"head.{name}": tensor for name, tensor in one.head.state_dict().items()},
             "text_CE": one.text_CE,
         }
+        if one.prior is not None:
+            tensors |= {f"names.{name}": tensor for name, tensor in one.prior.tensors().items()}
         for name, tensor in sorted(tensors.items()):
             found.update(f"{number} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -113,11 +113,12 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
 
     ``random`` tests on every labelled pixel that is not in the support. ``official`` draws from the scene's training
     map and tests on its test map. ``blocks`` cuts the scene into blocks, draws from one half of them and tests on
-    pixels of the other half whose footprint shares no pixel with that of any support pixel.
+    pixels of the other half whose footprint shares no pixel with that of any support pixel. Without shots, all pixels
+    that some episode may test on are tested, and every seed gives the same.
 
     Args:
         reference: labels of the scene.
-        shots: labelled pixels a class, at least 1.
+        shots: labelled pixels a class, 0 or more.
         seed: which draw, at least 0.
         protocol: how support and query relate.
         footprint: side in pixels of the square, centred on a pixel, that the classifier may look at; odd.
@@ -125,7 +126,9 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
     Raises:
         BadInput: an official split is asked for and there is none, or no pixel is left to test on.
     """
-    if protocol == "official":
+    if shots == 0:
+        train, test = LabelledPixels.none(), reference.tested(protocol)
+    elif protocol == "official":
         train, test = official_split(reference.split)
     elif protocol == "blocks":
         train, test = _block_halves(reference, seed, footprint)
@@ -155,7 +158,7 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
     query = test.where(kept)
     if len(query) == 0:
         raise BadInput(f"protocol {protocol}: no labelled pixel is left to test on at {shots} shots, seed {seed}")
-    if len(support) == 0:
+    if shots and len(support) == 0:
         raise BadInput(f"protocol {protocol}: no labelled pixel to learn from at {shots} shots, seed {seed}")
     untested = set(reference.classes()) - set(np.unique(query.class_ids).tolist())
     notes += [f"{reference.names[class_id]}: no pixel is left to test it on" for class_id in sorted(untested)]

@@ -21,7 +21,9 @@ from diffclip_dist.fewshot.fitting import MOST_SUPPORT, Support, fit_classifiers
 from diffclip_dist.fewshot.label_folds import Fold, Folds, block_folds, stratified_folds
 from diffclip_dist.fewshot.label_sample import balanced_quotas, proportional_quotas, spread_sample
 from diffclip_dist.fewshot.labelled_pixels import LabelGatherer
+from diffclip_dist.fewshot.names_prior import ToldByName, tell_by_name
 from diffclip_dist.fewshot.prediction import probabilities_at
+from diffclip_dist.words.class_name import ClassName
 from shards.archive.archive import ReadableScene
 from shards.errors import BadInput
 from shards.preview.class_colours import class_colours
@@ -62,6 +64,8 @@ class LabelledScene:
         names: of the classes that have a label.
         descriptions: longer texts of the classes that have one.
         text: kind of text, as `build_text` takes it.
+        told: tells classes by their names; None where names tell nothing of the scene's pixels.
+        no_names: why names tell nothing; None where they do, or were not asked for.
         config: the head, and how it is fitted.
         seed: of every draw.
         most_learned: labels to learn from.
@@ -77,6 +81,8 @@ class LabelledScene:
     names: Mapping[int, str]
     descriptions: Mapping[int, str]
     text: str
+    told: ToldByName | None
+    no_names: str | None
     config: FewshotConfig
     seed: int
     most_learned: int
@@ -126,7 +132,8 @@ def labelled_scene(
         scene: the scene, in memory or in an archive.
         encoder: fitted to the scene.
         labels: gives the labels of some rows of the scene.
-        class_names: names of the classes, for the text; a class without one is called ``class 7``.
+        class_names: names of the classes, for the text; a class without one is called ``class 7``. Classes without a
+            label count where their names act.
         descriptions: longer texts of the classes that have one.
         text: kind of text, as `build_text` takes it.
         config: the head, and how it is fitted.
@@ -150,9 +157,14 @@ def labelled_scene(
 
     reader = SceneReader.open(scene, encoder.encoder, config, look)
     given = learned.seen_by_class
-    if not given:
+    listed = {
+        one: ClassName(class_names.get(one, f"class {one}"), descriptions.get(one))
+        for one in sorted({*given, *class_names})
+    }
+    by_name = tell_by_name(text, reader.scene, listed, given, config)
+    if not given and by_name.told is None:
         raise BadInput("labels: expected at least one pixel with a class id of 1 or more where the scene has data")
-    names = {one: class_names.get(one, f"class {one}") for one in given}
+    names = {one: listed[one].name for one in by_name.class_ids}
     given_test = {one: count for one, count in tested.seen_by_class.items() if one in names}
     found = _pixels(learned, width)
     test = None
@@ -161,8 +173,8 @@ def labelled_scene(
         test = test.where(np.isin(test.class_ids, list(names)))
     most_learned, most_tested = most or (MOST_SUPPORT if config.head == "kernel" else len(found), MOST_TESTED)
     return LabelledScene(
-        reader, encoder, found, given, test, given_test, names, descriptions, text, config, seed, most_learned,
-        most_tested,
+        reader, encoder, found, given, test, given_test, names, descriptions, by_name.text, by_name.told,
+        by_name.reason, config, seed, most_learned, most_tested,
     )  # fmt: skip
 
 
@@ -183,8 +195,8 @@ def fit_to_labels(labelled: LabelledScene, id_shift: int = 0, report: Report = l
     colours = class_colours(labelled.names)
     classes = [MappedClass(one, name, colours[one], id_shift) for one, name in labelled.names.items()]
     kept = classifier_config(
-        record, labelled.encoder, classes, shots=max(_counts(learned).values()), seed=labelled.seed,
-        protocol=ALL_LABELS, text=text.label, fewshot=labelled.config, calibration=fitted.calibration,
+        record, labelled.encoder, classes, shots=max(_counts(learned).values(), default=0), seed=labelled.seed,
+        protocol=ALL_LABELS, text=text.label, fewshot=labelled.config, fitted=fitted,
     )  # fmt: skip
     return Classifier(kept, fitted)
 
@@ -260,7 +272,9 @@ def _fitted(
 ) -> list[FittedClassifier]:
     supports = [Support.of(pixels, labelled.class_ids) for pixels in learned]
     seeds = [labelled.seed] * len(supports)
-    fitted, _ = fit_classifiers(labelled.scene, supports, texts, seeds, labelled.config, report=report)
+    fitted, _ = fit_classifiers(
+        labelled.scene, supports, texts, seeds, labelled.config, report=report, told=labelled.told
+    )
     return fitted
 
 

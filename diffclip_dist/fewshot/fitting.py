@@ -33,6 +33,7 @@ from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.labelled_pixels import LabelledPixels
 from diffclip_dist.fewshot.loss import alignment_loss
+from diffclip_dist.fewshot.names_prior import NamesPrior, ToldByName, read_names
 from diffclip_dist.fewshot.pattern_features import PatternExtractor, PatternFeatures, extract_by_pattern
 from shards.errors import BadInput
 
@@ -68,18 +69,20 @@ def fit_classifiers(
     config: FewshotConfig,
     wanted: Wanted = all_pixels,
     report: Callable[[str, int, int], None] = lambda *_: None,
+    told: ToldByName | None = None,
 ) -> tuple[list[FittedClassifier], PatternFeatures | None]:
     """Fits a classifier to each of several supports in one scene.
 
     Args:
         scene: of the supports, read for an encoder that knows its modalities and no others.
-        supports: at least one pixel each.
+        supports: at least one pixel each; with kernel heads and `told`, one may be without any.
         texts: the class texts of each; those that can learn do so in place.
         seeds: of each, for the views of a cosine head.
         config: the head, and how it is fitted.
         wanted: in a scene that is read at once, pixels whose features are extracted besides the supports' for kernel
             heads. They stand for the unlabelled scene.
         report: called with a phase, steps done and steps in all.
+        told: tells classes by their names, as a prior of kernel heads; None for no such prior.
 
     Returns:
         The classifiers; for kernel heads in a scene that is read at once also the features that they share.
@@ -88,7 +91,7 @@ def fit_classifiers(
         BadInput: a support is too large for a kernel head.
     """
     if config.head == "kernel":
-        return _fit_kernel_classifiers(scene, supports, texts, config, wanted, report)
+        return _fit_kernel_classifiers(scene, supports, texts, config, wanted, report, told)
     report("features", 0, 1)
     sample = scene.sample(scene.survey.names)
     statistics = feature_statistics(scene.encoder, sample, config)
@@ -109,6 +112,7 @@ def _fit_kernel_classifiers(
     config: FewshotConfig,
     wanted: Wanted,
     report: Callable[[str, int, int], None],
+    told: ToldByName | None,
 ) -> tuple[list[FittedClassifier], PatternFeatures | None]:
     """Kernel classifiers, with a part for each pattern of modalities that many pixels of the scene have.
 
@@ -119,30 +123,43 @@ def _fit_kernel_classifiers(
         _check_size(support)
     patterns, everything = scene.survey.patterns(LEAST_PATTERN_SHARE), scene.survey.names
     learn = _learn_from_patches if scene.view is None else _learn_from_whole
-    learned = learn(scene, [*patterns, everything], supports, config, wanted, report)
+    learned = learn(scene, [*patterns, everything], supports, config, wanted, report, told)
+    priors = [None if told is None else _fit_prior(told, learned, support) for support in supports]
     parts: list[list[FittedClassifier]] = [[] for _ in supports]
     part_supports: list[list[Support]] = [[] for _ in supports]
     for pattern in patterns:
-        for part, learned_from, chosen, text in zip(parts, part_supports, learned.chosen[pattern], texts, strict=True):
+        for part, learned_from, chosen, text, prior in zip(
+            parts, part_supports, learned.chosen[pattern], texts, priors, strict=True
+        ):
             if chosen:
-                part.append(_fit_part(learned.by_pattern[pattern], chosen, text, config))
+                part.append(_fit_part(learned.by_pattern[pattern], chosen, text, config, prior))
                 learned_from.append(chosen)
     fitted = []
     used = [chosen or support for chosen, support in zip(learned.chosen[everything], supports, strict=True)]
-    for part, learned_from, (support, text, _) in zip(
-        parts, part_supports, _reported(used, texts, range(len(texts)), report), strict=True
+    for part, learned_from, prior, (support, text, _) in zip(
+        parts, part_supports, priors, _reported(used, texts, range(len(texts)), report), strict=True
     ):
-        whole = replace(_fit_part(learned.by_pattern[everything], support, text, config), by_pattern=tuple(part))
-        fitted.append(calibrated(whole, [*learned_from, support]))
+        whole = _fit_part(learned.by_pattern[everything], support, text, config, prior)
+        whole = replace(whole, by_pattern=tuple(part))
+        fitted.append(calibrated(whole, [*learned_from, support], learned) if len(support.rows) else whole)
     return fitted, learned.features
 
 
-def calibrated(fitted: FittedClassifier, supports: Sequence[Support]) -> FittedClassifier:
+def _fit_prior(told: ToldByName, learned: "_Learned", support: Support) -> NamesPrior:
+    """The prior by names of a classifier of some shots."""
+    told_QC = learned.names_at(support)
+    assert told_QC is not None
+    device = next(iter(learned.by_pattern.values())).unlabelled_SPK.device
+    return NamesPrior.fit(told, told_QC, torch.from_numpy(support.targets)).to(device)
+
+
+def calibrated(fitted: FittedClassifier, supports: Sequence[Support], learned: "_Learned") -> FittedClassifier:
     """A kernel classifier with its calibration, fitted to its shots and those of its parts.
 
     Args:
         fitted: the classifier.
         supports: of its parts, then its own.
+        learned: what they were fitted with.
     """
     logits, targets = [], []
     held_out: set[tuple[int, int]] = set()
@@ -152,7 +169,10 @@ def calibrated(fitted: FittedClassifier, supports: Sequence[Support]) -> FittedC
             targets_Q = torch.from_numpy(support.targets).to(one.text_CE.device)
             # without its only shot, a class cannot be predicted
             others_Q = torch.bincount(targets_Q)[targets_Q] > 1
-            logits.append(one.head.held_out_logits(targets_Q, one.text_CE)[others_Q])
+            held_out_QC = one.head.held_out_logits(targets_Q, one.text_CE)
+            if one.prior is not None and (told_QC := learned.names_at(support)) is not None:
+                held_out_QC = one.prior.logits(held_out_QC, told_QC.to(held_out_QC.device))
+            logits.append(held_out_QC[others_Q])
             targets.append(targets_Q[others_Q])
             places_Q2 = np.stack([support.rows, support.cols], axis=1)[others_Q.cpu().numpy()]
             held_out |= {(row, col) for row, col in places_Q2.tolist()}
@@ -170,11 +190,13 @@ class _LearnedPattern:
     Attributes:
         by: the extractor.
         unlabelled_SPK: features of pixels that have these modalities and no others.
+        unlabelled_names_PC: what class names tell of the same pixels; None without a prior by names.
         shots: features of the pixels of all supports that have any of these modalities, and maybe of others.
     """
 
     by: PatternExtractor
     unlabelled_SPK: Tensor
+    unlabelled_names_PC: Tensor | None
     shots: ListedFeatures
 
 
@@ -186,11 +208,24 @@ class _Learned:
         chosen: for each pattern the shots of each support, see `_with_most_modalities`.
         by_pattern: the patterns, and all modalities.
         features: of the whole scene, where it is read at once.
+        shots: the pixels of all supports.
+        width: of the scene.
+        shot_names_PC: what class names tell of the shots; None without a prior by names.
     """
 
     chosen: Mapping[Pattern, Sequence[Support | None]]
     by_pattern: Mapping[Pattern, _LearnedPattern]
     features: PatternFeatures | None
+    shots: LabelledPixels
+    width: int
+    shot_names_PC: Tensor | None
+
+    def names_at(self, support: Support) -> Tensor | None:
+        """What class names tell of the pixels of a support (Q, C)."""
+        if self.shot_names_PC is None:
+            return None
+        listed, _ = self.shots.find(support.rows * self.width + support.cols)
+        return self.shot_names_PC[torch.from_numpy(listed)]
 
 
 def _learn_from_whole(
@@ -200,6 +235,7 @@ def _learn_from_whole(
     config: FewshotConfig,
     wanted: Wanted,
     report: Callable[[str, int, int], None],
+    told: ToldByName | None,
 ) -> _Learned:
     """Extracts all wanted pixels of a scene that is read at once."""
     view = scene.view
@@ -228,15 +264,20 @@ def _learn_from_whole(
     features = extract_by_pattern(
         [extractors[pattern] for pattern in used], extractors[everything],
         [pattern for pattern in used if all(chosen[pattern])], view, asked, config, by_all=shots,
+        names=None if told is None else told.names,
     )  # fmt: skip
     report("reading", 1, 1)
+    parts_of = {pattern: (listed.among(pixels), listed) for pattern, (pixels, listed) in features.by_pattern.items()}
+    complete = asked & view.complete_among(np.ones_like(asked))
+    parts_of[everything] = features.whole.among(complete), features.whole
     by_pattern = {
-        pattern: _LearnedPattern(extractors[pattern], listed.among(pixels).values_SPK, listed)
-        for pattern, (pixels, listed) in features.by_pattern.items()
+        pattern: _LearnedPattern(
+            extractors[pattern], unlabelled.values_SPK, features.names_at(unlabelled.rows, unlabelled.cols), listed
+        )
+        for pattern, (unlabelled, listed) in parts_of.items()
     }
-    complete = features.whole.among(asked & view.complete_among(np.ones_like(asked)))
-    by_pattern[everything] = _LearnedPattern(extractors[everything], complete.values_SPK, features.whole)
-    return _Learned(chosen, by_pattern, features)
+    places = LabelledPixels.of_places(np.flatnonzero(shots))
+    return _Learned(chosen, by_pattern, features, places, width, features.names_at(*np.divmod(places.places, width)))
 
 
 def _learn_from_patches(
@@ -246,10 +287,11 @@ def _learn_from_patches(
     config: FewshotConfig,
     wanted: Wanted,
     report: Callable[[str, int, int], None],
+    told: ToldByName | None,
 ) -> _Learned:
     """Extracts a bounded number of unlabelled pixels of each pattern, and then all supports in one pass."""
     del wanted  # patches stand for the scene
-    extractors, unlabelled = {}, {}
+    extractors, unlabelled, unlabelled_names = {}, {}, {}
     for number, pattern in enumerate(patterns):
         report("reading", number, len(patterns) + 1)
         sample = scene.sample(pattern)
@@ -257,11 +299,16 @@ def _learn_from_patches(
         alike = sample.pixels & sample.view.has_exactly(pattern)
         if not alike.any():  # no pixel has every modality
             alike = sample.pixels
-        unlabelled[pattern] = extractors[pattern].extract(sample.view, alike, config).values_SPK
+        listed_alike = extractors[pattern].extract(sample.view, alike, config)
+        unlabelled[pattern] = listed_alike.values_SPK
+        unlabelled_names[pattern] = (
+            None if told is None else read_names(told.names, sample.view, listed_alike.rows, listed_alike.cols)
+        )
     report("reading", len(patterns), len(patterns) + 1)
     width = scene.scene.record.width
     shots = LabelledPixels.of_places(np.concatenate([support.rows * width + support.cols for support in supports]))
-    found: dict[Pattern, list[ListedFeatures]] = {pattern: [] for pattern in patterns}
+    shot_names_PC = None if told is None else torch.zeros(len(shots), len(told.classes))
+    found = {pattern: [ListedFeatures.none_like(features)] for pattern, features in unlabelled.items()}
     valid = {name: np.zeros(len(shots), np.bool_) for name in scene.survey.names}
     for block in scene.blocks(lambda rows, cols: shots.map_of(rows, cols, width) > 0):
         rows, cols = np.nonzero(block.wanted)
@@ -269,6 +316,8 @@ def _learn_from_patches(
         listed, _ = shots.find((rows + down) * width + cols + right)
         for name, mask in block.view.valid.items():
             valid[name][listed] = mask[rows, cols]
+        if told is not None and shot_names_PC is not None:
+            shot_names_PC[torch.from_numpy(listed)] = read_names(told.names, block.view, rows, cols)
         for pattern, extractor in extractors.items():
             found[pattern].append(extractor.extract(block.view, block.wanted, config).moved(down, right))
     report("reading", len(patterns) + 1, len(patterns) + 1)
@@ -279,10 +328,12 @@ def _learn_from_patches(
         for pattern in patterns:
             chosen[pattern].append(_with_most_modalities(support, has, pattern))
     by_pattern = {
-        pattern: _LearnedPattern(extractors[pattern], unlabelled[pattern], ListedFeatures.joined(found[pattern]))
+        pattern: _LearnedPattern(
+            extractors[pattern], unlabelled[pattern], unlabelled_names[pattern], ListedFeatures.joined(found[pattern])
+        )
         for pattern in patterns
     }
-    return _Learned(chosen, by_pattern, None)
+    return _Learned(chosen, by_pattern, None, shots, width, shot_names_PC)
 
 
 def _fit_extractor(
@@ -294,12 +345,22 @@ def _fit_extractor(
 
 
 def _fit_part(
-    learned: _LearnedPattern, support: Support, text: ClassTextEncoder, config: FewshotConfig
+    learned: _LearnedPattern,
+    support: Support,
+    text: ClassTextEncoder,
+    config: FewshotConfig,
+    prior: NamesPrior | None,
 ) -> FittedClassifier:
     shots_SQK = learned.shots.at(support.rows, support.cols)
-    return fit_kernel_classifier(
-        learned.by.encoder, learned.by.extractor, shots_SQK, learned.unlabelled_SPK, support.targets, text, config
-    )
+    added_PC = None
+    if prior is not None:
+        assert learned.unlabelled_names_PC is not None
+        added_PC = prior.added_scores(learned.unlabelled_names_PC.to(learned.unlabelled_SPK.device))
+    fitted = fit_kernel_classifier(
+        learned.by.encoder, learned.by.extractor, shots_SQK, learned.unlabelled_SPK, support.targets, text, config,
+        added_PC,
+    )  # fmt: skip
+    return replace(fitted, prior=prior)
 
 
 def _with_most_modalities(support: Support, valid: Mapping[str, Mask], pattern: Sequence[str]) -> Support | None:
@@ -412,28 +473,30 @@ def fit_kernel_classifier(
     targets: Positions,
     text: ClassTextEncoder,
     config: FewshotConfig,
+    added_PC: Tensor | None = None,
 ) -> FittedClassifier:
     """Fits a kernel head to the support, in closed form.
 
     Args:
         encoder: the one that the features come from; stays as it is.
         extractor: learned without a label.
-        support_SQK: features of the support, at least one pixel.
+        support_SQK: features of the support; without any, the head adds nothing to what class names tell.
         unlabelled_SPK: features of pixels of the scene that have every modality of the encoder. Class priors and class
             means are estimated from `LEAST_UNLABELLED` or more.
         targets: index of the class of each pixel of the support.
         text: the class texts; not trained.
         config: whether class priors and class means are estimated.
+        added_PC: what class names add to the log-likelihoods of the unlabelled pixels; None adds nothing.
     """
     with torch.no_grad():
         device = support_SQK.device
         text_CE = text().to(device, copy=True)
         targets_Q = torch.from_numpy(targets).to(device)
-        enough = unlabelled_SPK.shape[1] >= LEAST_UNLABELLED
+        enough = unlabelled_SPK.shape[1] >= LEAST_UNLABELLED and len(targets) > 0
         pixels_SPK = unlabelled_SPK if enough else torch.cat([unlabelled_SPK, support_SQK], dim=1)
         head = KernelHead.fit(extractor, pixels_SPK, support_SQK, targets_Q, text_CE)
         head = head.adapted(
             pixels_SPK, text_CE, class_priors=enough and config.class_priors == "estimated",
-            class_means=enough and config.discriminant,
+            class_means=enough and config.discriminant, added_PC=added_PC if enough else None,
         )  # fmt: skip
     return FittedClassifier(encoder, head, text_CE)

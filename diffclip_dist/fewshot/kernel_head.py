@@ -113,18 +113,29 @@ class KernelHead(nn.Module):
             text_CE.new_zeros(len(text_CE)), count_C > 0,
         )  # fmt: skip
 
-    def adapted(self, scene_SPK: Tensor, text_CE: Tensor, *, class_priors: bool, class_means: bool) -> "KernelHead":
+    def adapted(
+        self,
+        scene_SPK: Tensor,
+        text_CE: Tensor,
+        *,
+        class_priors: bool,
+        class_means: bool,
+        added_PC: Tensor | None = None,
+    ) -> "KernelHead":
         """A head as `fit` gives it, with class priors and class means estimated from its scene's unlabelled pixels.
 
         Args:
             scene_SPK: features of the scene's pixels, at least one.
             text_CE: unit class vectors.
+            added_PC: what class names add to the log-likelihoods of the same pixels; None adds nothing.
             class_priors: whether a class's estimated frequency adds to its scores.
             class_means: whether a pixel's distance from the estimated class means adds to its scores.
         """
         assert self.seen_C is not None
-        sampled_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
+        sampled_SPK, added_PC = _sampled(scene_SPK, added_PC)
         score_PC = self(sampled_SPK, text_CE)
+        if added_PC is not None:
+            score_PC = score_PC + added_PC / SCORE_SHARPNESS
         shots = self.support_SQK.shape[1] / len(text_CE)
         prior_C = prior_scores(score_PC, shots) if class_priors else text_CE.new_zeros(len(text_CE))
         means = Discriminant(scene_SPK.new_zeros(scene_SPK.shape[2], len(text_CE)), text_CE.new_zeros(len(text_CE)))
@@ -135,7 +146,15 @@ class KernelHead(nn.Module):
         offset_E = self.offset_E + from_text_EC @ (prior_C + means.offset_C)
         return self._with_linear_term(means.direction_KC @ from_text_EC.T, offset_E, prior_C)
 
-    def readapted(self, scene_SPK: Tensor, text_CE: Tensor, *, class_priors: bool, class_means: bool) -> "KernelHead":
+    def readapted(
+        self,
+        scene_SPK: Tensor,
+        text_CE: Tensor,
+        *,
+        class_priors: bool,
+        class_means: bool,
+        added_PC: Tensor | None = None,
+    ) -> "KernelHead":
         """A head that was adapted to its own scene, for another scene, by that scene's unlabelled pixels.
 
         Class priors are half the other scene's and half equal: smoothing draws pixels to frequent classes already, and
@@ -148,10 +167,11 @@ class KernelHead(nn.Module):
             text_CE: unit class vectors.
             class_priors: whether class priors were estimated.
             class_means: whether class means were estimated.
+            added_PC: what class names add to the log-likelihoods of the same pixels; None adds nothing.
         """
         assert self.prior_C is not None
         assert self.seen_C is not None
-        sampled_SPK = scene_SPK[:, :: -(-scene_SPK.shape[1] // MOST_PIXELS)]
+        sampled_SPK, added_PC = _sampled(scene_SPK, added_PC)
         shots = self.support_SQK.shape[1] / len(text_CE)
         level_C = _level(self.seen_C).float()
         own = Discriminant(
@@ -159,6 +179,8 @@ class KernelHead(nn.Module):
         )  # fmt: skip
         own_PC = sampled_SPK[0] @ own.direction_KC + own.offset_C
         score_PC = self(sampled_SPK, text_CE) - self.prior_C
+        if added_PC is not None:
+            score_PC = score_PC + added_PC / SCORE_SHARPNESS
         prior_C = OTHER_SCENE_TRUST * prior_scores(score_PC, shots) if class_priors else self.prior_C
         means = own
         if class_means:
@@ -169,6 +191,17 @@ class KernelHead(nn.Module):
         from_text_EC = torch.linalg.pinv(text_CE.double()).float()
         offset_E = from_text_EC @ (level_C + prior_C + means.offset_C)
         return self._with_linear_term(means.direction_KC @ from_text_EC.T, offset_E, prior_C)
+
+    def with_more_classes(self, more: int) -> "KernelHead":
+        """A head that has more classes at the end, without shots."""
+        prior_C, seen_C = (
+            None if of_classes is None else torch.nn.functional.pad(of_classes, (0, more))
+            for of_classes in (self.prior_C, self.seen_C)
+        )
+        return KernelHead(
+            self.extractor, self.support_SQK, self.variance_S, self.weight_G, self.dual_coef_GQE, self.direction_KE,
+            self.offset_E, prior_C, seen_C,
+        )  # fmt: skip
 
     def _with_linear_term(self, direction_KE: Tensor, offset_E: Tensor, prior_C: Tensor) -> "KernelHead":
         return KernelHead(
@@ -217,6 +250,12 @@ class KernelHead(nn.Module):
         held_out_QE = (held_out_QC @ from_text_EC.T).float() + added_QE
         logits_QC: Tensor = SCORE_SHARPNESS * held_out_QE @ text_CE.T
         return logits_QC
+
+
+def _sampled(scene_SPK: Tensor, added_PC: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """At most `MOST_PIXELS` of a scene's pixels, evenly spread: their features, and what is added to their scores."""
+    step = -(-scene_SPK.shape[1] // MOST_PIXELS)
+    return scene_SPK[:, ::step], None if added_PC is None else added_PC[::step]
 
 
 def _kernels(one_SPK: Tensor, other_SQK: Tensor, variance_S: Tensor, weight_G: Tensor) -> Iterator[tuple[int, Tensor]]:

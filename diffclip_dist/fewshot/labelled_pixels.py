@@ -31,6 +31,11 @@ class LabelledPixels:
         return len(self.places)
 
     @classmethod
+    def none(cls) -> "LabelledPixels":
+        """No pixel."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.uint16))
+
+    @classmethod
     def of_map(cls, labels: npt.NDArray[np.uint16]) -> "LabelledPixels":
         """The labelled pixels of a map (row, col), 0 where unlabelled."""
         flat = labels.ravel()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor, ListedFeatures, extract_features
@@ -17,8 +18,11 @@ from diffclip_dist.feature_extraction.scene_survey import Pattern
 from diffclip_dist.feature_extraction.scene_view import SceneView
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KernelHead
+from diffclip_dist.fewshot.names_prior import read_names_map
+from diffclip_dist.words.name_classifier import NameClassifier
 
 Mask = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,17 @@ class PatternFeatures:
         wanted: bool (row, col), the pixels to classify.
         by_pattern: modalities of a part to its pixels, bool (row, col), and their features by its extractor.
         whole: features by the extractor of all modalities, of all pixels that some classifier has no part for.
+        names_HWC: what class names tell of the pixels; None where no classifier has a prior by names.
     """
 
     wanted: Mask
     by_pattern: Mapping[Pattern, tuple[Mask, ListedFeatures]]
     whole: ListedFeatures
+    names_HWC: Tensor | None = None
+
+    def names_at(self, rows: Positions, cols: Positions) -> Tensor | None:
+        """What class names tell of pixels (P, C)."""
+        return None if self.names_HWC is None else self.names_HWC[rows, cols]
 
     def parts(self, fitted: FittedClassifier, asked: Mask) -> Iterator[tuple[FittedClassifier, ListedFeatures]]:
         """The parts of a classifier, then the classifier itself, each with the features of its asked pixels."""
@@ -70,6 +80,7 @@ def extract_by_pattern(
     wanted: Mask,
     config: FeatureConfig,
     by_all: Mask | None = None,
+    names: NameClassifier | None = None,
 ) -> PatternFeatures:
     """Features of the wanted pixels, each by the extractor of its pattern.
 
@@ -81,6 +92,7 @@ def extract_by_pattern(
         wanted: bool (row, col).
         config: the read-out, the rounds of smoothing and the size of a batch.
         by_all: bool (row, col), pixels whose features every extractor gives besides, such as shots.
+        names: of the classes; None where no classifier has a prior by names.
     """
     besides = np.zeros_like(wanted) if by_all is None else by_all
     by_pattern = {}
@@ -90,16 +102,22 @@ def extract_by_pattern(
         if one.modalities in shared:
             left = left & ~pixels
         by_pattern[one.modalities] = pixels, one.extract(scene, pixels | besides, config)
-    return PatternFeatures(wanted, by_pattern, whole.extract(scene, left | besides, config))
+    names_HWC = None if names is None else read_names_map(names, scene, wanted | besides)
+    return PatternFeatures(wanted, by_pattern, whole.extract(scene, left | besides, config), names_HWC)
 
 
 def extract_for(
     classifiers: Sequence[FittedClassifier], scene: SceneView, wanted: Mask, config: FeatureConfig
 ) -> PatternFeatures:
-    """Features of the wanted pixels for kernel classifiers that share their extractors."""
+    """Features of the wanted pixels for kernel classifiers that share their extractors and their names."""
     parts = {part.modalities: extractor_of(part) for one in classifiers for part in one.by_pattern}
     shared = [name for name in parts if all(name in (p.modalities for p in one.by_pattern) for one in classifiers)]
-    return extract_by_pattern(list(parts.values()), extractor_of(classifiers[0]), shared, scene, wanted, config)
+    prior = classifiers[0].prior
+    names = None if prior is None else prior.names
+    assert all((one.prior and one.prior.names) is names for one in classifiers)
+    return extract_by_pattern(
+        list(parts.values()), extractor_of(classifiers[0]), shared, scene, wanted, config, names=names
+    )
 
 
 def extractor_of(fitted: FittedClassifier) -> PatternExtractor:

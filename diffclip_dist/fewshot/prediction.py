@@ -4,7 +4,8 @@ Shapes: S feature sets, P pixels, C classes, K features.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -89,17 +90,18 @@ def sharing_encoder(classifiers: Sequence[FittedClassifier]) -> list[list[int]]:
 def _classify_features(fitted: FittedClassifier, known: PatternFeatures, asked: Mask, classes: Classes) -> None:
     """Sets the class indices (row, col) of the asked pixels."""
     for one, features in known.parts(fitted, asked):
-        for piece, scores_PC in _in_pieces(one, features):
-            classes[features.rows[piece], features.cols[piece]] = scores_PC.argmax(dim=1).cpu().numpy()
+        for piece, logits_PC in _in_pieces(one, features, known):
+            classes[features.rows[piece], features.cols[piece]] = logits_PC.argmax(dim=1).cpu().numpy()
 
 
-def _in_pieces(fitted: FittedClassifier, features: ListedFeatures) -> Iterator[tuple[slice, Tensor]]:
+def _in_pieces(
+    fitted: FittedClassifier, features: ListedFeatures, known: PatternFeatures
+) -> Iterator[tuple[slice, Tensor]]:
     """Logits (P, C) of pixels by a kernel classifier, a bounded number of pixels at a time."""
-    assert isinstance(fitted.head, KernelHead)
-    head = fitted.head
 
     def logits(piece: slice) -> tuple[slice, Tensor]:
-        return piece, head.logits(features.values_SPK[:, piece], fitted.text_CE)
+        names_PC = known.names_at(features.rows[piece], features.cols[piece])
+        return piece, fitted.logits(features.values_SPK[:, piece], names_PC)
 
     pieces = (slice(start, start + PIXEL_BATCH) for start in range(0, len(features.rows), PIXEL_BATCH))
     return in_threads(logits, pieces)
@@ -130,7 +132,7 @@ def class_probabilities(
         if isinstance(fitted.head, KernelHead):
             known = features or extract_for([fitted], scene, wanted, config)
             for one, listed in known.parts(fitted, wanted):
-                for piece, logits_PC in _in_pieces(one, listed):
+                for piece, logits_PC in _in_pieces(one, listed, known):
                     probabilities = torch.softmax(logits_PC / temperature, dim=1).cpu().numpy()
                     found[listed.rows[piece], listed.cols[piece]] = probabilities
         else:
@@ -140,22 +142,40 @@ def class_probabilities(
     return found
 
 
-def logits_at(fitted: FittedClassifier, features: PatternFeatures, asked: Mask) -> tuple[Positions, Positions, Tensor]:
-    """Rows, columns and logits (P, C), on the CPU, of the asked pixels, bool (row, col), whose features were extracted.
+class ListedLogits(NamedTuple):
+    """Logits of listed pixels.
+
+    Attributes:
+        rows: of the pixels.
+        cols: of the pixels.
+        logits_PC: by shots and names.
+        by_shots_PC: by the shots alone.
+    """
+
+    rows: Positions
+    cols: Positions
+    logits_PC: Tensor
+    by_shots_PC: Tensor
+
+
+def logits_at(fitted: FittedClassifier, features: PatternFeatures, asked: Mask) -> ListedLogits:
+    """Logits, on the CPU, of the asked pixels, bool (row, col), whose features were extracted.
 
     Args:
         fitted: a classifier with a kernel head.
         features: by its extractors.
         asked: few, for they are classified at once.
     """
-    rows, cols, logits = [], [], []
+    rows, cols, logits, by_shots = [], [], [], []
     with torch.no_grad():
         for one, listed in features.parts(fitted, asked):
-            assert isinstance(one.head, KernelHead)
             rows.append(listed.rows)
             cols.append(listed.cols)
-            logits.append(one.head.logits(listed.values_SPK, one.text_CE).cpu())
-    return np.concatenate(rows), np.concatenate(cols), torch.cat(logits)
+            alone_PC = replace(one, prior=None).logits(listed.values_SPK, None)
+            by_shots.append(alone_PC.cpu())
+            names_PC = features.names_at(listed.rows, listed.cols)
+            logits.append((alone_PC if one.prior is None else one.logits(listed.values_SPK, names_PC)).cpu())
+    return ListedLogits(np.concatenate(rows), np.concatenate(cols), torch.cat(logits), torch.cat(by_shots))
 
 
 def probabilities_at(

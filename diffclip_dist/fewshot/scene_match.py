@@ -6,9 +6,10 @@ from diffclip_dist.data.modality_statistics import ModalityStatistics
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.feature_extraction.band_match import match_modalities, pick_bands
 from diffclip_dist.feature_extraction.unit_check import check_units
-from diffclip_dist.fewshot.adaptation import adapted_to_scene, is_another_scene
+from diffclip_dist.fewshot.adaptation import adapted_to_scene, is_another_scene, with_prior
 from diffclip_dist.fewshot.classifier import Classifier
 from diffclip_dist.fewshot.kernel_head import KernelHead
+from diffclip_dist.fewshot.open_vocabulary import with_named_classes
 from shards.archive.archive import ReadableScene
 from shards.errors import BadInput
 
@@ -24,11 +25,13 @@ class MatchOptions:
         trust_units: map a scene whose values seem to come in other units, see `check_units`; else it is refused.
         keep_priors: keep class priors and class means of the classifier's own scene; else those of another scene are
             estimated from its unlabelled pixels, see `adapted_to_scene`. A cosine head has none.
+        also: names of more classes, see `with_named_classes`.
     """
 
     map_bands: bool = False
     trust_units: bool = False
     keep_priors: bool = False
+    also: tuple[str, ...] = ()
 
 
 AS_FITTED = MatchOptions()
@@ -42,7 +45,8 @@ def match_scene(
     Reads a bounded number of pixels of a scene that is not the classifier's own, see `is_another_scene`.
 
     Raises:
-        BadInput: the scene shares no modality with the classifier, or one has other bands or other units.
+        BadInput: the scene shares no modality with the classifier, or one has other bands or other units; or classes
+            cannot be added.
     """
     config = classifier.config
     known = [ModalitySchema.of(modality) for modality in config.modalities]
@@ -58,10 +62,10 @@ def match_scene(
         statistics = [ModalityStatistics.of(modality, config.scene) for modality in config.modalities]
         check_units(statistics, matched.record, matches, KNOWER)
     fitted = classifier.fitted
-    if (
-        isinstance(fitted.head, KernelHead)
-        and not options.keep_priors
-        and is_another_scene(config.modalities, matched.record)
-    ):
-        fitted = adapted_to_scene(fitted, matched, config.modalities, config.fewshot)
-    return replace(classifier, fitted=fitted), matched
+    if isinstance(fitted.head, KernelHead) and is_another_scene(config.modalities, matched.record):
+        if fitted.prior is not None:
+            fitted = with_prior(fitted, fitted.prior.for_scene(matched))
+        if not options.keep_priors:
+            fitted = adapted_to_scene(fitted, matched, config.modalities, config.fewshot)
+    found = replace(classifier, fitted=fitted)
+    return with_named_classes(found, options.also, matched) if options.also else found, matched

@@ -259,6 +259,8 @@ def _probabilities(job: MapJob, rows: slice, cols: slice) -> npt.NDArray[np.floa
     modalities = classifier.config.modalities
     kernel = config.head == "kernel"
     values = held_values(modalities, config) if kernel else sum(modality.bands for modality in modalities)
+    if classifier.fitted.prior is not None:  # what names tell of each class is held too
+        values += len(classifier.config.classes)
     shape = (rows.stop - rows.start, cols.stop - cols.start, len(classifier.config.classes))
     found = np.empty(shape, dtype=np.float32)
     with one_thread():

@@ -24,6 +24,7 @@ from diffclip_dist.fewshot.fitting import Support, fit_classifiers
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.labelled_pixels import LabelGatherer, LabelledPixels, Positions
 from diffclip_dist.fewshot.metrics import Scores, score
+from diffclip_dist.fewshot.names_prior import WORDS, ToldByName, tell_by_name
 from diffclip_dist.fewshot.pattern_features import PatternFeatures, extract_for
 from diffclip_dist.fewshot.prediction import classify_each, logits_at, sharing_encoder
 from diffclip_dist.mapping.predict import ClassMap, map_dtype
@@ -47,8 +48,8 @@ class Task:
     """What to run on a scene.
 
     Attributes:
-        shots: labelled pixels a class, ascending.
-        seeds: draws of each, numbered from 0.
+        shots: labelled pixels a class, ascending; 0 tells classes by their names alone.
+        seeds: draws of each, numbered from 0; without shots there is nothing to draw, and one.
         protocol: how support and query relate.
         text: kind of text, as `build_text` takes it.
     """
@@ -59,8 +60,12 @@ class Task:
     text: str
 
     def __post_init__(self) -> None:
-        if not self.shots or min(self.shots) < 1:
-            raise BadInput(f"--shots: expected numbers of at least 1, found {','.join(map(str, self.shots)) or 'none'}")
+        if not self.shots or min(self.shots) < 0:
+            raise BadInput(f"--shots: expected numbers of at least 0, found {','.join(map(str, self.shots)) or 'none'}")
+        if 0 in self.shots and self.text != WORDS:
+            raise BadInput(
+                f"--shots 0: expected --text {WORDS}, found {self.text}; without shots, only names tell classes apart"
+            )
         if self.seeds < 1:
             raise BadInput(f"--seeds: expected at least 1, found {self.seeds}")
 
@@ -75,6 +80,8 @@ class Run:
         scores: on the query pixels.
         predicted: class index of each query pixel, -1 where it was not read.
         calibration: how well its probabilities hold on query pixels; None for a cosine head, which is not calibrated.
+        changed_percent: of the query pixels that calibration is tested on, those whose class is another by the shots
+            alone; None where class names do not act, and without shots.
     """
 
     episode: Episode
@@ -82,6 +89,7 @@ class Run:
     scores: Scores
     predicted: npt.NDArray[np.int16]
     calibration: CalibrationTest | None
+    changed_percent: float | None
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Outcome:
             scene of more than `MOST_MAPPED_PIXELS`.
         text_label: kind and source of the text.
         text_entries: for a bank, what stands for each class.
+        told: tells classes by their names; None where names do not act.
         notes: what a reader of the figures must know of how the scene was read.
     """
 
@@ -103,6 +112,7 @@ class Outcome:
     maps: dict[int, ClassMap]
     text_label: str
     text_entries: dict[str, list[str]]
+    told: ToldByName | None
     notes: tuple[str, ...]
 
     def of_shots(self, shots: int) -> tuple[Run, ...]:
@@ -143,25 +153,29 @@ def run_task(
     labels = _LabelReader(record)
     reader = SceneReader.open(scene, encoder, config, labels.look, whole_pixels)
     reference = labels.reference()
-    class_ids = reference.classes()
-    names = [ClassText(reference.names[c], record.descriptions.get(c)) for c in class_ids]
-    text = build_text(task.text, names, torch.Generator().manual_seed(MAPPED_SEED))
+    listed = {c: ClassText(name, record.descriptions.get(c)) for c, name in sorted(reference.names.items())}
+    by_name = tell_by_name(task.text, reader.scene, listed, reference.classes(), config)
+    class_ids = by_name.class_ids
+    if by_name.reason is not None and 0 in task.shots:
+        raise BadInput(f"--shots 0: {by_name.reason}")
+    names = [listed[c] for c in class_ids]
+    text = build_text(by_name.text, names, torch.Generator().manual_seed(MAPPED_SEED))
     grid = reader.grid
     footprint = grid.footprint + 2 * config.smoothing_reach
     episodes = [
         draw_episode(reference, shots, seed, task.protocol, footprint)
         for shots in task.shots
-        for seed in range(task.seeds)
+        for seed in range(task.seeds if shots else 1)
     ]
     learns = any(True for _ in text.parameters())  # such an encoder starts anew for each classifier
     texts = [
-        build_text(task.text, names, torch.Generator().manual_seed(episode.seed)) if learns else text
+        build_text(by_name.text, names, torch.Generator().manual_seed(episode.seed)) if learns else text
         for episode in episodes
     ]
     wanted = pixels_to_read(grid, reference, limit)
     supports = [Support.of(episode.support, class_ids) for episode in episodes]
     seeds = [episode.seed for episode in episodes]
-    classifiers, features = fit_classifiers(reader, supports, texts, seeds, config, wanted, report)
+    classifiers, features = fit_classifiers(reader, supports, texts, seeds, config, wanted, report, by_name.told)
     maps = record.height * record.width <= MOST_MAPPED_PIXELS
     test = _Test(reference, reference.tested(task.protocol), episodes, class_ids, maps)
     for block in _reported_blocks(reader, test.wanted(wanted), block_bytes, report):
@@ -176,15 +190,18 @@ def run_task(
             raise BadInput(f"scene {record.name}: no query pixel was read at {episode.shots} shots")
         true = np.searchsorted(class_ids, query.class_ids)
         scores = score(true[tested], predicted[tested].astype(np.int64), len(class_ids))
-        runs.append(Run(episode, one, scores, predicted, test.calibration(number, one)))
+        tested_by = test.calibration(number, one)
+        runs.append(Run(episode, one, scores, predicted, tested_by, test.changed_percent(number, one)))
     entries = {name: list(used) for name, used in text.entries.items()}
     notes = list(labels.notes())
+    if by_name.reason is not None:
+        notes.append(f"names do not act: {by_name.reason}")
     if not maps:
         notes.append(
             f"no map was drawn: the scene has more than {MOST_MAPPED_PIXELS:,} pixels; predict.py --model "
             f"OUT/model-{task.shots[-1]}shot maps it"
         )
-    return Outcome(class_ids, tuple(runs), test.maps, text.label, entries, tuple(notes))
+    return Outcome(class_ids, tuple(runs), test.maps, text.label, entries, by_name.told, tuple(notes))
 
 
 class _LabelReader:
@@ -249,6 +266,7 @@ class _Test:
         self._class_ids = class_ids
         self._logits: list[list[Tensor]] = [[] for _ in episodes]
         self._true: list[list[Positions]] = [[] for _ in episodes]
+        self._changed: list[list[Mask]] = [[] for _ in episodes]
         self._shots = [episode.shots if maps and episode.seed == MAPPED_SEED else None for episode in episodes]
         dtype = map_dtype(max(class_ids))
         self._ids = np.array((0, *class_ids), dtype)
@@ -307,9 +325,10 @@ class _Test:
             place = rows[inside] - down, cols[inside] - right
             asked[place] = True
             true[place] = np.searchsorted(self._class_ids, query.class_ids[kept][inside])
-            found_rows, found_cols, logits_PC = logits_at(one, features, asked)
-            self._logits[number].append(logits_PC)
-            self._true[number].append(true[found_rows, found_cols])
+            found = logits_at(one, features, asked)
+            self._logits[number].append(found.logits_PC)
+            self._true[number].append(true[found.rows, found.cols])
+            self._changed[number].append((found.logits_PC.argmax(dim=1) != found.by_shots_PC.argmax(dim=1)).numpy())
 
     def calibration(self, number: int, fitted: FittedClassifier) -> CalibrationTest | None:
         """How well a classifier's probabilities hold on query pixels; None for a cosine head."""
@@ -318,6 +337,12 @@ class _Test:
         logits_PC = torch.cat([torch.zeros(0, len(self._class_ids)), *self._logits[number]])
         true_P = np.concatenate([np.zeros(0, np.int64), *self._true[number]])
         return CalibrationTest.of(fitted.calibration, logits_PC, true_P)
+
+    def changed_percent(self, number: int, fitted: FittedClassifier) -> float | None:
+        """Of some query pixels, those whose class is another by the shots alone."""
+        if fitted.prior is None or not self._changed[number] or not len(self._episodes[number].support):
+            return None
+        return 100.0 * float(np.concatenate(self._changed[number]).mean())
 
     def _tested(self, rows: slice, cols: slice) -> Mask:
         return self.pixels.map_of(rows, cols, self._width) > 0

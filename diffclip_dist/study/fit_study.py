@@ -13,8 +13,10 @@ from diffclip_dist.fewshot.episodes import Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fit_labels import LabelledScene
 from diffclip_dist.fewshot.metrics import Summary
+from diffclip_dist.fewshot.names_prior import ToldByName
 from diffclip_dist.mapping.predict import MapJob, map_dtype
 from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
+from diffclip_dist.study.names_report import doubtful_names, names_of_classifiers
 from diffclip_dist.study.reference_map import ReferenceMap
 from shards.archive.archive import ReadableScene
 
@@ -74,6 +76,11 @@ class FitStudy:
         return {name: list(used) for name, used in self.labelled.build_text().entries.items()}
 
     @property
+    def told(self) -> ToldByName | None:
+        """Tells classes by their names; None where names do not act."""
+        return self.labelled.told
+
+    @property
     def heading(self) -> str:
         """What the report is about."""
         return f"land cover from all {sum(self.labelled.given.values()):,} labels"
@@ -101,6 +108,10 @@ class FitStudy:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know, each line once."""
         lines = [] if self.labelled.note is None else [self.labelled.note]
+        if self.labelled.no_names is not None:
+            lines.append(f"names do not act: {self.labelled.no_names}")
+        if self.told is not None:
+            lines += doubtful_names(self.told.names.matches, [self.classifier.fitted])
         kind = self.validation.folds.kind
         if kind in ("stratified", "leave-one-out"):
             lines.append(
@@ -118,7 +129,10 @@ class FitStudy:
             self.labelled.class_ids, self.labelled.names.values(), self.validation.per_class, strict=True
         ):
             if summary.mean is None:
-                count = self.labelled.given[class_id]
+                count = self.labelled.given.get(class_id, 0)
+                if count == 0:
+                    lines.append(f"{name}: has no label, and is found by its name alone")
+                    continue
                 why = "its only label is learned from" if count == 1 else "no label of it could be held out"
                 lines.append(f"{name}: not tested, for {why}")
         if self.quick:
@@ -157,6 +171,7 @@ class FitStudy:
                 per_class=self.per_class,
                 confusion=self.validation.by_fold.sum(axis=0),
                 calibration=KeptCalibration(reliability, error),
+                names=names_of_classifiers([self.classifier.fitted]),
                 class_map=self.map_job,
             ),
         )

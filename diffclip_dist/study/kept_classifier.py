@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ class KeptClassifier:
         per_class: accuracy of each class in percent, by name.
         confusion: tested pixels (true class, predicted class).
         calibration: of its probabilities; None where they are not calibrated.
+        names: how class names did, see `names_of_shots`; None where they do not act.
         class_map: class ids (row, col), 0 where there is none, or the map to be computed; None where none is made.
     """
 
@@ -58,4 +60,5 @@ class KeptClassifier:
     per_class: Mapping[str, Summary]
     confusion: npt.NDArray[np.int64] | npt.NDArray[np.float64]
     calibration: KeptCalibration | None
+    names: Mapping[str, Any] | None
     class_map: ClassMap | MapJob | None

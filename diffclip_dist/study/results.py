@@ -11,6 +11,7 @@ from diffclip_dist.fewshot.calibration import CalibrationTest, Reliability
 from diffclip_dist.fewshot.episodes import Pixels
 from diffclip_dist.fewshot.metrics import PERCENT, Summary, summarise
 from diffclip_dist.study.fit_study import FitStudy
+from diffclip_dist.study.names_report import matched_names, names_of_classifiers, names_of_shots
 from diffclip_dist.study.study import Study
 
 
@@ -28,6 +29,7 @@ def results(study: Study | FitStudy) -> dict[str, Any]:
         "protocol": study.protocol,
         "text": study.text_label,
         "text_entries": study.text_entries,
+        "names": None if study.told is None else matched_names(study.told.names.matches),
         "encoder": study.encoder.label,
         "encoder_training": asdict(study.encoder.training),
         "model": study.how,
@@ -54,7 +56,8 @@ def _of_all_labels(study: FitStudy) -> dict[str, Any]:
     figures: dict[str, Any] = {name: _by_fold(summary) for name, summary in study.figures.items()}
     figures["per_class"] = {name: _by_fold(summary) for name, summary in study.per_class.items()}
     return {
-        "labels": {known.name: labelled.given[known.class_id] for known in study.classes},
+        "names": names_of_classifiers([study.classifier.fitted]),
+        "labels": {known.name: labelled.given.get(known.class_id, 0) for known in study.classes},
         "learned_from": _count_classes(labelled.learned, study),
         "figures": validation.folds.describe(),
         "folds": len(validation.folds.folds),
@@ -88,6 +91,7 @@ def _of_shots(study: Study, shots: int) -> dict[str, Any]:
     figures["per_class"] = {name: asdict(summary) for name, summary in study.per_class(shots).items()}
     figures["confusion"] = np.sum([run.scores.confusion for run in runs], axis=0).tolist()
     figures["calibration"] = _calibration([run.calibration for run in runs if run.calibration is not None])
+    figures["names"] = names_of_shots(runs)
     figures["support_pixels"] = [len(run.episode.support) for run in runs]
     figures["query_pixels"] = [len(run.episode.query) for run in runs]
     return figures

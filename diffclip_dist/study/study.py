@@ -11,9 +11,11 @@ from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier
 from diffclip_dist.fewshot.episodes import Pixels, Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, Summary, summarise
+from diffclip_dist.fewshot.names_prior import ToldByName
 from diffclip_dist.mapping.predict import ClassMap, count_classes, map_dtype
 from diffclip_dist.study.experiment import MAPPED_SEED, Outcome, Run, Task
 from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
+from diffclip_dist.study.names_report import doubtful_names, names_of_shots
 from diffclip_dist.study.reference_map import ReferenceMap, thinned_classes
 from shards.archive.archive import ReadableScene
 from shards.preview.class_colours import class_colours
@@ -57,9 +59,17 @@ class Study:
         return self.outcome.text_entries
 
     @property
+    def told(self) -> ToldByName | None:
+        """Tells classes by their names; None where names do not act."""
+        return self.outcome.told
+
+    @property
     def heading(self) -> str:
         """What the report is about."""
-        return f"land cover from {', '.join(map(str, self.task.shots))} labelled pixels a class"
+        labelled = [str(shots) for shots in self.task.shots if shots]
+        sources = ["class names alone"] if 0 in self.task.shots else []
+        sources += [f"{', '.join(labelled)} labelled pixels a class"] if labelled else []
+        return f"land cover from {' and from '.join(sources)}"
 
     @property
     def how(self) -> str:
@@ -92,6 +102,13 @@ class Study:
         """What a reader of the figures must know, each line once."""
         lines = [f"{run.episode.shots} shots: {note}" for run in self.outcome.runs for note in run.episode.notes]
         lines[:0] = self.outcome.notes
+        if self.outcome.told is not None:
+            lines += doubtful_names(self.outcome.told.names.matches, [run.fitted for run in self.outcome.runs])
+            lines += [
+                f"{known.name}: has no label, and is found by its name alone"
+                for known in self.classes
+                if not any(np.any(run.episode.query.class_ids == known.class_id) for run in self.outcome.runs)
+            ]
         if self.quick:
             lines.insert(0, "a quick run: few steps and a part of the scene, to show that it works; no measurement")
         if self.scene.record.generated:
@@ -138,8 +155,10 @@ class Study:
         true = np.searchsorted(self.outcome.class_ids, query.class_ids)
         tests = [one.calibration for one in runs if one.calibration is not None]
         return KeptClassifier(
-            name=f"{shots} shot{'s' if shots > 1 else ''}",
-            title=f"{shots} labelled pixel{'s' if shots > 1 else ''} a class, seed {MAPPED_SEED}",
+            name=f"{shots} shot{'' if shots == 1 else 's'}",
+            title=f"{shots} labelled pixel{'' if shots == 1 else 's'} a class, seed {MAPPED_SEED}"
+            if shots
+            else "class names alone",
             file_key=f"{shots}shot",
             model_folder=f"model-{shots}shot",
             classifier=self.classifier(shots),
@@ -151,6 +170,7 @@ class Study:
             confusion=np.sum([one.scores.confusion for one in runs], axis=0),
             calibration=_joined(tests) if tests else None,
             class_map=self.outcome.maps.get(shots),
+            names=names_of_shots(runs),
         )
 
     def classifier(self, shots: int) -> Classifier:
@@ -165,7 +185,7 @@ class Study:
             protocol=self.task.protocol,
             text=self.outcome.text_label,
             fewshot=self.config,
-            calibration=run.fitted.calibration,
+            fitted=run.fitted,
         )
         return Classifier(config, run.fitted)
 

@@ -214,7 +214,7 @@ def test_random_weights_of_an_encoders_configuration_are_a_control(
         (["--shots", "1", "--scene", "plain"], "--scene plain: has no labels"),
         (["--shots", "1", "--protocol", "official"], "no official split"),
         (["--shots", "1", "--text", "bank:absent.npy"], "absent.npy"),
-        (["--shots", "1", "--text", "clip"], "expected scratch, bank:FILE or open_clip"),
+        (["--shots", "1", "--text", "clip"], "expected words, scratch, bank:FILE or open_clip"),
         (["--shots", "1", "--scene", "twon"], "it holds: plain, town; did you mean town?"),
         (["--shots", "1", "--archive", __file__], "a file, expected an archive's folder; shard.py SCENE --out ARCHIVE"),
         (["--shots", "1", "--encoder", "absent"], "absent: expected an encoder's"),

@@ -41,7 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_match_options(parser, "encoder")
     parser.add_argument("--scene", metavar="NAME", help="scene of the archive (the only one with labels)")
-    parser.add_argument("--shots", metavar="K[,K..]", help=f"labelled pixels a class ({DEFAULT_SHOTS})")
+    parser.add_argument(
+        "--shots", metavar="K[,K..]", help=f"labelled pixels a class; 0: from class names alone ({DEFAULT_SHOTS})",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, metavar="N", help=f"draws of each, seeds 0 to N-1 ({DEFAULT_SEEDS})")
     parser.add_argument(
         "--fit", action="store_true",
@@ -55,9 +57,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "the official test map",
     )  # fmt: skip
     parser.add_argument(
-        "--text", default="scratch", metavar="KIND",
-        help="scratch: a small text transformer that learns with the shots; bank:FILE.npy: stored embeddings with a "
-        "JSON list of names beside them; open_clip:MODEL[:PRETRAINED]: a frozen CLIP text tower (scratch)",
+        "--text", default="words", metavar="KIND",
+        help="words: class names act as a prior, through the spectra of the materials that they name, with --head "
+        "kernel and where the scene's bands have wavelengths and its values are reflectance, else scratch; scratch: a "
+        "small text transformer that learns with the shots; bank:FILE.npy: stored embeddings with a JSON list of names "
+        "beside them; open_clip:MODEL[:PRETRAINED]: a frozen CLIP text tower (words)",
     )  # fmt: skip
     parser.add_argument(
         "--preset", choices=tuple(FEWSHOT_PRESETS), default="default",

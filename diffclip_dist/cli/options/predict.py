@@ -55,5 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "in (off: those of another scene are estimated from its unlabelled pixels)",
     )  # fmt: skip
     parser.add_argument(
+        "--also", metavar="NAME[,NAME..]",
+        help="map more classes, found by their names alone, with a classifier whose class names act (none)",
+    )  # fmt: skip
+    parser.add_argument(
         "--quick", action="store_true", help="map only as many rows as take some seconds, not the whole scene (off)"
     )
