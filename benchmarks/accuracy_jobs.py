@@ -30,6 +30,7 @@ from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_
 from diffclip_dist.fewshot.episodes import Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import Scores, score
+from diffclip_dist.fewshot.names_prior import WITHOUT_WORDS, WORDS
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.saved_encoder import load_encoder, new_encoder
@@ -37,10 +38,11 @@ from diffclip_dist.study.experiment import Task, pixels_to_read, run_task
 from diffclip_dist.train.pretrain_config import PretrainConfig, StreamConfig
 from diffclip_dist.train.single_process import pretrain_single_process
 from shards.archive.archive import Archive, Scene
+from shards.errors import BadInput
 
 Table = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-Part = Literal["classical", "cosine", "kernel", "frozen", "single"]
+Part = Literal["classical", "cosine", "kernel", "names", "frozen", "single"]
 HEADS: Final[tuple[Part, ...]] = ("cosine", "kernel")
 
 
@@ -51,8 +53,9 @@ class Job:
     Attributes:
         label: what its rows begin with.
         scene: name of the scene and of its archive.
-        parts: ``classical`` classifiers, which need no encoder; heads, ``cosine`` and ``kernel``; classifiers on
-            ``frozen`` features; the kernel head on each ``single`` modality.
+        parts: ``classical`` classifiers, which need no encoder; heads, ``cosine`` and ``kernel``, in which class names
+            act where they can; ``names``: the kernel head without names, with shuffled ones, and names alone;
+            classifiers on ``frozen`` features; the kernel head on each ``single`` modality.
         shots: labelled pixels a class.
         seeds: draws of each.
         model: of the encoder.
@@ -182,6 +185,8 @@ def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measur
         found += _head(job, scene, whole, replace(job.fewshot, head="cosine"), f"{job.label}, cosine head")
     if "kernel" in job.parts:
         found += _head(job, scene, whole, kernel, f"{job.label}, kernel head")
+    if "names" in job.parts:
+        found += _names(job, scene, whole, kernel)
     if "frozen" in job.parts:
         encoder = encoder_for_scene(whole, scene.record, job.label)
         makers: dict[str, Callable[[], Any]] = {
@@ -195,9 +200,34 @@ def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measur
     return found
 
 
-def _head(job: Job, scene: Scene, whole: MultimodalEncoder, config: FewshotConfig, row: str) -> list[Measurement]:
+def _names(job: Job, scene: Scene, whole: MultimodalEncoder, config: FewshotConfig) -> list[Measurement]:
+    """The kernel head without class names and with names that each stand for the next class; both kinds alone.
+
+    Where names cannot act, their rows are left out.
+    """
+    found = _head(job, scene, whole, config, f"{job.label}, kernel head, no names", WITHOUT_WORDS)
+    ids = list(scene.record.classes)
+    other = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+    names, descriptions = scene.record.classes, scene.record.descriptions
+    shuffled = replace(
+        scene.record,
+        classes={c: names[other[c]] for c in ids},
+        descriptions={c: descriptions[other[c]] for c in ids if other[c] in descriptions},
+    )
+    alone = replace(job, shots=(0,), seeds=1)
+    with contextlib.suppress(BadInput):
+        found += _head(alone, scene, whole, config, "class names alone")
+        mixed = replace(scene, record=shuffled)
+        found += _head(alone, mixed, whole, config, "shuffled class names alone")
+        found += _head(job, mixed, whole, config, f"{job.label}, kernel head, shuffled names")
+    return found
+
+
+def _head(
+    job: Job, scene: Scene, whole: MultimodalEncoder, config: FewshotConfig, row: str, text: str = WORDS
+) -> list[Measurement]:
     encoder = encoder_for_scene(whole, scene.record, row)
-    outcome = run_task(scene, encoder, Task(job.shots, job.seeds, "random", "scratch"), config, job.windows)
+    outcome = run_task(scene, encoder, Task(job.shots, job.seeds, "random", text), config, job.windows)
     return [_measurement(row, job.scene, shots, [run.scores for run in outcome.of_shots(shots)]) for shots in job.shots]
 
 

@@ -12,6 +12,7 @@ MOST_ACROSS: Final = 3  # panels
 # What is drawn: the best of the classical rows would hide which, so all that lead somewhere are there
 DRAWN: Final = {
     "default, kernel head": "#1b7837",
+    "default, kernel head, no names": "#a6dba0",
     "default, cosine head": "#7fbf7b",
     "published, cosine head": "#762a83",
     "random weights, kernel head": "#4393c3",

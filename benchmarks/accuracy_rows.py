@@ -38,9 +38,12 @@ TARGETS: Final[tuple[Target, ...]] = ("eps", "v")
 BEST_CLASSICAL: Final = "the best classical row"
 CLASSICAL: Final = ("1-NN, ", "SVM, ", "random forest, ", "LDA, ")
 OURS: Final = "default, kernel head"
+NO_NAMES: Final = "default, kernel head, no names"
 # Each row against the one that shows what it brings
 COMPARED: Final = (
     ("default, cosine head", "random weights, cosine head"),
+    (OURS, NO_NAMES),
+    ("default, kernel head, shuffled names", NO_NAMES),
     (OURS, "random weights, kernel head"),
     (OURS, "random weights, cosine head"),
     (OURS, "default, cosine head"),
@@ -113,7 +116,7 @@ def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
     shots, seeds = ((1, 2), 2) if quick else ((1, 2, 5, 10, 20), 10)
     fewshot = FewshotConfig(steps=5, views=1, statistics_windows=64) if quick else FewshotConfig()
     steps = 4 if quick else STEPS
-    whole: tuple[Part, ...] = (*HEADS, "frozen", "single")
+    whole: tuple[Part, ...] = (*HEADS, "names", "frozen", "single")
     jobs = [Job("default", scene, whole, shots, seeds, DEFAULT, steps, fewshot) for scene in scenes]
     jobs += [Job("random weights", scene, (*HEADS, "frozen"), shots, seeds, DEFAULT, 0, fewshot) for scene in scenes]
     jobs += [Job("classical", scene, ("classical",), shots, seeds) for scene in scenes]
