@@ -316,7 +316,7 @@ def _weighed(targets_Q: Tensor) -> Tensor:
     """The support pixels that weigh the kernels: all, or of each class every n-th, small classes whole."""
     counts = torch.bincount(targets_Q)
     quotas = balanced_quotas({one: int(counts[one]) for one in counts.nonzero().flatten().tolist()}, MOST_WEIGHED)
-    chosen = []
+    chosen = [targets_Q[:0]]
     for target, quota in quotas.items():
         of_class = torch.nonzero(targets_Q == target).flatten()
         chosen.append(of_class[torch.arange(quota, device=of_class.device) * len(of_class) // quota])
