@@ -43,6 +43,13 @@ class CommandParser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(left)}{self._with_commas(words, left)}")
         return parsed
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Names the nearest choice of one that does not exist."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            meant = did_you_mean(str(value), known)
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} (choose from {', '.join(known)}){meant}")
+
     def _with_commas(self, words: Sequence[str], left: Sequence[str]) -> str:
         """The end of a message on numbers that an option of text has after its value, as in ``--shots 1 2 5``."""
         for place, name in enumerate(words):

@@ -363,7 +363,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _preset(name: object, source: str) -> Mapping[str, object]:
     """The model's sizes under that name."""
     if not isinstance(name, str) or name not in PRESETS:
-        raise BadInput(f"{source}: preset: expected one of {', '.join(PRESETS)}, found {name}")
+        raise BadInput(
+            f"{source}: preset: expected one of {', '.join(PRESETS)}, found {name}{did_you_mean(str(name), PRESETS)}"
+        )
     return PRESETS[name]
 
 

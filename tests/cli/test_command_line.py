@@ -83,6 +83,8 @@ def test_a_script_takes_what_its_subcommand_takes(
         (("pretrain", "--global"), "--global: no such option; did you mean --global-batch?"),
         (("predict", "--modle", "x"), "--modle: no such option; did you mean --model?"),
         (("fewshot", "--protocol", "rndom"), "argument --protocol: invalid choice: 'rndom'"),
+        (("fewshot", "--protocol", "blcks"), "(choose from random, official, blocks); did you mean blocks?"),
+        (("pretrain", "--dry-run", "--set", "preset=lrge"), "found lrge; did you mean large?"),
         (("predict", "--model", "x"), "required: --archive, --scene, --out"),
     ],
 )
