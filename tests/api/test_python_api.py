@@ -154,6 +154,24 @@ def test_every_label_is_learned_from(archive: Archive, labels: np.ndarray) -> No
     assert fitted.class_names_ == {2: "roof", 5: "class 5", 7: "class 7"}
 
 
+def test_of_very_many_labels_an_even_part_is_gathered_and_the_number_given_is_said(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffclip_dist.fewshot.labelled_pixels.MOST_LABELLED", 100)
+    monkeypatch.setattr("diffclip_dist.fewshot.labelled_pixels.LEAST_OF_CLASS", 10)
+    own = archive["town"].read(()).labels
+    assert own is not None
+    given = np.count_nonzero(own)
+    with pytest.warns(UserWarning, match=rf"learned from \d+ of {given:,} labels"):
+        fitted = dc.FewShotClassifier().fit(archive["town"])
+    learned = len(fitted.classifier_.fitted.head.support_SQK[0])
+    assert 30 <= learned <= 100
+    assert fitted.class_names_ == archive["town"].record.classes
+    found = fitted.cross_validate(archive["town"])
+    assert found.labels_C.sum() == given
+    assert len(found.tested) <= 100
+
+
 def test_bands_alone_do_without_an_encoder_and_are_saved_so(
     archive: Archive, labels: np.ndarray, tmp_path: Path
 ) -> None:
