@@ -5,6 +5,8 @@ remaining labelled pixels, and does so for several seeds. With --fit it learns f
 """
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from diffclip_dist.study.study import Study
 from diffclip_dist.study.study_folder import PAGE_FILE, RESULTS_FILE, check_destination, publish
 from shards.archive.archive import Archive
 from shards.build.default_archive import ensure_generated_archive
-from shards.errors import BadInput
+from shards.errors import BadInput, Terminated
 
 
 def parse_shots(text: str) -> tuple[int, ...]:
@@ -89,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with _nothing_kept(arguments.out), Progress(*columns, console=Console(stderr=True)) as bars:
         phases: dict[str, TaskID] = {}
 
         def show(phase: str, done: int, total: int) -> None:
@@ -111,6 +113,16 @@ def run(arguments: argparse.Namespace) -> int:
         publish(study, arguments.out, arguments.force, show)
     print_study(study, arguments.out)
     return EXIT_DONE
+
+
+@contextmanager
+def _nothing_kept(out: Path) -> Iterator[None]:
+    """Says what a signal leaves: the folder is written whole, or stays as it was."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        stop.args = (f"{out}: as it was before; the same command begins anew",)
+        raise
 
 
 def print_study(study: Study | FitStudy, out: Path) -> None:

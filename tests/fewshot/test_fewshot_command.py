@@ -201,6 +201,21 @@ def test_random_weights_of_an_encoders_configuration_are_a_control(
     assert not (control.state_dict()[weight] == pretrained.state_dict()[weight]).any()
 
 
+def test_ctrl_c_leaves_nothing_and_says_so(
+    archive: Archive, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffclip_dist.study.run_study.run_task", interrupted)
+    out = tmp_path / "out"
+    arguments = ("--archive", archive.location, "--encoder", encoder, "--shots", "1", "--out", out)
+    ended = command("fewshot.py", *arguments)
+    assert ended.status == 130
+    assert ended.errors.splitlines()[-1] == f"interrupted: {out}: as it was before; the same command begins anew"
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
