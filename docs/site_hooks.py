@@ -39,7 +39,7 @@ def commands_page() -> str:
         "",
         "What each command says to `--help`. `launch/NAME.py` takes the same as `diffclip NAME`.",
     ]
-    with mock.patch.dict(os.environ, {"COLUMNS": "110"}):
+    with mock.patch.dict(os.environ, {"COLUMNS": "82"}):
         for name, said in COMMANDS.items():
             options = importlib.import_module(f"diffclip_dist.cli.options.{name}")
             parser = CommandParser(f"diffclip {name}", options.__doc__)
