@@ -1,24 +1,21 @@
 """Time and memory of maps of scenes of several sizes, each made by the command in a process of its own."""
 
 import math
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from process_memory import peak_mib
 from repeated_scene import RepeatedScene
 from report import Row
+from watched_process import watch
 
 import diffclip_dist as dc
 from diffclip_dist.mapping.map_files import probabilities_file
 from shards.archive.archive import Archive
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
-from shards.errors import FailedRun
 from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 PREDICT: Final = Path(__file__).resolve().parents[1] / "launch" / "predict.py"
@@ -26,7 +23,6 @@ TILE: Final = "tile"
 TILE_ROWS, TILE_COLS = 288, 352
 BANDS: Final = 4
 SHOTS: Final = 2
-SAMPLING_S: Final = 0.1
 
 
 def size_rows(scratch: Path, megapixels: Sequence[float], workers: int) -> list[Row]:
@@ -64,25 +60,17 @@ def _size_row(folder: Path, tile: GeneratedScene, model: Path, megapixels: float
         sys.executable, str(PREDICT), "--model", str(model), "--archive", str(folder / "archive"),
         "--scene", "repeated", "--out", str(out), "--probabilities", "--workers", str(workers),
     ]  # fmt: skip
-    start = time.perf_counter()
-    peak = 0.0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 our own arguments
-        # what wait4 tells of a child's memory begins with this process's own
-        while process.poll() is None:
-            peak = max(peak, peak_mib(process.pid))
-            time.sleep(SAMPLING_S)
-    seconds = time.perf_counter() - start
-    if process.returncode != 0:
-        raise FailedRun(f"predict.py ended with status {process.returncode} on {megapixels:g} megapixels")
+    took = watch(command)
     return {
         "part": "sizes",
         "height_pixels": side,
         "width_pixels": side,
         "bands": BANDS + 1,
         "workers": workers,
-        "seconds": seconds,
-        "pixels_per_s": side**2 / seconds,
-        "peak_memory_mib": peak,
+        "seconds": took.seconds,
+        "cpu_seconds": took.cpu_seconds,
+        "pixels_per_s": side**2 / took.seconds,
+        "peak_memory_mib": took.peak_memory_mib,
         "map_mb": out.stat().st_size / 1e6,
         "probabilities_mb": probabilities_file(out).stat().st_size / 1e6,
     }

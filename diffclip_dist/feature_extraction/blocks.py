@@ -19,7 +19,7 @@ from shards.archive.archive import WHOLE, ReadableScene
 from shards.archive.manifest import ModalityRecord
 
 # A block's values and features stay below this; the encoder's own memory comes on top
-BLOCK_BYTES: Final = 256 * 2**20
+BLOCK_BYTES: Final = 128 * 2**20
 
 
 Mask = npt.NDArray[np.bool_]

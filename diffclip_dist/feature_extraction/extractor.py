@@ -29,7 +29,7 @@ from diffclip_dist.feature_extraction.band_metric import BandMetric, fit_band_me
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, device_of
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics, PixelFeatures
-from diffclip_dist.feature_extraction.reading import WindowsToRead, batches, read_batch
+from diffclip_dist.feature_extraction.reading import WindowsToRead, batches, read_batch, windows_at_once
 from diffclip_dist.feature_extraction.scene_view import SceneView, read_sample
 from diffclip_dist.feature_extraction.smoothing import Neighbourhood
 from diffclip_dist.feature_extraction.threads import in_threads
@@ -202,7 +202,7 @@ def extract_features(
         places_P = torch.from_numpy(place[batch.rows, batch.cols]).to(device)
         values_APK[:, places_P] = extractor(read.features, scene.windows.bands_at(batch.rows, batch.cols))
 
-    deque(in_threads(extract, batches(scene.grid, place >= 0, config)), maxlen=0)
+    deque(in_threads(extract, batches(scene.grid, place >= 0, windows_at_once(encoder, config))), maxlen=0)
     if around is None:
         return ListedFeatures(rows, cols, values_APK)
     distance_APN = [around.distances(values_PK) for values_PK in values_APK]

@@ -5,6 +5,7 @@ Shapes: P pixels, B windows, C bands.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,10 @@ from diffclip_dist.feature_extraction.views import Grid, Positions, View
 QUICK_FLOPS = 2.5e11
 # The same where there is no encoder
 QUICK_PIXELS = 50_000
+# Windows that a thread reads at once: more take memory in every thread and no less time
+WINDOWS_ON_CPU: Final = 64
+# The same where there is no encoder, and a window is a pixel
+PIXELS_AT_ONCE: Final = 4_096
 
 
 def affordable_windows(encoder: FeatureEncoder) -> int:
@@ -105,11 +110,20 @@ def read_pixels(
         wanted: (row, col) of the scene.
         config: the read-out and the size of a batch.
     """
-    return in_threads(lambda batch: read_batch(encoder, scene, grid, batch, config), batches(grid, wanted, config))
+    asked = batches(grid, wanted, windows_at_once(encoder, config))
+    return in_threads(lambda batch: read_batch(encoder, scene, grid, batch, config), asked)
 
 
-def batches(grid: Grid, wanted: npt.NDArray[np.bool_], config: FeatureConfig) -> Iterator[WindowsToRead]:
-    """The windows that the wanted pixels are read from, `window_batch` at a time.
+def windows_at_once(encoder: FeatureEncoder, config: FeatureConfig) -> int:
+    """Windows that are read at once."""
+    if isinstance(encoder, BandsOnly):
+        return PIXELS_AT_ONCE
+    on_cpu = device_of(encoder).type == "cpu"
+    return min(config.window_batch, WINDOWS_ON_CPU) if on_cpu else config.window_batch
+
+
+def batches(grid: Grid, wanted: npt.NDArray[np.bool_], at_once: int) -> Iterator[WindowsToRead]:
+    """The windows that the wanted pixels are read from, so many at once.
 
     Which window a pixel is read from depends on its place in the scene alone, so that a part of a scene is read as the
     whole is.
@@ -119,9 +133,9 @@ def batches(grid: Grid, wanted: npt.NDArray[np.bool_], config: FeatureConfig) ->
     centres, window_of = np.unique(centre_rows * grid.width + centre_cols, return_inverse=True)
     order = np.argsort(window_of, kind="stable")
     tokens = grid.tokens(rows, cols, centre_rows, centre_cols)
-    ends = np.searchsorted(window_of[order], np.arange(len(centres) + config.window_batch))
-    for start in range(0, len(centres), config.window_batch):
-        stop = min(start + config.window_batch, len(centres))
+    ends = np.searchsorted(window_of[order], np.arange(len(centres) + at_once))
+    for start in range(0, len(centres), at_once):
+        stop = min(start + at_once, len(centres))
         pixels = order[ends[start] : ends[stop]]
         batch_rows, batch_cols = np.divmod(centres[start:stop], grid.width)
         yield WindowsToRead(

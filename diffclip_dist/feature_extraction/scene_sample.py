@@ -23,7 +23,7 @@ from shards.scene.source import Mask
 # A scene of no more pixels is taken whole
 WHOLE_SCENE_PIXELS: Final = 2**17
 # Patches of a larger one, of CELL pixels a side
-PATCHES: Final = 128
+PATCHES: Final = 64
 # Bound on the values of the patches, with their margins
 PATCH_BYTES: Final = 256 * 2**20
 SEED: Final = 0

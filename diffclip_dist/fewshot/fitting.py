@@ -304,6 +304,7 @@ def _learn_from_patches(
         unlabelled_names[pattern] = (
             None if told is None else read_names(told.names, sample.view, listed_alike.rows, listed_alike.cols)
         )
+    del sample, alike  # patches of many bands are large
     report("reading", len(patterns), len(patterns) + 1)
     width = scene.scene.record.width
     shots = LabelledPixels.of_places(np.concatenate([support.rows * width + support.cols for support in supports]))

@@ -38,6 +38,9 @@ MAPPED_SEED = 0
 CALIBRATION_PIXELS: Final = 2_000
 # A larger scene is not mapped by a study: that takes longer than all of its figures
 MOST_MAPPED_PIXELS: Final = 4_000_000
+# Windows that such a scene is tested on, evenly spread. The standard error of OA is then at most half a point; each
+# further window costs the description of all neighbours that it is averaged over
+MOST_TESTED_WINDOWS: Final = 10_000
 
 Mask = npt.NDArray[np.bool_]
 Report = Callable[[str, int, int], None]
@@ -141,7 +144,7 @@ def run_task(
         task: shots, seeds, protocol, text.
         config: how features are extracted and classifiers are fitted.
         limit: at most so many windows are read for tests and maps, evenly spread over the labelled pixels; None reads
-            the whole scene.
+            the whole of a scene that is mapped, and `MOST_TESTED_WINDOWS` of a larger one.
         report: called with a phase, steps done and steps in all.
         block_bytes: bound on a block's values in memory.
         whole_pixels: a scene of no more pixels is read at once.
@@ -172,11 +175,11 @@ def run_task(
         build_text(by_name.text, names, torch.Generator().manual_seed(episode.seed)) if learns else text
         for episode in episodes
     ]
-    wanted = pixels_to_read(grid, reference, limit)
+    maps = record.height * record.width <= MOST_MAPPED_PIXELS
+    wanted = pixels_to_read(grid, reference, limit if limit is not None or maps else MOST_TESTED_WINDOWS)
     supports = [Support.of(episode.support, class_ids) for episode in episodes]
     seeds = [episode.seed for episode in episodes]
     classifiers, features = fit_classifiers(reader, supports, texts, seeds, config, wanted, report, by_name.told)
-    maps = record.height * record.width <= MOST_MAPPED_PIXELS
     test = _Test(reference, reference.tested(task.protocol), episodes, class_ids, maps)
     for block in _reported_blocks(reader, test.wanted(wanted), block_bytes, report):
         test.classify(classifiers, block, config, features)
@@ -201,6 +204,8 @@ def run_task(
             f"no map was drawn: the scene has more than {MOST_MAPPED_PIXELS:,} pixels; predict.py --model "
             f"OUT/model-{task.shots[-1]}shot maps it"
         )
+        tested_on = np.count_nonzero((test.predicted >= 0).any(axis=0))
+        notes.append(f"tested on {tested_on:,} of {len(test.pixels):,} query pixels, evenly spread")
     return Outcome(class_ids, tuple(runs), test.maps, text.label, entries, by_name.told, tuple(notes))
 
 

@@ -91,6 +91,27 @@ def test_blocks_of_any_size_give_the_same_study(scene: ReadableScene, head: str)
             assert np.array_equal(one.maps[shots], other.maps[shots])
 
 
+def test_a_scene_that_is_not_mapped_is_tested_on_a_bounded_part_of_its_labels(
+    scene: ReadableScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = studied(scene, 900_000)
+    monkeypatch.setattr(experiment, "MOST_MAPPED_PIXELS", 0)
+    monkeypatch.setattr(experiment, "MOST_TESTED_WINDOWS", 60)
+    part = studied(scene, 900_000)
+    labelled = np.flatnonzero(scene.read(()).labels)
+    (note,) = (line for line in part.notes if line.startswith("tested on"))
+    assert not any(line.startswith("tested on") for line in whole.notes)
+    tested: set[int] = set()
+    for first, second in zip(whole.runs, part.runs, strict=True):
+        read = second.predicted >= 0
+        assert 0 < np.count_nonzero(read) <= 60
+        assert np.array_equal(first.predicted[read], second.predicted[read])
+        query = second.episode.query
+        tested |= set((query.rows[read] * scene.record.width + query.cols[read]).tolist())
+    assert f"on {len(tested):,} of " in note
+    assert np.histogram(sorted(tested), 4, (labelled[0], labelled[-1]))[0].min() > 5
+
+
 def test_a_large_scene_is_learned_as_it_would_be_at_once(scene: ReadableScene) -> None:
     """Here the patches are the whole scene, so that only the edges of patches and rounding differ."""
     whole, parts = studied(scene, 10**9, whole_pixels=10**9), studied(scene, 900_000)
