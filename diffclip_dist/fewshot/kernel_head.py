@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor
-from diffclip_dist.fewshot.class_priors import SCORE_SHARPNESS, Discriminant, class_discriminant, prior_scores
+from diffclip_dist.fewshot.class_priors import (
+    SCORE_SHARPNESS,
+    Discriminant,
+    class_discriminant,
+    prior_scores,
+    score_trust,
+)
 from diffclip_dist.fewshot.label_sample import balanced_quotas
 
 # All chosen on generated scenes, at 1 to 20 shots
@@ -137,11 +143,12 @@ class KernelHead(nn.Module):
         if added_PC is not None:
             score_PC = score_PC + added_PC / SCORE_SHARPNESS
         shots = self.support_SQK.shape[1] / len(text_CE)
-        prior_C = prior_scores(score_PC, shots) if class_priors else text_CE.new_zeros(len(text_CE))
+        trust = score_trust(score_PC, self.seen_C)
+        prior_C = trust * prior_scores(score_PC, shots) if class_priors else text_CE.new_zeros(len(text_CE))
         means = Discriminant(scene_SPK.new_zeros(scene_SPK.shape[2], len(text_CE)), text_CE.new_zeros(len(text_CE)))
         if class_means:
             # the first feature set holds encoder and bands, with noise averaged away
-            means = class_discriminant(sampled_SPK[0], score_PC + prior_C, self.seen_C, shots)
+            means = class_discriminant(sampled_SPK[0], score_PC + prior_C, self.seen_C, shots, trust)
         from_text_EC = torch.linalg.pinv(text_CE.double()).float()
         offset_E = self.offset_E + from_text_EC @ (prior_C + means.offset_C)
         return self._with_linear_term(means.direction_KC @ from_text_EC.T, offset_E, prior_C)
@@ -181,10 +188,11 @@ class KernelHead(nn.Module):
         score_PC = self(sampled_SPK, text_CE) - self.prior_C
         if added_PC is not None:
             score_PC = score_PC + added_PC / SCORE_SHARPNESS
-        prior_C = OTHER_SCENE_TRUST * prior_scores(score_PC, shots) if class_priors else self.prior_C
+        trust = score_trust(score_PC - own_PC, self.seen_C)
+        prior_C = OTHER_SCENE_TRUST * trust * prior_scores(score_PC, shots) if class_priors else self.prior_C
         means = own
         if class_means:
-            found = class_discriminant(sampled_SPK[0], score_PC - own_PC + prior_C, self.seen_C, shots, own_PC)
+            found = class_discriminant(sampled_SPK[0], score_PC - own_PC + prior_C, self.seen_C, shots, trust, own_PC)
             means = Discriminant(
                 *(torch.lerp(one, two, OTHER_SCENE_TRUST) for one, two in zip(own, found, strict=True))
             )

@@ -253,6 +253,16 @@ def test_class_means_are_estimated_without_labels() -> None:
     assert not any((classes_P == 2).any() for classes_P in found)
 
 
+def test_nothing_is_estimated_from_scores_that_tell_no_class_from_another() -> None:
+    # one value a pixel, which says nothing of its class
+    random = torch.Generator().manual_seed(0)
+    scene_SPK, text_CE = torch.randn(1, 1000, 1, generator=random), torch.eye(5)
+    targets_Q = torch.arange(50) % 5
+    head = KernelHead.fit(no_extractor(), scene_SPK, scene_SPK[:, :50], targets_Q, text_CE)
+    adapted = head.adapted(scene_SPK, text_CE, class_priors=True, class_means=True)
+    assert torch.equal(adapted(scene_SPK, text_CE), head(scene_SPK, text_CE))
+
+
 def test_pixels_that_are_all_alike_have_no_class_means_to_tell_apart() -> None:
     alike_SPK, text_CE = torch.ones(1, 4, 2), torch.eye(2, 4)
     head = KernelHead.fit(no_extractor(), alike_SPK, alike_SPK[:, :2], torch.tensor([0, 1]), text_CE)

@@ -24,8 +24,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return Archive.open(folder)
 
 
-def covered(archive: Archive, share: float, blocks: bool) -> Scene:
-    """The generated scene with spectra at a share of its places, and labels there alone."""
+def covered(archive: Archive, share: float, blocks: bool, labels_everywhere: bool = False) -> Scene:
+    """The generated scene with spectra at a share of its places, and labels there alone or everywhere."""
     scene = archive.read_scene("covered")
     assert scene.labels is not None
     random = np.random.default_rng(0)
@@ -33,15 +33,17 @@ def covered(archive: Archive, share: float, blocks: bool) -> Scene:
         kept = np.kron(random.random((8, 8)) < share, np.ones((8, 8), dtype=bool))
     else:
         kept = random.random(scene.labels.shape) < share
-    return replace(scene, valid={**scene.valid, "hsi": scene.valid["hsi"] & kept}, labels=scene.labels * kept)
+    labels = scene.labels if labels_everywhere else scene.labels * kept
+    return replace(scene, valid={**scene.valid, "hsi": scene.valid["hsi"] & kept}, labels=labels)
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["random", "blocks"])
 @pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("labels_everywhere", [False, True], ids=["labels there", "labels everywhere"])
 def test_what_unlabelled_pixels_say_does_not_cost_more_than_a_point(
-    archive: Archive, share: float, blocks: bool
+    archive: Archive, share: float, labels_everywhere: bool, blocks: bool
 ) -> None:
-    scene = covered(archive, share, blocks)
+    scene = covered(archive, share, blocks, labels_everywhere)
     encoder = open_encoder("none", scene.record).encoder
     task = Task((1, 5), 4, "random", "scratch")
     means = [
