@@ -22,6 +22,7 @@ BENCHMARKS: Final = MappingProxyType(
         "prediction": "pixels a second and memory of mapping",
         "names_alone": "accuracy from class names alone, without a labelled pixel",
         "another_scene": "accuracy on another scene, by its class priors and by those of the shots' scene",
+        "coverage": "accuracy where a modality covers a part of the scene, with and without unlabelled pixels",
     }
 )
 
