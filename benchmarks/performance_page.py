@@ -28,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json", help="what a benchmark's --json wrote")
     arguments = parser.parse_args()
-    PAGE.write_text(page([read(file) for file in arguments.files], json.loads(TRIES.read_text())))
+    PAGE.write_text(page([read(file) for file in arguments.files], read(TRIES)))
     print(PAGE)
     return EXIT_DONE
 
@@ -48,7 +48,7 @@ def read(file: Path) -> dict[str, Any]:
     return report
 
 
-def page(reports: Sequence[Mapping[str, Any]], tries: Sequence[Mapping[str, str]]) -> str:
+def page(reports: Sequence[Mapping[str, Any]], tries: Mapping[str, Any]) -> str:
     """The whole page."""
     parts = [HEAD]
     for report in reports:
@@ -58,8 +58,10 @@ def page(reports: Sequence[Mapping[str, Any]], tries: Sequence[Mapping[str, str]
         parts.append(listed({key: value for key, value in report["config"].items() if key != "command"}))
         parts.append(table(report["rows"]))
     parts.append("## What was tried\n")
-    parts.append("Each figure was taken once, when the try was made; `docs/performance-tries.json` keeps them.\n")
-    parts.append(table(tries))
+    parts.append(f"    {tries['config'].get('command', '')}\n")
+    parts.append(listed(tries["machine"]))
+    parts.append(listed({key: value for key, value in tries["config"].items() if key != "command"}))
+    parts.append(table(tries["rows"]))
     return "\n".join(parts)
 
 

@@ -7,12 +7,13 @@ losses and draws are checked first: the GPU's against the CPU's, and compiled on
 against plain ones over 5,000 steps. Nothing else should run meanwhile.
 
     python benchmarks/training_step.py --json new.json --compare old.json --trace step.json
+    python benchmarks/training_step.py --tries docs/performance-tries.json    # what docs/performance.md lists as tried
 """
 
 import sys
 from pathlib import Path
 
-from report import benchmark_parser
+from report import benchmark_parser, check_destination
 
 from diffclip_dist.cli.commandline import end_at_once, run_command
 
@@ -25,9 +26,19 @@ def main() -> int:
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="write a trace of one step of the last row, for Perfetto (off)"
     )
+    parser.add_argument(
+        "--tries",
+        type=Path,
+        metavar="FILE",
+        help="measure instead what was tried to make a step faster, and write it there (off)",
+    )
     arguments = parser.parse_args()
+    check_destination(arguments.tries)
     with end_at_once():
-        from training_step_rows import measure  # takes seconds, and --help does without
+        if arguments.tries is not None:
+            from step_tries import measure
+        else:
+            from training_step_rows import measure  # takes seconds, and --help does without
     return measure(arguments)
 
 

@@ -56,22 +56,25 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        seconds: of each row, after three steps that warm up.
+        seconds: of each row, after steps that warm up.
+        steps: that warm up, that are measured at least, and whose parts are timed.
         checked_steps: over which compiled and plain losses are held together; 0 leaves it out.
         presets: with the first and the last batch; each is four times the one before, until memory ends.
         compiled: whether rows are compiled.
     """
 
     seconds: float
+    steps: int
     checked_steps: int
     presets: Mapping[str, tuple[int, int]]
     compiled: bool
 
 
-QUICK: Final = Effort(1.0, 0, {"published": (16, 16), "default": (16, 16)}, compiled=False)
-CPU: Final = Effort(12.0, 0, {"published": (128, 128), "default": (128, 128)}, compiled=False)
+QUICK: Final = Effort(1.0, 2, 0, {"published": (16, 16), "default": (16, 16)}, compiled=False)
+CPU: Final = Effort(12.0, 2, 0, {"published": (128, 128), "default": (128, 128)}, compiled=False)
 GPU: Final = Effort(
     3.0,
+    5,
     5000,
     {"published": (128, 8192), "default": (128, 32768), "base": (128, 2048), "large": (128, 512)},
     compiled=True,
@@ -257,14 +260,14 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def rate_of(step: Callable[[int], object], device: torch.device, seconds: float) -> float:
-    """Steps a second, after three that warm up."""
-    for number in range(3):
+def rate_of(step: Callable[[int], object], device: torch.device, effort: Effort) -> float:
+    """Steps a second, after some that warm up."""
+    for number in range(effort.steps):
         step(number)
     wait_for(device)
     start, done = time.perf_counter(), 0
-    while done < 3 or time.perf_counter() - start < seconds:
-        step(3 + done)
+    while done < effort.steps or time.perf_counter() - start < effort.seconds:
+        step(effort.steps + done)
         done += 1
         if done % 8 == 0:
             wait_for(device)  # else a GPU's queue would run ahead of the clock
@@ -300,7 +303,7 @@ def measure_peer(device: torch.device, effort: Effort, precision: Precision, win
         optimiser.step()
 
     try:
-        rate = rate_of(step, device, effort.seconds)
+        rate = rate_of(step, device, effort)
     except torch.OutOfMemoryError:
         return None
     return {
@@ -318,8 +321,8 @@ def measure_ours(
     engine = start_engine(config, SCHEMAS, device, world_size=1)
     batch = random_batch(config.model, setup.windows, device)
     try:
-        rate = rate_of(lambda number: train_step(engine, batch, config, number), device, effort.seconds)
-        split = split_of(engine, batch, config, device)
+        rate = rate_of(lambda number: train_step(engine, batch, config, number), device, effort)
+        split = split_of(engine, batch, config, device, effort.steps)
         if trace is not None:
             write_trace(trace, lambda: train_step(engine, batch, config, 0), device)
     except torch.OutOfMemoryError:
@@ -335,11 +338,11 @@ def measure_ours(
 
 
 def split_of(
-    engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig, device: torch.device
+    engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig, device: torch.device, steps: int
 ) -> dict[str, float]:
-    """Milliseconds of each part of a step, the median of five, waiting for the device after each."""
+    """Milliseconds of each part of a step, the median of some steps, waiting for the device after each."""
     taken: dict[str, list[float]] = {}
-    for number in range(6):
+    for number in range(1 + steps):
         start = time.perf_counter()
         for name in parts_of(engine, batch, config, number):
             wait_for(device)

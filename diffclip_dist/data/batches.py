@@ -213,9 +213,8 @@ class WindowStream:
                     all_valid[sensor][slot] = stored.all_valid
                     yield _Arrival(sensor, slot, DeviceTile.of(self.data.groups[sensor], stored, stream))
             sensor = step.samples.sensor
-            rows_B = stream.pinned(_rows(step, centres[sensor]))
             with stream.copying():
-                rows_B = rows_B.to(self.device, non_blocking=True)
+                rows_B = stream.pinned(_rows(step, centres[sensor])).to(self.device, non_blocking=True)
             whole = all(all_valid[sensor][slot] for slot in step.slots.values())
             yield _Cut(sensor, Centres(rows_B, stream.done(), whole))
 

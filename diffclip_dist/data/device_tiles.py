@@ -31,7 +31,10 @@ class CopyStream:
 
     @contextmanager
     def copying(self) -> Iterator[None]:
-        """What is asked of the device within the block goes into this stream."""
+        """What is asked of the device within the block goes into this stream.
+
+        All of it belongs there: outside, a thread would ask the machine's first GPU, whichever the worker's is.
+        """
         with torch.cuda.stream(self._stream):  # None changes nothing
             yield
 
@@ -71,10 +74,10 @@ class DeviceTile:
     @classmethod
     def of(cls, group: SensorGroup, tile: StoredTile, stream: CopyStream) -> "DeviceTile":
         """Copies the stored values, and standardises them on the device."""
-        values = {key: stream.pinned(stored) for key, stored in tile.values.items()}
-        valid = {key: stream.pinned(mask) for key, mask in tile.valid.items()}
-        pinned = StoredTile(tile.index, values, valid, tile.centres_V, tile.all_valid)
         with stream.copying():
+            values = {key: stream.pinned(stored) for key, stored in tile.values.items()}
+            valid = {key: stream.pinned(mask) for key, mask in tile.valid.items()}
+            pinned = StoredTile(tile.index, values, valid, tile.centres_V, tile.all_valid)
             return cls(*standardised_tile(group, pinned, stream.device), stream.done())
 
 

@@ -5,17 +5,19 @@ from pathlib import Path
 
 import performance_page
 import pytest
+import step_tries
 import torch
 import training_step_rows
 from published_step import PublishedModel
 
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
+from diffclip_dist.model.transformer import Transformer
 from diffclip_dist.train.backend.deepspeed_engine import join_process_group
 from diffclip_dist.train.single_process import world_of_one
 from shards.errors import BadInput
 
 CPU = torch.device("cpu")
-EFFORT = training_step_rows.Effort(0.0, 0, {}, compiled=False)
+EFFORT = training_step_rows.Effort(0.0, 1, 0, {}, compiled=False)
 
 
 def test_the_peer_has_the_published_models_parameters() -> None:
@@ -48,12 +50,41 @@ def test_a_comparison_needs_a_file_of_this_benchmark(tmp_path: Path) -> None:
             training_step_rows.read_rates(tmp_path / name)
 
 
+def test_a_try_is_measured_beside_what_it_would_replace() -> None:
+    spent: list[str] = []
+    one = step_tries.Try("t", "here", "kept", lambda: (lambda: spent.append("before"), lambda: spent.append("after")))
+    row = step_tries.row_of(one, CPU, seconds=0.0)
+    assert spent == ["before", "after"] * (len(spent) // 2)
+    assert row["times_as_fast_ratio"] == row["before_ms"] / row["after_ms"]  # type: ignore[operator]
+    assert (row["try"], row["where"], row["outcome"]) == ("t", "here", "kept")
+
+
+def test_what_was_tried_computes_the_same() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(6, 2, 5, 8) for _ in range(3))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(step_tries.packed_attention(query, key, value, None), expected)
+    decoders = [Transformer(2, 16, 2, 2.0) for _ in range(2)]
+    tokens_MBSD = torch.randn(2, 3, 5, 16)
+    apart = torch.stack([one(tokens) for one, tokens in zip(decoders, tokens_MBSD, strict=True)])
+    torch.testing.assert_close(step_tries.as_one(decoders, tokens_MBSD), apart)
+
+
 def test_the_page_holds_machine_command_and_rows() -> None:
     report = {
         "machine": {"processor": "P", "gpus": "none", "torch": "9.9"},
         "config": {"command": "python b.py"},
         "rows": [{"model": "m", "windows_per_s": 1234.5}, {"model": "n", "compiled": True}],
     }
-    page = performance_page.page([report], [{"try": "t", "outcome": "kept"}])
-    for expected in ("## P", "    python b.py", "torch 9.9", "| m | 1,234 | - |", "| n | - | yes |", "| t | kept |"):
+    tries = {"machine": {}, "config": {"command": "python t.py"}, "rows": [{"try": "t", "outcome": "kept"}]}
+    page = performance_page.page([report], tries)
+    for expected in (
+        "## P",
+        "    python b.py",
+        "torch 9.9",
+        "| m | 1,234 | - |",
+        "| n | - | yes |",
+        "    python t.py",
+        "| t | kept |",
+    ):
         assert expected in page
