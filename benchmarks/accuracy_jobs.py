@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from real_scenes import REAL, completed
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -104,7 +105,7 @@ def measured(job: Job, folder: Path) -> list[Measurement]:
     kept = folder / "jobs" / f"{job.key(archive.fingerprint)}.json"
     if not kept.exists():
         # a scene may call itself something else than its folder
-        scene = archive.read_scene(archive.manifest.scenes[0].name)
+        scene = completed(archive.read_scene(archive.manifest.scenes[0].name), REAL.get(job.scene, {}))
         made = _classical(job, scene) if job.parts == ("classical",) else _ours(job, scene, archive, folder)
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".partial")

@@ -12,6 +12,7 @@ from typing import Final
 
 from accuracy_jobs import HEADS, Job, Measurement, Part, measured
 from accuracy_plot import draw
+from real_scenes import REAL
 from report import Row, Value, check_destination, print_table, write_json
 from scipy import stats
 
@@ -26,7 +27,6 @@ from shards.build.build_archive import build_archive
 from shards.open_scene import open_scene
 
 GENERATED: Final = ("synthetic", "synthetic-hard", "synthetic-coarse")
-REAL: Final = ("enmap_potsdam", "s2_dem")
 DEFAULT: Final = ModelConfig()
 ABLATED_SCENE: Final = "synthetic-hard"
 # Steps are what two cores can take in the time: a published window costs some ten times one of the default

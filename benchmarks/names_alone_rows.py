@@ -3,14 +3,13 @@
 import argparse
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 import torch
+from real_scenes import REAL, completed
 from report import Value, check_destination, print_table, write_json
 
 from diffclip_dist.cli.commandline import EXIT_DONE
@@ -20,39 +19,11 @@ from diffclip_dist.words.class_name import ClassName
 from diffclip_dist.words.name_classifier import NameClassifier
 from diffclip_dist.words.words_config import WordsConfig
 from shards.archive.archive import Scene
-from shards.archive.manifest import ModalityRecord
 from shards.build.load_scene import load_scene
 from shards.open_scene import open_scene
-from shards.scene.sensors import SENSORS
 
 GENERATED: Final = ("synthetic", "synthetic-hard", "synthetic-vnir")
 SHUFFLES: Final = 20
-
-
-@dataclass(frozen=True)
-class Added:
-    """What the files of a modality do not say of themselves."""
-
-    wavelengths_nm: tuple[float, ...] | None = None
-    sensor: str | None = None
-    surface_height: bool = False
-
-
-def _evenly(count: int, first_nm: float, last_nm: float) -> Added:
-    return Added(tuple(np.linspace(first_nm, last_nm, count).tolist()))
-
-
-# folder, then modality
-REAL: Final[Mapping[str, Mapping[str, Added]]] = MappingProxyType(
-    {
-        "enmap_potsdam": {},
-        "s2_dem": {"s2": Added(sensor="sentinel2")},
-        "muufl_crop": {"hsi": _evenly(64, 375.0, 1050.0), "dsm": Added(surface_height=True)},
-        "samson": {"hsi": _evenly(156, 401.0, 889.0)},
-        "rs_lsat_srtm": {"optical": Added(sensor="landsat5")},
-        "idtrees_osbs": {"hsi": _evenly(369, 383.0, 2512.0), "chm": Added(surface_height=True)},
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +45,7 @@ def measure(arguments: argparse.Namespace) -> int:
     effort = QUICK if arguments.quick else Effort()
     data = Path(os.environ.get("DIFFCLIP_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     scenes = [
-        (folder, _completed(load_scene(open_scene(str(data / folder))), REAL[folder]))
+        (folder, completed(load_scene(open_scene(str(data / folder))), REAL[folder]))
         for folder in effort.real
         if (data / folder).is_dir()
     ]
@@ -84,28 +55,6 @@ def measure(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         write_json(arguments.json, asdict(effort), rows)
     return EXIT_DONE
-
-
-def _completed(scene: Scene, added: Mapping[str, Added]) -> Scene:
-    records = tuple(_with(one, added.get(one.name, Added())) for one in scene.record.modalities)
-    return replace(scene, record=replace(scene.record, modalities=records))
-
-
-def _with(record: ModalityRecord, added: Added) -> ModalityRecord:
-    wavelengths_nm, fwhm_nm = added.wavelengths_nm or record.wavelengths_nm, record.fwhm_nm
-    if added.sensor is not None:
-        sensor = SENSORS[added.sensor]
-        places = sensor.places(record.bands)
-        assert places is not None
-        wavelengths_nm = tuple(sensor.centres_nm[place] for place in places)
-        fwhm_nm = tuple(sensor.widths_nm[place] for place in places)
-    return replace(
-        record,
-        wavelengths_nm=wavelengths_nm,
-        fwhm_nm=fwhm_nm,
-        sensor=added.sensor,
-        surface_height=added.surface_height,
-    )
 
 
 def _row(label: str, scene: Scene, effort: Effort) -> dict[str, Value]:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from small_study import Study, command
 from torch import Tensor
 
+import diffclip_dist as dc
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.feature_extraction.bands_only import BandsOnly
 from diffclip_dist.fewshot import names_prior
@@ -29,6 +30,7 @@ from diffclip_dist.words.name_matching import NameMatch, NearCaption
 from shards.archive.archive import Archive, ReadableScene, Scene
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
+from shards.errors import BadInput
 from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 CONFIG = FewshotConfig(statistics_windows=64)
@@ -57,6 +59,9 @@ class NamesByTruth:
         means_CB = torch.stack([self.means.get(one.name, nowhere_B) for one in self.classes])
         distance_PC = torch.cdist(values_PB.nan_to_num() / self.scale_B, means_CB / self.scale_B)
         return torch.log_softmax(-self.sharp * distance_PC, dim=1)
+
+    def settings(self) -> dict[str, object]:
+        return {}
 
     def with_classes(self, classes: Sequence[ClassName]) -> "NamesByTruth":
         return NamesByTruth(classes, self.means, self.scale_B, self.sharp)
@@ -255,3 +260,15 @@ def test_without_wavelengths_names_are_off_and_the_study_says_so(
     ended = command("fewshot.py", *arguments, "--force", "--text", "scratch", "--shots", "0")
     assert ended.status == 2
     assert "expected --text words" in ended.errors
+
+
+def test_a_classifier_in_python_from_names_alone(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+    told_by_truth(monkeypatch, scene, sharp=3.0)
+    assert scene.labels is not None
+    classifier = dc.FewShotClassifier(class_names=scene.record.classes)
+    class_map = classifier.fit(scene, np.zeros_like(scene.labels)).predict(scene)
+    assert classifier.classifier_.config.shots == 0
+    tested = scene.labels > 0
+    assert np.mean(class_map[tested] == scene.labels[tested]) > 2 / len(scene.record.classes)
+    with pytest.raises(BadInput, match="expected at least one pixel with a class id of 1 or more"):
+        dc.FewShotClassifier(text="scratch").fit(scene, np.zeros_like(scene.labels))
