@@ -357,10 +357,11 @@ def _fit_part(
     if prior is not None:
         assert learned.unlabelled_names_PC is not None
         added_PC = prior.added_scores(learned.unlabelled_names_PC.to(learned.unlabelled_SPK.device))
-    fitted = fit_kernel_classifier(
-        learned.by.encoder, learned.by.extractor, shots_SQK, learned.unlabelled_SPK, support.targets, text, config,
-        added_PC,
-    )  # fmt: skip
+    with one_thread():  # small equations, in which several threads would mostly wait for each other
+        fitted = fit_kernel_classifier(
+            learned.by.encoder, learned.by.extractor, shots_SQK, learned.unlabelled_SPK, support.targets, text, config,
+            added_PC,
+        )  # fmt: skip
     return replace(fitted, prior=prior)
 
 
