@@ -41,7 +41,9 @@ def estimate_haze(reflectance_PG: Reals, centres_nm: Reals) -> Reals:
         reflectance_PG: pixels of a scene; NaN where missing.
         centres_nm: of the groups.
     """
-    darkest = np.nanpercentile(reflectance_PG, DARKEST_PERCENT, axis=0)
+    seen_G = ~np.isnan(reflectance_PG).all(axis=0)
+    darkest = np.zeros(len(centres_nm))
+    darkest[seen_G] = np.nanpercentile(reflectance_PG[:, seen_G], DARKEST_PERCENT, axis=0)
     if darkest.min() > MOST_DARK:
         return np.zeros_like(darkest)
     room = np.maximum(darkest - DARK_GROUND, 0.0)

@@ -20,7 +20,7 @@ from diffclip_dist.words.name_matching import NameMatch, NearCaption, match_name
 from diffclip_dist.words.reflectance_scale import reflectance_scale
 from diffclip_dist.words.scene_pixels import ScenePixels, sample_pixels
 from diffclip_dist.words.spectral_bands import BandGroup, SpectralBands
-from diffclip_dist.words.spectral_library import Reals, read_library
+from diffclip_dist.words.spectral_library import read_library
 from diffclip_dist.words.words_config import WordsConfig
 from shards.archive.archive import ReadableScene
 
@@ -127,8 +127,8 @@ class NameClassifier(nn.Module):
         Args:
             values: modality to float (P, b) in the scene's own values; NaN where missing. A modality of heights may be
                 left out.
-            rows_P, cols_P: int64, where the pixels lie in the scene. With heights they find the ground below a pixel;
-                without them all pixels have the scene's middle ground.
+            rows_P, cols_P: int64, on the classifier's device, where the pixels lie in the scene. With heights they find
+                the ground below a pixel; without them all pixels have the scene's middle ground.
         """
         return self._log_probabilities(values, rows_P, cols_P, self.log_share_C)
 
@@ -136,16 +136,15 @@ class NameClassifier(nn.Module):
     def _log_probabilities(
         self, values: Mapping[str, Tensor], rows_P: Tensor | None, cols_P: Tensor | None, log_share_C: Tensor
     ) -> Tensor:
-        gathered = self.bands.gathered({name: values[name].double().numpy() for name in self.bands.modalities})
-        reflectance_PG = self._reflectance(gathered)
+        reflectance_PG = self._reflectance(values)
         materials_PM: Tensor = self.network(reflectance_PG - self.haze_G)
         if self.heights is not None and self.heights.modality in values:
-            heights_P = values[self.heights.modality][:, 0].float()
+            heights_P = values[self.heights.modality][:, 0].float().to(self.ground_YX.device)
             tall_P = self.heights.tall(heights_P, self.ground_YX, rows_P, cols_P)
             materials_PM = materials_PM * _height_likelihood(tall_P)
             materials_PM = materials_PM / materials_PM.sum(dim=1, keepdim=True)
         scores_PC = (materials_PM @ self.materials_CM.T).clamp_min(LEAST_PROBABILITY).log() - log_share_C
-        known_C = torch.tensor([match.known for match in self.matches])
+        known_C = torch.tensor([match.known for match in self.matches], device=scores_PC.device)
         if known_C.any():
             # an unknown name is as likely as the known ones are on average
             scores_PC[:, ~known_C] = scores_PC[:, known_C].mean(dim=1, keepdim=True)
@@ -155,11 +154,11 @@ class NameClassifier(nn.Module):
         logs_PC: Tensor = scores_PC.log_softmax(dim=1)
         return logs_PC
 
-    def _reflectance(self, gathered_PG: Reals) -> Tensor:
-        return torch.from_numpy(gathered_PG).float() * self.scale_G + self.offset_G
+    def _reflectance(self, values: Mapping[str, Tensor]) -> Tensor:
+        return self.bands.gathered(values).to(self.scale_G.device) * self.scale_G + self.offset_G
 
     def _set_scale(self, pixels: ScenePixels, sensors: Mapping[str, str | None]) -> None:
-        gathered_PG, centres_nm = self.bands.gathered(pixels.values), self.bands.centres_nm
+        gathered_PG, centres_nm = self.bands.gathered(pixels.tensors).double().numpy(), self.bands.centres_nm
         for name in self.bands.modalities:
             own = np.array([group.modality == name for group in self.bands.groups])
             found = reflectance_scale(gathered_PG[:, own], centres_nm[own], name, sensors[name])
@@ -168,12 +167,11 @@ class NameClassifier(nn.Module):
 
     def _look_at(self, pixels: ScenePixels) -> None:
         """Estimates haze and class shares from pixels that stand for the scene."""
-        reflectance_PG = self._reflectance(self.bands.gathered(pixels.values))
-        haze = estimate_haze(reflectance_PG.double().numpy(), self.bands.centres_nm)
+        haze = estimate_haze(self._reflectance(pixels.tensors).double().cpu().numpy(), self.bands.centres_nm)
         self.haze_G.copy_(torch.from_numpy(haze))
-        values = {name: torch.from_numpy(one) for name, one in pixels.values.items()}
-        places = torch.from_numpy(pixels.rows_P), torch.from_numpy(pixels.cols_P)
-        shares_C = self._log_probabilities(values, *places, torch.zeros_like(self.log_share_C)).exp().mean(dim=0)
+        device, none = self.haze_G.device, torch.zeros_like(self.log_share_C)
+        rows_P, cols_P = torch.from_numpy(pixels.rows_P).to(device), torch.from_numpy(pixels.cols_P).to(device)
+        shares_C = self._log_probabilities(pixels.tensors, rows_P, cols_P, none).exp().mean(dim=0)
         self.log_share_C.copy_(self.config.share_correction * shares_C.log())
 
     def settings(self) -> dict[str, Any]:
@@ -204,6 +202,6 @@ class NameClassifier(nn.Module):
 def _height_likelihood(tall_P: Tensor) -> Tensor:
     """How well each material's standing fits each pixel's, (P, M); 1 where a height is missing."""
     low, high = HEIGHT_DOUBT, 1.0 - HEIGHT_DOUBT
-    of_tall = torch.tensor([{True: high, False: low, None: 0.5}[material.tall] for material in MATERIALS])
+    of_tall = torch.tensor([{True: high, False: low, None: 0.5}[material.tall] for material in MATERIALS]).to(tall_P)
     tall_P1 = tall_P[:, None]
     return (tall_P1 * of_tall + (1.0 - tall_P1) * (1.0 - of_tall)).nan_to_num(1.0)

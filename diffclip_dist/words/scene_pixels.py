@@ -6,6 +6,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from diffclip_dist.words.spectral_library import Reals
 from shards.archive.archive import ReadableScene
@@ -27,6 +29,11 @@ class ScenePixels:
     values: Mapping[str, Reals]
     rows_P: npt.NDArray[np.int64]
     cols_P: npt.NDArray[np.int64]
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The values as tensors."""
+        return {name: torch.from_numpy(values) for name, values in self.values.items()}
 
 
 def sample_pixels(scene: ReadableScene, names: Sequence[str]) -> ScenePixels:

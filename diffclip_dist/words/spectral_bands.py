@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from diffclip_dist.words.spectral_library import GRID_NM, Reals
 from diffclip_dist.words.words_unavailable import WordsUnavailable
@@ -108,9 +110,10 @@ class SpectralBands:
         )
         return np.stack(list(columns), axis=1)
 
-    def gathered(self, values: Mapping[str, Reals]) -> Reals:
-        """Group means (P, G) of values (P, b) of each modality; NaN where a band is missing."""
-        return np.stack([values[group.modality][:, list(group.bands)].mean(axis=1) for group in self.groups], axis=1)
+    def gathered(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Group means float32 (P, G) of values (P, b) of each modality; NaN where a band is missing."""
+        means = [values[group.modality][:, list(group.bands)].double().mean(dim=1) for group in self.groups]
+        return torch.stack(means, dim=1).float()
 
 
 def _is_usable(centre_nm: float) -> bool:
