@@ -212,7 +212,8 @@ def test_a_map_with_one_more_class_by_its_name(study: Study, generated: Archive,
         assert new not in load_classifier(study.folder / "model-1shot").config.classes
         assert read.colormap(1)[new][:3] != read.colormap(1)[0][:3]
     with rasterio.open(study.folder / "maps" / "1shot.tif") as kept:
-        assert np.mean((found != kept.read(1)) & (found != new)) == 0
+        # class shares are estimated anew, with the new class among them
+        assert np.mean((found != kept.read(1)) & (found != new)) < 0.01
     for names, said in (("water", "names of other classes"), ("qwertyuiop", "far from every caption")):
         ended = command("predict.py", *arguments, "--out", file, "--force", "--also", names)
         assert ended.status == 2
