@@ -3,6 +3,8 @@
 What is learned without labels needs some ten thousand pixels, and no more where a scene has more.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +26,8 @@ from shards.scene.source import Mask
 WHOLE_SCENE_PIXELS: Final = 2**17
 # Patches of a larger one, of CELL pixels a side
 PATCHES: Final = 64
+# Pixels that are wanted; where few of a patch count, as many more patches are drawn as their bound allows
+LEAST_PIXELS: Final = 2_048
 # Bound on the values of the patches, with their margins
 PATCH_BYTES: Final = 256 * 2**20
 SEED: Final = 0
@@ -49,7 +53,7 @@ def draw_patches(
     config: FeatureConfig,
     counts: npt.NDArray[np.int64],
 ) -> SceneSample:
-    """Patches of a scene, drawn from its cells in proportion to their counts, evenly along its rows.
+    """Patches of a scene, drawn from its cells, evenly along its rows.
 
     Args:
         scene: the scene, in memory or in an archive.
@@ -60,13 +64,28 @@ def draw_patches(
     """
     stride, margin = reading_stride(encoder, config), reading_margin(encoder, config)
     bands = sum(modality.bands for modality in modalities)
-    most = max(min(PATCHES, PATCH_BYTES // (4 * bands * slot_side(CELL, margin, stride) ** 2)), 1)
+    affordable = max(PATCH_BYTES // (4 * bands * slot_side(CELL, margin, stride) ** 2), 1)
     cells = np.flatnonzero(counts)
-    if len(cells) > most:
-        cumulated = counts.ravel().cumsum()
-        draws = (np.arange(most) + np.random.default_rng(SEED).random(most)) / most * cumulated[-1]
-        cells = np.unique(np.searchsorted(cumulated, draws, side="right"))
+    in_cells = counts.ravel()[cells]
+    wanted = max(PATCHES, math.ceil(LEAST_PIXELS * in_cells.sum() / np.square(in_cells).sum()))
+    if len(cells) > (most := min(wanted, affordable)):
+        cells = cells[_spread(in_cells, most)]
     corners = np.stack(np.divmod(cells, counts.shape[1]), axis=1) * CELL
     names = [modality.name for modality in modalities]
     patches = side_by_side(scene, names, corners, CELL, margin, stride)
     return SceneSample(view_scene(patches.scene, modalities, encoder, config, None), patches.pixels)
+
+
+def _spread(in_cells: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """Numbers of cells, one of each of equal shares of the pixels: one drawn in proportion to its pixels.
+
+    Where the drawn one has less than half as many pixels as the fullest of its share, the fullest is taken: patches of
+    scattered pixels hold few each.
+    """
+    cumulated = in_cells.cumsum()
+    draws = (np.arange(most) + np.random.default_rng(SEED).random(most)) / most * cumulated[-1]
+    drawn = np.searchsorted(cumulated, draws, side="right")
+    bounds = np.searchsorted(cumulated, np.arange(most + 1) / most * cumulated[-1], side="left")
+    shares = [slice(first, max(last, first + 1)) for first, last in itertools.pairwise(bounds.tolist())]
+    fullest = np.array([share.start + int(in_cells[share].argmax()) for share in shares])
+    return np.unique(np.where(2 * in_cells[drawn] < in_cells[fullest], fullest, drawn))

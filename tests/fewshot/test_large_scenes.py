@@ -11,6 +11,7 @@ import torch
 from diffclip_dist.feature_extraction.encoder_source import open_encoder, without_encoder
 from diffclip_dist.feature_extraction.extractor import FeatureExtractor, extract_features
 from diffclip_dist.feature_extraction.scene_reader import SceneReader
+from diffclip_dist.feature_extraction.scene_sample import WHOLE_SCENE_PIXELS
 from diffclip_dist.fewshot import labelled_pixels
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.labelled_pixels import LabelGatherer
@@ -18,6 +19,8 @@ from diffclip_dist.study import experiment
 from diffclip_dist.study.experiment import Outcome, Task, run_task
 from shards.archive.archive import WHOLE, Archive, ReadableScene, Scene
 from shards.archive.manifest import SceneRecord
+from shards.build.load_scene import load_scene
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 CONFIG = FewshotConfig(statistics_windows=20, smoothing=1)
 TASK = Task((1, 2), 2, "random", "scratch")
@@ -119,6 +122,20 @@ def test_a_large_scene_is_learned_as_it_would_be_at_once(scene: ReadableScene) -
         assert np.array_equal(first.episode.support.rows, second.episode.support.rows)
         assert abs(first.scores.oa - second.scores.oa) < 3
     assert np.mean(whole.maps[2] == parts.maps[2]) > 0.95
+
+
+def test_patches_of_scattered_pixels_teach_as_much_as_the_whole_scene() -> None:
+    whole = load_scene(GeneratedScene(GeneratedSceneSpec(height=200, width=1400, bands=32, seed=5)))
+    assert whole.labels is not None
+    kept = np.random.default_rng(0).random(whole.labels.shape) < 0.005
+    scattered = replace(whole, valid={**whole.valid, "hsi": whole.valid["hsi"] & kept}, labels=whole.labels * kept)
+    assert whole.labels.size > WHOLE_SCENE_PIXELS
+    task = Task((2,), 5, "random", "scratch")
+    by_patches, at_once = (
+        np.mean([run.scores.oa for run in studied(scattered, 2**27, pixels, FewshotConfig(), task).runs])
+        for pixels in (WHOLE_SCENE_PIXELS, whole.labels.size)
+    )
+    assert by_patches > at_once - 2.0  # percent
 
 
 @pytest.mark.parametrize("encoder", ["none", None])
