@@ -133,9 +133,9 @@ class KernelHead(nn.Module):
         Args:
             scene_SPK: features of the scene's pixels, at least one.
             text_CE: unit class vectors.
-            added_PC: what class names add to the log-likelihoods of the same pixels; None adds nothing.
             class_priors: whether a class's estimated frequency adds to its scores.
             class_means: whether a pixel's distance from the estimated class means adds to its scores.
+            added_PC: what class names add to the log-likelihoods of the same pixels; None adds nothing.
         """
         assert self.seen_C is not None
         sampled_SPK, added_PC = _sampled(scene_SPK, added_PC)
