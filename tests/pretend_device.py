@@ -12,6 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
 
+from diffclip_dist.feature_extraction.one_thread import one_thread
+
 PRETENDED: Final = torch.device("meta")
 _ACROSS: Final = ("aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put", "aten::index_put_")
 
@@ -77,6 +79,6 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def pretend_device() -> Iterator[torch.device]:
-    """The device, while it is pretended."""
-    with _Pretending():
+    """The device, while it is pretended, by one thread: a mode holds in the thread that enters it."""
+    with one_thread(), _Pretending():
         yield PRETENDED

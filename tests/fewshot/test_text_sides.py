@@ -166,5 +166,5 @@ def test_open_clip_without_the_weights_that_were_asked_for_is_refused(clip_folde
 
 @pytest.mark.parametrize("spec", ["", "clip", "bank", "bank:", "open_clip:", "scratch:x"])
 def test_an_unknown_kind_is_refused(spec: str) -> None:
-    with pytest.raises(BadInput, match="expected scratch, bank:FILE or open_clip"):
+    with pytest.raises(BadInput, match="expected words, scratch, bank:FILE or open_clip"):
         build_text(spec, CLASSES, generator())

@@ -34,7 +34,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 def kept(learned: Pixels, tested: Pixels, right: npt.NDArray[np.bool_]) -> KeptClassifier:
     """Only what the pictures show."""
     return KeptClassifier("2 shots", "2 labelled pixels a class", "2shot", "model-2shot", None, learned, tested, right,
-                          {}, {}, np.zeros((2, 2), np.int64), None, np.zeros((1, 1), np.uint8))  # type: ignore[arg-type]  # fmt: skip
+                          {}, {}, np.zeros((2, 2), np.int64), None, None, np.zeros((1, 1), np.uint8))  # type: ignore[arg-type]  # fmt: skip
 
 
 def pixels(*places: tuple[int, int, int]) -> Pixels:
