@@ -12,11 +12,10 @@ from diffclip_dist.fewshot.episodes import Pixels, Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, Summary, summarise
 from diffclip_dist.fewshot.names_prior import ToldByName
-from diffclip_dist.mapping.predict import ClassMap, count_classes, map_dtype
 from diffclip_dist.study.experiment import MAPPED_SEED, Outcome, Run, Task
 from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
 from diffclip_dist.study.names_report import doubtful_names, names_of_shots
-from diffclip_dist.study.reference_map import ReferenceMap, thinned_classes
+from diffclip_dist.study.reference_map import ReferenceMap, read_reference
 from shards.archive.archive import ReadableScene
 from shards.preview.class_colours import class_colours
 
@@ -131,14 +130,7 @@ class Study:
 
     def reference_map(self, largest_side: int) -> ReferenceMap:
         """The labels of the scene, thinned to that many pixels a side."""
-        bare = self.scene.read(())
-        assert bare.labels is not None
-        labels = bare.labels
-        if bare.split is not None:
-            labels = np.maximum(labels, np.maximum(*bare.split))
-        ids = self.outcome.class_ids
-        whole: ClassMap = np.where(np.isin(labels, ids), labels, 0).astype(map_dtype(max(ids)))
-        return ReferenceMap(thinned_classes(whole, largest_side), count_classes(whole))
+        return read_reference(self.scene, self.outcome.class_ids, largest_side)
 
     def mapped_run(self, shots: int) -> Run:
         """The run whose classifier is kept and drew the map."""

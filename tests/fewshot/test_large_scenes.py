@@ -17,6 +17,7 @@ from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.labelled_pixels import LabelGatherer
 from diffclip_dist.study import experiment
 from diffclip_dist.study.experiment import Outcome, Task, run_task
+from diffclip_dist.study.reference_map import read_reference, thinned_classes
 from shards.archive.archive import WHOLE, Archive, ReadableScene, Scene
 from shards.archive.manifest import SceneRecord
 from shards.build.load_scene import load_scene
@@ -28,10 +29,11 @@ TASK = Task((1, 2), 2, "random", "scratch")
 
 @dataclass
 class CountingScene:
-    """A scene that counts the pixels of modalities that are read of it."""
+    """A scene that counts the pixels of modalities that are read of it, and the most rows of labels at once."""
 
     scene: ReadableScene
     pixels: list[int] = field(default_factory=list)
+    rows_read: int = 0
 
     @property
     def record(self) -> SceneRecord:
@@ -39,6 +41,8 @@ class CountingScene:
 
     def read(self, modalities: tuple[str, ...] | None = None, rows: slice = WHOLE, cols: slice = WHOLE) -> Scene:
         part = self.scene.read(modalities, rows, cols)
+        if part.labels is not None:
+            self.rows_read = max(self.rows_read, len(part.labels))
         if part.values:
             self.pixels.append(next(iter(part.valid.values())).size)
         return part
@@ -184,6 +188,18 @@ def test_blocks_without_a_labelled_pixel_are_not_read_where_no_map_is_drawn(
         assert [note for note in outcome.notes if "no map was drawn" in note]
         read[name] = sum(counting.pixels)
     assert read["few"] < read["many"]
+
+
+def test_the_map_of_the_labels_is_read_strip_by_strip(scene: ReadableScene) -> None:
+    repeated = RepeatedScene(scene.read(), 20)
+    counting = CountingScene(repeated)
+    found = read_reference(counting, (1, 3), 100)
+    labels = repeated.read(()).labels
+    assert labels is not None
+    expected = np.where(np.isin(labels, (1, 3)), labels, 0).astype(np.uint8)
+    assert counting.rows_read < len(labels) / 2
+    assert np.array_equal(found.class_ids, thinned_classes(expected, 10))
+    assert {c: found.pixels[c] for c in (1, 3)} == {c: np.count_nonzero(labels == c) for c in (1, 3)}
 
 
 def peak_growth(work: Callable[[], object]) -> float:

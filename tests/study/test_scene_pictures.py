@@ -116,9 +116,9 @@ def test_a_scene_in_parts_gives_the_picture_of_the_whole_scene(archive: Archive)
 def test_thinning_keeps_labels_that_lie_alone() -> None:
     class_map = np.zeros((1000, 700), np.uint8)
     class_map[501, 333], class_map[999, 699] = 4, 7
-    thinned = thinned_classes(class_map, 64)
+    thinned = thinned_classes(class_map, 16)
     assert thinned.shape == (63, 44)
     assert sorted(thinned[thinned > 0].tolist()) == [4, 7]
     assert thinned[501 // 16, 333 // 16] == 4
     assert class_map[::16, ::16].max() == 0  # and the map that was given is as it was
-    assert np.array_equal(thinned_classes(class_map, 1000), class_map)
+    assert np.array_equal(thinned_classes(class_map, 1), class_map)
