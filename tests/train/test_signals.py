@@ -43,8 +43,8 @@ class Started:
         return self.process.returncode, out, err.splitlines()
 
     def leaves_nothing(self) -> bool:
-        """Whether all its processes end within half a minute."""
-        deadline = time.monotonic() + 30
+        """Whether all its processes end within two minutes: Ray's agents first try to tell a head that is gone."""
+        deadline = time.monotonic() + 120
         while self._left() and time.monotonic() < deadline:
             time.sleep(0.2)
         return not self._left()
