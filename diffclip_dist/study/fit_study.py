@@ -19,6 +19,7 @@ from diffclip_dist.study.kept_classifier import KeptCalibration, KeptClassifier
 from diffclip_dist.study.names_report import doubtful_names, names_of_classifiers
 from diffclip_dist.study.reference_map import ReferenceMap
 from shards.archive.archive import ReadableScene
+from shards.preview.thinning import thinned_shape, thinning_step
 
 MODEL_FOLDER = "model"
 
@@ -179,9 +180,8 @@ class FitStudy:
     def reference_map(self, largest_side: int) -> ReferenceMap:
         """The labels, those of an official test map among them, thinned to that many pixels a side."""
         record = self.scene.record
-        step = max(-(-max(record.height, record.width) // largest_side), 1)
-        shape = -(-record.height // step), -(-record.width // step)
-        found = np.zeros(shape, dtype=map_dtype(max(self.labelled.class_ids)))
+        step = thinning_step(record, largest_side)
+        found = np.zeros(thinned_shape(record, step), dtype=map_dtype(max(self.labelled.class_ids)))
         for labels in (self.labelled.labels, self.labelled.test):
             if labels is not None:
                 found[labels.rows // step, labels.cols // step] = labels.class_ids

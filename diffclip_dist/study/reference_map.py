@@ -9,6 +9,7 @@ import numpy as np
 from diffclip_dist.feature_extraction.scene_survey import STRIP_ROWS
 from diffclip_dist.mapping.predict import ClassMap, count_classes, map_dtype
 from shards.archive.archive import ReadableScene
+from shards.preview.thinning import thinning_step
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def read_reference(scene: ReadableScene, class_ids: Sequence[int], largest_side:
         largest_side: of the thinned map in pixels.
     """
     record = scene.record
-    step = max(-(-max(record.height, record.width) // largest_side), 1)
+    step = thinning_step(record, largest_side)
     shown = np.zeros(np.iinfo(np.uint16).max + 1, map_dtype(max(class_ids)))  # of each class id
     shown[list(class_ids)] = class_ids
     thinned, pixels = [], Counter[int]()
