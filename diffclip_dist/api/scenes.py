@@ -8,6 +8,7 @@ import numpy.typing as npt
 import xarray
 
 from shards.archive.archive import ReadableScene, Scene, StoredScene
+from shards.archive.zarr_scenes import LABELS, SPLIT_TEST, SPLIT_TRAIN
 from shards.build.load_scene import load_scene
 from shards.errors import BadInput
 from shards.scene.array_scene import ArrayScene
@@ -31,8 +32,12 @@ def scene_source(scene: XarrayScene | Arrays, name: str) -> SceneSource:
         name: name of the scene.
 
     Raises:
-        BadInput: the modalities differ in shape, or axes cannot be told.
+        BadInput: the modalities differ in shape, axes cannot be told, or labels stand among them.
     """
+    named = variables(scene) if isinstance(scene, xarray.Dataset | xarray.DataArray) else scene
+    # xarray.open_zarr gives an archive's labels beside its modalities, and features of labels would tell the classes
+    if found := [one for one in (LABELS, SPLIT_TRAIN, SPLIT_TEST) if one in named]:
+        raise BadInput(f"scene: {', '.join(found)}: labels among the modalities, expected modalities alone; drop them")
     if isinstance(scene, xarray.Dataset | xarray.DataArray):
         return xarray_scene(scene, name)
     arrays = {modality: np.asarray(values) for modality, values in scene.items()}

@@ -210,6 +210,18 @@ def test_arrays_become_an_archive(dataset: xarray.Dataset, arrays: dict[str, np.
             assert np.array_equal(read.values[modality], values, equal_nan=True)
 
 
+def test_an_archive_opened_with_xarray_is_the_same_scene_and_keeps_its_labels_apart(archive: Archive) -> None:
+    with xarray.open_zarr(f"{archive.location}/scenes/town.zarr") as opened:
+        modalities = opened[["hsi", "lidar"]]
+        assert np.array_equal(dc.features(modalities), dc.features(archive["town"]), equal_nan=True)
+        with pytest.raises(BadInput, match="scene: labels: labels among the modalities"):
+            dc.features(opened)
+        with pytest.raises(BadInput, match="labels among the modalities"):
+            dc.build_archive({"town": opened}, "nowhere")
+        with pytest.raises(BadInput, match="labels among the modalities"):
+            dc.features({"hsi": opened["hsi"].to_numpy(), "labels": opened["labels"].to_numpy()})
+
+
 def test_a_fill_value_marks_missing_pixels(arrays: dict[str, np.ndarray], labels: np.ndarray) -> None:
     counts = np.round(100 * arrays["hsi"]).astype(np.int16)
     counts[2, 3] = -9999

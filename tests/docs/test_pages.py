@@ -4,6 +4,8 @@ import importlib
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -19,6 +21,9 @@ from diffclip_dist.cli.command_parser import CommandParser
 from diffclip_dist.cli.main import COMMANDS
 from diffclip_dist.cli.schema import json_schema
 from shards.archive.archive import Archive
+from shards.archive.tiling import ArchiveSettings
+from shards.build.build_archive import build_archive
+from shards.open_scene import open_scene
 
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 _COMMAND = re.compile(r"(?:^| )(?:diffclip |(?:\.venv/bin/)?python launch/)(.*)$")
@@ -39,6 +44,32 @@ def test_the_tutorial_goes_from_files_to_a_map(tmp_path: Path) -> None:
         assert np.mean(found == np.array([ids[name] for name in names])[held["cover"]]) > 0.95
     for study in ("study", "fit", "fit-pretrained"):
         assert (tmp_path / study / "report.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def valley_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tutorial's archive, made by the tutorial's own files."""
+    folder = tmp_path_factory.mktemp("valley")
+    files = {block.title: block.text for block in blocks_of("tutorial.md") if block.title}
+    (folder / "scene.yaml").write_text(files["scene.yaml"])
+    subprocess.run([sys.executable, "-c", files["make_files.py"]], cwd=folder, check=True)
+    build_archive([open_scene(str(folder))], folder / "archive", ArchiveSettings())
+    return folder / "archive"
+
+
+def test_the_page_on_xarray_opens_the_tutorials_archive(valley_archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "archive").symlink_to(valley_archive)
+    run_page("how-to/xarray.md", tmp_path)
+    with (
+        rasterio.open(valley_archive.parent / "landsat.tif") as given,
+        rasterio.open(tmp_path / "optical.tif") as found,
+    ):
+        assert (found.crs, found.transform, found.count) == (given.crs, given.transform, 6)
+    with rasterio.open(tmp_path / "ndvi.tif") as file:
+        assert file.crs.to_epsg() == 32633
+        assert 0.3 < np.nanmedian(file.read(1)) < 1  # most of the valley is green
+    with rasterio.open(tmp_path / "lonlat.tif") as file:
+        assert file.crs.to_epsg() == 4326
 
 
 @pytest.mark.slow
