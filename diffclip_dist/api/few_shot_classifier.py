@@ -25,6 +25,7 @@ from diffclip_dist.fewshot.classifier import (
     read_encoder_training,
     save_classifier,
 )
+from diffclip_dist.fewshot.classifier_card import write_classifier_card
 from diffclip_dist.fewshot.cross_validation import CrossValidation
 from diffclip_dist.fewshot.episodes import LabelMap
 from diffclip_dist.fewshot.fewshot_config import ClassPriors, FewshotConfig, HeadKind
@@ -323,6 +324,7 @@ class FewShotClassifier(EstimatorParameters):
         if place.exists() and not (place / CONFIG_FILE).is_file() and (not place.is_dir() or any(place.iterdir())):
             raise BadInput(f"{folder}: holds something other than a classifier; name another folder")
         save_classifier(place, self.classifier_, self._encoder_training)
+        write_classifier_card(place, self.classifier_.config, self._encoder_training, measured=None)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -5,7 +5,7 @@ FOLDER/config.json and model.safetensors hold the head and the class vectors, FO
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -33,9 +33,11 @@ from diffclip_dist.model.saved_encoder import (
     ENCODER_FOLDER,
     EncoderConfig,
     Training,
+    check_sha256,
     load_encoder,
     read_config,
     save_encoder,
+    sha256_of,
 )
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION as ENCODER_FORMAT_VERSION
 from diffclip_dist.words.class_name import ClassName
@@ -113,6 +115,8 @@ class ClassifierConfig:
         fewshot: read-out and training settings.
         calibration: of the probabilities.
         names: the prior by names; None where there is none.
+        weights_sha256: of ``model.safetensors``; empty in memory, and in a folder of an earlier version, which is not
+            compared.
     """
 
     format_version: int
@@ -128,6 +132,7 @@ class ClassifierConfig:
     fewshot: FewshotConfig
     calibration: Calibration = UNCALIBRATED
     names: SavedNames | None = None
+    weights_sha256: str = ""
 
 
 def classifier_config(
@@ -199,10 +204,11 @@ def save_classifier(folder: Path, classifier: Classifier, encoder_training: Trai
         weights |= {NAMES_PREFIX + name: tensor.contiguous() for name, tensor in fitted.prior.tensors().items()}
     partial_weights = folder / f".{WEIGHTS_FILE}.partial"
     safetensors.torch.save_file({**weights, "text_CE": fitted.text_CE.contiguous()}, partial_weights)
+    config = replace(classifier.config, weights_sha256=sha256_of(partial_weights))
     publish_file(partial_weights, folder / WEIGHTS_FILE)
     partial = folder / f".{CONFIG_FILE}.partial"
     # pydantic writes a missing value of NaN as null, for JSON knows no NaN
-    partial.write_bytes(pydantic.TypeAdapter(ClassifierConfig).dump_json(classifier.config, indent=2) + b"\n")
+    partial.write_bytes(pydantic.TypeAdapter(ClassifierConfig).dump_json(config, indent=2) + b"\n")
     publish_file(partial, folder / CONFIG_FILE)
 
 
@@ -243,6 +249,7 @@ def load_classifier(folder: Path) -> Classifier:
     )
     try:
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        check_sha256(folder / WEIGHTS_FILE, config.weights_sha256)
         if older:
             weights = {_upgraded_tensor_name(name): tensor for name, tensor in weights.items()}
         text_CE = weights.pop("text_CE")
@@ -250,6 +257,8 @@ def load_classifier(folder: Path) -> Classifier:
         patterns = _taken_patterns(weights)
         by_pattern = tuple(_pattern_classifier(encoder, *pattern, text_CE, prior) for pattern in patterns.items())
         head = _kernel_head(weights) if config.fewshot.head == "kernel" else _cosine_head(weights, text_CE.shape[1])
+    except BadInput:
+        raise
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"{folder / WEIGHTS_FILE}: not a classifier's weights: {error}") from None
     fits = len(text_CE) == len(config.classes) and (prior is None or len(prior.count_C) == len(text_CE))
@@ -261,7 +270,8 @@ def load_classifier(folder: Path) -> Classifier:
         fits = fits and all(of_classes.shape == (len(config.classes),) for of_classes in apart)
     if not fits:
         raise BadInput(f"{folder / WEIGHTS_FILE}: weights do not fit {CONFIG_FILE}")
-    return Classifier(config, FittedClassifier(encoder, head.eval(), text_CE, by_pattern, config.calibration, prior))
+    fitted = FittedClassifier(encoder, head.eval(), text_CE, by_pattern, config.calibration, prior)
+    return Classifier(replace(config, weights_sha256=""), fitted)
 
 
 def _pattern_prefix(modalities: Sequence[str]) -> str:

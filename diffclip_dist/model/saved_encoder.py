@@ -76,7 +76,7 @@ def save_encoder(folder: Path, weights: dict[str, Tensor], config: EncoderConfig
     contiguous = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
     partial_weights = folder / f".{WEIGHTS_FILE}.partial"
     safetensors.torch.save_file(contiguous, partial_weights)
-    config = replace(config, weights_sha256=_sha256(partial_weights))
+    config = replace(config, weights_sha256=sha256_of(partial_weights))
     publish_file(partial_weights, folder / WEIGHTS_FILE)
     partial_config = folder / f".{CONFIG_FILE}.partial"
     partial_config.write_text(json.dumps(asdict(config), indent=2) + "\n")
@@ -125,8 +125,7 @@ def load_encoder(folder: Path) -> MultimodalEncoder:
     file = folder / WEIGHTS_FILE
     try:
         weights = safetensors.torch.load_file(file)
-        if config.weights_sha256 and _sha256(file) != config.weights_sha256:
-            raise BadInput(f"{file}: its hash is not the one in {CONFIG_FILE}; fetch or export the encoder anew")
+        check_sha256(file, config.weights_sha256)
         if config.model.depth > len(weights):
             raise RuntimeError(f"{len(weights)} tensors for a depth of {config.model.depth}")
         with torch.device("meta"):
@@ -141,9 +140,20 @@ def load_encoder(folder: Path) -> MultimodalEncoder:
     return encoder.eval()
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def check_sha256(weights: Path, expected: str) -> None:
+    """Compares weights with the hash that stands in the configuration beside them; an empty one is not compared.
+
+    Raises:
+        BadInput: they are others than were saved.
+    """
+    if expected and sha256_of(weights) != expected:
+        raise BadInput(f"{weights}: its hash is not the one in {CONFIG_FILE}; fetch or write the folder anew")
 
 
 def new_encoder(config: ModelConfig, modalities: Sequence[ModalitySchema], seed: int) -> MultimodalEncoder:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffclip_dist.fewshot.classifier import save_classifier
+from diffclip_dist.fewshot.classifier_card import MeasuredFigures, write_classifier_card
 from diffclip_dist.mapping.map_files import publish_map, write_map
 from diffclip_dist.mapping.map_picture import render_map
 from diffclip_dist.mapping.predict import MapJob
@@ -80,7 +81,10 @@ def publish(study: Study | FitStudy, out: Path, force: bool, report: Report = la
         )
         picture = scene_picture(study.scene, LARGEST_SIDE)
         for kept in study.kept:
-            save_classifier(folder / kept.model_folder, kept.classifier, study.encoder.training)
+            model = folder / kept.model_folder
+            save_classifier(model, kept.classifier, study.encoder.training)
+            measured = MeasuredFigures(kept.figures, kept.per_class, study.figures_are, study.how, study.notes)
+            write_classifier_card(model, kept.classifier.config, study.encoder.training, measured)
             draw_learned(maps / picture_name(kept, "labels"), picture, kept, classes, record)
             draw_errors(maps / picture_name(kept, "errors"), picture, kept, record)
             file = maps / f"{kept.file_key}.tif"

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from diffclip_dist.data.batches import WindowStream
 from diffclip_dist.data.modality_statistics import statistics_of
+from diffclip_dist.model.encoder_card import write_encoder_card
 from diffclip_dist.model.mask_diffusion import weighted_loss
 from diffclip_dist.model.saved_encoder import FORMAT_VERSION, EncoderConfig, Training, save_encoder
 from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_process_group
@@ -153,5 +154,7 @@ def export_encoder(engine: DeepSpeedEngine, plan: TrainPlan) -> None:
         )
         statistics = statistics_of(manifest.scenes)
         exported = EncoderConfig(FORMAT_VERSION, config.model, plan.modalities, training, statistics)
-        save_encoder(Path(config.run_dir) / "encoder", weights, exported)
+        folder = Path(config.run_dir) / "encoder"
+        save_encoder(folder, weights, exported)
+        write_encoder_card(folder)
     dist.barrier()

@@ -1,5 +1,7 @@
 """The kernel head: right where classes are apart, the same on every run, blind to query labels, whole on disk."""
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +115,9 @@ def test_a_kernel_classifier_with_foreign_tensors_is_refused(
     assert ended.status == 0, ended.errors
     weights = tmp_path / "study" / "model-1shot" / "model.safetensors"
     save_file({**load_file(weights), **changes}, weights)
+    config = weights.with_name("config.json")
+    content = json.loads(config.read_text()) | {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    config.write_text(json.dumps(content))
     with pytest.raises(BadInput, match=told):
         load_classifier(weights.parent)
 

@@ -27,6 +27,9 @@ def test_a_run_leaves_what_the_readme_promises(one_worker: Run, generated_archiv
     assert config_of_encoder.training.generated_scenes == ("small",)
     assert config_of_encoder.training.archive_fingerprint == Archive.open(str(generated_archive)).fingerprint
     assert load_encoder(one_worker.folder / "encoder").config.width == 32
+    card = (one_worker.folder / "encoder" / "README.md").read_text()
+    assert f"Pretrained for {STEPS} steps" in card
+    assert "small (generated, no real place)" in card
 
 
 def test_the_loss_falls(one_worker: Run) -> None:
