@@ -27,6 +27,8 @@ from shards.scene.source import Classes, Labels, Mask, Modality, Values
 
 # rows read at once when a whole label map is checked
 CHECK_ROWS = 512
+# no sensor of the Earth has all of its bands below it; the same numbers in micrometres are optical
+SHORTEST_NM = 100.0
 T = TypeVar("T")
 ONE_BAND_EACH = "give one file a band, or several that lie side by side"
 STACK_OR_MOSAIC = (
@@ -228,6 +230,12 @@ def _modality(
         wavelengths = _given_wavelengths(spec.wavelengths, layer, wanted, bands, folder, field_name)
     if wavelengths is not None and not np.isfinite(wavelengths).all():
         raise BadInput(f"{layer.files}: modalities.{name}: wavelengths that are no numbers; give `wavelengths` instead")
+    if wavelengths is not None and max(wavelengths) < SHORTEST_NM:
+        given = "wavelengths" if spec.wavelengths is not None else "the file's own wavelengths"
+        raise BadInput(
+            f"{layer.files}: modalities.{name}: {given}: {wavelengths[0]:g} to {wavelengths[-1]:g} nm, shorter than "
+            "light; if these are micrometres, give `wavelengths` in nm"
+        )
     fwhm = _chosen(layer.fwhm_nm, bands)
     if spec.sensor is not None:
         of_sensor = _sensor_bands(spec.sensor, layer, wanted, bands, name)

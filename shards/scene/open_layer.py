@@ -71,6 +71,8 @@ def open_layer(
     for path in paths:
         if path.is_dir() and path.suffix.lower() not in CUBE_SUFFIXES:
             raise BadInput(f"{path}: {field}: is a folder; expected files, or one folder of a product: {KNOWN}")
+        if path.suffix.lower() == ".npz":
+            raise BadInput(f"{path}: {field}: holds several arrays; save the wanted one alone as .npy (numpy.save)")
     single = [path for path in paths if path.suffix.lower() in ARRAY_SUFFIXES | CUBE_SUFFIXES]
     if single and len(paths) > 1:
         raise BadInput(f"{single[0]}: {field}: cannot be joined with other files; only rasters can")

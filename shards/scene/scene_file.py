@@ -319,4 +319,6 @@ def first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in fault["loc"] if not _is_union_branch(part))
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "string_type" and isinstance(fault["input"], bool | int | float):
+        message += f", found {fault['input']}; YAML reads some words and all numbers as such: write it in quotes"
     return f"{place}: {message}" if place else message

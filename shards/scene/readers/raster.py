@@ -25,6 +25,10 @@ from shards.scene.source import Mask, Scaling, Values
 
 GDAL_CACHE_MB = 64
 OR_STACK = "if each file is a band, write `stack: true`"
+SAME_BANDS = "the files of a mosaic have the same bands in the same order; reorder them (gdal_translate -b)"
+# Centres of one band in two files differ by at most half the spacing and this part of the wavelength, or by these nm
+BAND_REACH = 0.05
+LEAST_TOLERANCE_NM = 2.0
 CANNOT_JOIN = f"carries no transform; several files can only be joined by their transforms; {OR_STACK}"
 
 
@@ -197,7 +201,7 @@ def open_rasters(paths: tuple[Path, ...], given: Given, field: str) -> RasterLay
         first.dtype,
         first.wavelengths_nm,
         first.fwhm_nm,
-        first.bad_bands,
+        tuple(sorted({band for head in heads for band in head.bad_bands})),
         first.mask.bands,
         tuple(dict.fromkeys(note for head in heads for note in head.notes)),
     )
@@ -212,6 +216,7 @@ class _Head:
     missing: MissingValues
     mask: RasterMask
     scaling: Scaling | None
+    descriptions: tuple[str | None, ...]
     wavelengths_nm: tuple[float, ...] | None
     fwhm_nm: tuple[float, ...] | None
     bad_bands: tuple[int, ...]
@@ -239,7 +244,9 @@ def _head(path: Path, given: Given, field: str) -> _Head:
         else:
             missing = MissingValues.same_in_all(product_nodata, raster.count)
         mask, notes = raster_mask(path, raster)
-        return _Head(path, grid, raster.count, dtype, missing, mask, own, *spectral_tags(raster), notes)
+        return _Head(
+            path, grid, raster.count, dtype, missing, mask, own, raster.descriptions, *spectral_tags(raster), notes
+        )
 
 
 def _place(path: Path, raster: Any, given: Given, field: str) -> tuple[str | None, Affine6 | None]:
@@ -302,6 +309,7 @@ def _check_agreement(first: _Head, head: _Head) -> None:
         raise BadInput(f"{head.path}: {other_crs(head.grid.crs_wkt, str(first.path))}")
     if head.bands != first.bands:
         raise BadInput(f"{head.path}: {head.bands} bands, expected {first.bands} as in {first.path}")
+    _check_same_bands(first, head)
     if head.dtype != first.dtype:
         raise BadInput(f"{head.path}: values of type {head.dtype}, expected {first.dtype} as in {first.path}")
     if first.grid.transform is None:
@@ -309,6 +317,24 @@ def _check_agreement(first: _Head, head: _Head) -> None:
     size, expected = np.array(head.grid.transform)[[0, 1, 3, 4]], np.array(first.grid.transform)[[0, 1, 3, 4]]
     if not np.allclose(size, expected, rtol=1e-6, atol=1e-12):
         raise BadInput(f"{head.path}: another resolution ({size[0]:g}) than {first.path} ({expected[0]:g}); {OR_STACK}")
+
+
+def _check_same_bands(first: _Head, head: _Head) -> None:
+    """Refuses a file whose bands are other ones than the first file's, or stand in another order."""
+    one, other = first.wavelengths_nm, head.wavelengths_nm
+    if one is not None and other is not None:
+        spacing = float(np.median(np.abs(np.diff(one)))) if len(one) > 1 else np.inf
+        for band, (known, found) in enumerate(zip(one, other, strict=True), start=1):
+            if abs(found - known) > max(min(spacing / 2, BAND_REACH * known), LEAST_TOLERANCE_NM):
+                raise BadInput(
+                    f"{head.path}: band {band} lies at {found:g} nm, and at {known:g} nm in {first.path}; {SAME_BANDS}"
+                )
+    names, others = first.descriptions, head.descriptions
+    if names != others and None not in names and sorted(map(str, names)) == sorted(map(str, others)):
+        band = next(place for place, pair in enumerate(zip(names, others, strict=True)) if pair[0] != pair[1])
+        raise BadInput(
+            f"{head.path}: band {band + 1} is {others[band]!r}, and {names[band]!r} in {first.path}; {SAME_BANDS}"
+        )
 
 
 def _offset(first: _Head, head: _Head) -> tuple[int, int]:

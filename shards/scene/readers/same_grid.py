@@ -10,6 +10,7 @@ from shards.scene.readers.layer import Affine6, Given, Layer
 
 # pixels; corners that differ by less lie on one grid
 GRID_TOLERANCE = 0.01
+RESAMPLE = "write `resample: nearest` beside its files (for values, bilinear, cubic or average too) to bring it there"
 
 
 def same_crs(one: str | None, other: str | None) -> bool:
@@ -34,9 +35,12 @@ def check_same_grid(first: Layer, layer: Layer, field_name: str, first_name: str
     """
     one, other = first.grid, layer.grid
     start = f"{layer.files}: {field_name}:"
+    both_placed = None not in (one.transform, other.transform, one.crs_wkt, other.crs_wkt)
+    remedy = RESAMPLE if both_placed else "bring it onto that grid first"
     if (other.height, other.width) != (one.height, one.width):
         raise BadInput(
-            f"{start} {other.height}x{other.width} pixels, expected the grid of {first_name}, {one.height}x{one.width}"
+            f"{start} {other.height}x{other.width} pixels, expected the grid of {first_name}, "
+            f"{one.height}x{one.width}; {remedy}"
         )
     if one.transform is None or other.transform is None:
         for curved, placed, files in ((one, other, first.files), (other, one, layer.files)):
@@ -49,12 +53,13 @@ def check_same_grid(first: Layer, layer: Layer, field_name: str, first_name: str
     if not same_crs(one.crs_wkt, other.crs_wkt):
         if one.crs_wkt is None:
             raise BadInput(f"{first.files}: {other_crs(None, layer.files)}")
-        raise BadInput(f"{start} {other_crs(other.crs_wkt, first_name)}")
+        known = f"; {remedy}" if other.crs_wkt is not None else ""
+        raise BadInput(f"{start} {other_crs(other.crs_wkt, first_name)}{known}")
     pixel = max(abs(one.transform[0]), abs(one.transform[1]), abs(one.transform[3]), abs(one.transform[4]))
     corners = np.array([[0, 0, 1], [one.width, 0, 1], [0, one.height, 1]], dtype=np.float64)
     moved = corners @ (np.array(other.transform) - np.array(one.transform)).reshape(2, 3).T
     if np.abs(moved).max() > GRID_TOLERANCE * pixel:
-        raise BadInput(f"{start} another grid (origin or resolution) than {first_name}")
+        raise BadInput(f"{start} another grid (origin or resolution) than {first_name}; {remedy}")
 
 
 def checked_crs(own: str | None, transform_known: bool, given: Given, where: str) -> str | None:

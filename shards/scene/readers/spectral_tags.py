@@ -1,6 +1,7 @@
 """Wavelength, width and bad-band marks as GeoTIFF and ENVI files carry them."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from shards.errors import BadInput
@@ -22,6 +23,11 @@ NM_PER_UNIT = {
     "micrometres": 1000.0,
 }
 
+# A wavelength with its unit at the end of a band's description, as GDAL writes it for ENVI: "red (665.0 Nanometers)"
+DESCRIBED = re.compile(r"(?:^|[\s(])(\d+(?:\.\d+)?)\s*([^\W\d]+)\)?\s*$")
+# GDAL's own tags of a band, in micrometres
+IMAGERY = ("CENTRAL_WAVELENGTH_UM", "FWHM_UM")
+
 SpectralTags = tuple[tuple[float, ...] | None, tuple[float, ...] | None, tuple[int, ...]]
 
 
@@ -41,28 +47,51 @@ def spectral_tags(raster: Any) -> SpectralTags:
     """Wavelengths and widths in nanometres (None where a band lacks them) and the bands marked bad (from 1).
 
     Args:
-        raster: an open rasterio dataset; tags of the bands come first, then ENVI's lists.
+        raster: an open rasterio dataset; tags of the bands come first, then ENVI's lists, then GDAL's tags of images,
+            then the bands' descriptions.
     """
     per_band = [{key.lower(): value for key, value in raster.tags(band).items()} for band in raster.indexes]
     envi = {key.lower().replace(" ", "_"): value for key, value in raster.tags(ns="ENVI").items()}
 
-    def values(key: str) -> list[float] | None:
+    def values(key: str) -> tuple[float, ...] | None:
         texts = [tags.get(key) for tags in per_band]
-        if None in texts:
-            texts = re.findall(r"[^\s,{}]+", envi.get(key, ""))
-        try:
-            numbers = [float(text) for text in texts if text is not None]
-        except ValueError:
-            return None
-        return numbers if len(numbers) == raster.count else None
+        return _numbers(re.findall(r"[^\s,{}]+", envi.get(key, "")) if None in texts else texts, raster.count)
 
-    wavelengths, fwhm, good = values("wavelength"), values("fwhm"), values("bbl")
+    good = values("bbl")
+    bad_bands = tuple(band for band, mark in enumerate(good or (), start=1) if mark == 0)
     units = per_band[0].get("wavelength_units") or envi.get("wavelength_units")
-    if wavelengths is None or units is None or units.strip().lower() not in NM_PER_UNIT:
-        wavelengths = fwhm = None  # a number without a length unit (GHz, index, unknown) is no wavelength
-    factor = NM_PER_UNIT[units.strip().lower()] if wavelengths is not None and units is not None else 1.0
-    return (
-        tuple(value * factor for value in wavelengths) if wavelengths is not None else None,
-        tuple(value * factor for value in fwhm) if fwhm is not None else None,
-        tuple(band for band, mark in enumerate(good or [], start=1) if mark == 0),
+    # a number without a length unit (GHz, index, unknown) is no wavelength
+    if units is not None and (factor := NM_PER_UNIT.get(units.strip().lower())) is not None:
+        wavelengths = values("wavelength")
+        return _scaled(wavelengths, factor), None if wavelengths is None else _scaled(values("fwhm"), factor), bad_bands
+    images = [raster.tags(band, ns="IMAGERY") for band in raster.indexes]
+    wavelengths, fwhm = (
+        _scaled(_numbers([tags.get(key) for tags in images], raster.count), NM_PER_UNIT["um"]) for key in IMAGERY
+    )
+    if wavelengths is None:
+        return _described(raster.descriptions), None, bad_bands
+    return wavelengths, fwhm, bad_bands
+
+
+def _numbers(texts: Sequence[str | None], count: int) -> tuple[float, ...] | None:
+    """The numbers that texts stand for; None unless there are so many."""
+    try:
+        numbers = tuple(float(text) for text in texts if text is not None)
+    except ValueError:
+        return None
+    return numbers if len(numbers) == count else None
+
+
+def _scaled(values: tuple[float, ...] | None, factor: float) -> tuple[float, ...] | None:
+    return None if values is None else tuple(value * factor for value in values)
+
+
+def _described(descriptions: Sequence[str | None]) -> tuple[float, ...] | None:
+    """Wavelengths in nanometres that end the descriptions of all bands, each with its unit."""
+    found = [DESCRIBED.search(text or "") for text in descriptions]
+    factors = [None if match is None else NM_PER_UNIT.get(match[2].lower()) for match in found]
+    if None in factors:
+        return None
+    return tuple(
+        float(match[1]) * factor for match, factor in zip(found, factors, strict=True) if match and factor is not None
     )
