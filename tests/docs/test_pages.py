@@ -1,5 +1,6 @@
 """The documentation's pages: their blocks run, their commands are known, and the tests that they name exist."""
 
+import contextlib
 import importlib
 import json
 import re
@@ -12,6 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 import rasterio
+import torch
 import yaml
 from pages import DOCS, blocks_of, run_page
 from small_products import HEIGHT, WIDTH, write_dlr, write_emit, write_landsat, write_prisma, write_sentinel2
@@ -20,6 +22,11 @@ from diffclip_dist.cli.benchmark import BENCHMARKS
 from diffclip_dist.cli.command_parser import CommandParser
 from diffclip_dist.cli.main import COMMANDS
 from diffclip_dist.cli.schema import json_schema
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.data.windows import SceneWindows
+from diffclip_dist.model.model_config import ModelConfig
+from diffclip_dist.model.onnx_export import export_onnx
+from diffclip_dist.model.saved_encoder import new_encoder
 from shards.archive.archive import Archive
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
@@ -70,6 +77,24 @@ def test_the_page_on_xarray_opens_the_tutorials_archive(valley_archive: Path, tm
         assert 0.3 < np.nanmedian(file.read(1)) < 1  # most of the valley is green
     with rasterio.open(tmp_path / "lonlat.tif") as file:
         assert file.crs.to_epsg() == 4326
+
+
+@pytest.mark.slow
+def test_the_page_on_onnx_reads_windows_as_pytorch_does(valley_archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "archive").symlink_to(valley_archive)
+    archive = Archive.open(valley_archive)
+    schemas = [ModalitySchema.of(modality) for modality in archive.scene("valley").modalities]
+    encoder = new_encoder(ModelConfig(width=16, depth=1, heads=2), schemas, seed=0)
+    export_onnx(encoder, tmp_path / "encoder.onnx")
+    (block,) = blocks_of("how-to/onnx.md")
+    held: dict[str, np.ndarray] = {}
+    with contextlib.chdir(tmp_path):
+        exec(block.text, held)  # noqa: S102  our own page
+    windows = SceneWindows(archive.read_scene("valley"), archive.scene("valley"), 5, torch.device("cpu"))
+    cut, valid = windows.gather(np.array([42]), np.array([62]))
+    with torch.no_grad():
+        expected = encoder(cut, valid)
+    np.testing.assert_allclose(held["tokens"], expected.tokens_BMTD.numpy(), atol=1e-5)
 
 
 @pytest.mark.slow
