@@ -21,6 +21,7 @@ from diffclip_dist.train.backend.deepspeed_engine import end_engine, join_proces
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.backend.sharded_state import state_is_finite, trained_weights
 from diffclip_dist.train.context import TrainContext
+from diffclip_dist.train.monitor.probe import Probe
 from diffclip_dist.train.monitor.reconstruction import Reconstruction
 from diffclip_dist.train.monitor.run_log import RunLog
 from diffclip_dist.train.monitor.throughput import Meter
@@ -29,7 +30,7 @@ from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.run_files import STOPPED_FILE
 from diffclip_dist.train.step import StepResult, train_step
 from diffclip_dist.train.stop import AgreedStop
-from shards.errors import FailedRun
+from shards.errors import BadInput, FailedRun
 
 
 class CannotGoOn(FailedRun):
@@ -86,6 +87,10 @@ def _take_steps(
     run_dir = Path(config.run_dir)
     engine, start = checkpoints.start(context)
     reconstruction = Reconstruction(context)
+    try:
+        probe = Probe(context)
+    except BadInput as fault:
+        raise CannotGoOn(str(fault)) from None
     with (
         RunLog(run_dir, start) if dist.get_rank() == 0 else nullcontext() as log,
         closing(context.batches(start)) as batches,  # ends the thread that reads ahead, however the run ends
@@ -100,16 +105,18 @@ def _take_steps(
             last = done == config.steps
             stopping = stop is not None and not last and stop.after(done)
             saved = done % config.checkpoint_every == 0 or last or stopping
-            if done % config.log_every == 0 or last:
+            finite = not saved or state_is_finite(engine)
+            if done % config.log_every == 0 or last or (saved and probe.wanted):
                 metrics = meter.measure(engine, result, batch.schemas, done)
                 _check_loss(metrics.loss, done, context.stream)
+                accuracy = probe.measure(engine) if saved and finite and not stopping else None
                 if log is not None:
-                    log.write(metrics)
+                    log.write(metrics, accuracy)
             elif saved:
                 _check_loss(_global_loss(result, config), done, context.stream)
+            if not finite:
+                raise CannotGoOn(f"step {done}: a weight is not finite; earlier checkpoints are kept")
             if saved:
-                if not state_is_finite(engine):
-                    raise CannotGoOn(f"step {done}: a weight is not finite; earlier checkpoints are kept")
                 checkpoints.save(engine, done)
             if stopping:
                 return engine, True

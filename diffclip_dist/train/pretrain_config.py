@@ -127,6 +127,28 @@ class OffloadConfig:
 
 
 @dataclass(frozen=True)
+class ProbeConfig:
+    """Accuracy on a labelled scene while a run learns; its labels never train.
+
+    Attributes:
+        scene: name of the labelled scene; none where it is empty.
+        archive: where the scene lies; the run's archive where it is empty.
+        pixels: most labelled pixels that are drawn, half of them to fit and half to test.
+    """
+
+    scene: str = ""
+    archive: str = ""
+    pixels: int = 2000
+
+    def __post_init__(self) -> None:
+        _at_least("probe.pixels", self.pixels, 4)
+        if self.archive and not self.scene:
+            raise BadInput(
+                f"probe.archive={self.archive}: expected the name of a labelled scene in probe.scene as well"
+            )
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """One pretraining run.
 
@@ -166,6 +188,7 @@ class PretrainConfig:
         stream: how samples are taken from the archive.
         optimiser: how weights are updated.
         offload: state that lies off the device.
+        probe: accuracy on a labelled scene at each checkpoint.
         model: the model that is trained.
     """
 
@@ -192,6 +215,7 @@ class PretrainConfig:
     stream: StreamConfig = field(default_factory=StreamConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     offload: OffloadConfig = field(default_factory=OffloadConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
@@ -432,6 +456,7 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
         "activation_checkpointing", "compile", "tf32", "log_every", "checkpoint_every", "keep_checkpoints",
         "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes", "stream.gpu_cache_gib",
         "stream.verify", "offload.optimizer", "offload.parameters", "offload.folder",
+        "probe.scene", "probe.archive", "probe.pixels",
     }  # fmt: skip
     ours, theirs = _flat(asdict(config)), _flat(asdict(other))
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffclip_dist.train.monitor.progress import NewLines
+from diffclip_dist.train.monitor.new_lines import NewLines
 
 
 def test_each_complete_line_is_read_once(tmp_path: Path) -> None:

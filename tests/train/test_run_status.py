@@ -48,6 +48,16 @@ def test_a_run_that_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert said["checkpoint"] == "none"
 
 
+def test_the_newest_probe_is_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (run / METRICS_FILE).read_text().splitlines()
+    lines[1] = json.dumps({**json.loads(lines[1]), "probe": {"knn": 61.24, "linear": 70.0}})
+    (run / METRICS_FILE).write_text("".join(f"{line}\n" for line in lines[:-1]))
+    assert status(monkeypatch, run) == 0
+    assert "probe       kNN 61.2 %, linear 70.0 % at step 20" in capsys.readouterr().out
+
+
 def test_a_run_that_has_said_nothing_for_long_has_a_problem(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
 from diffclip_dist.train.cluster.worker import pretrain_worker
 from diffclip_dist.train.monitor.faults import FaultLog, cause
 from diffclip_dist.train.monitor.progress import follow_metrics
+from diffclip_dist.train.monitor.run_report import keep_report
 from diffclip_dist.train.plan import TrainPlan, open_plan
 from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import PretrainConfig, read_run_config, same_run
@@ -98,7 +99,7 @@ def _run_on_ray(plan: TrainPlan, resume: bool, stop_file: StopFile, asked: threa
         try:
             if not asked.is_set():
                 compiles = config.compiles("cuda" if scaling.use_gpu else "cpu")
-                with follow_metrics(run_dir, config.steps, compiles):
+                with keep_report(run_dir), follow_metrics(run_dir, config.steps, compiles):
                     _train(plan, scaling, _next_attempt(checkpoint_store(config)))
         finally:
             stop_file.remove()

@@ -1,7 +1,6 @@
 """Progress on the terminal, read from the run's metrics and faults while it writes them."""
 
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from diffclip_dist.train.monitor.new_lines import NewLines
 from diffclip_dist.train.run_files import FAULTS_FILE, METRICS_FILE
 
 _POLL_S = 0.5
@@ -38,35 +38,6 @@ def follow_metrics(run_dir: Path, steps: int, compiles: bool = False) -> Iterato
     finally:
         stop.set()
         follower.join()
-
-
-class NewLines:
-    """Reads a file that another process appends to, each line once.
-
-    Args:
-        file: it may appear later. One that takes its place is read from the beginning, as workers that start anew write
-            the metrics anew.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._inode = 0
-        self._offset = 0
-
-    def read(self) -> list[str]:
-        """The complete lines since the last call."""
-        try:
-            with self._file.open("rb") as lines:
-                status = os.fstat(lines.fileno())
-                if status.st_ino != self._inode or status.st_size < self._offset:
-                    self._inode, self._offset = status.st_ino, 0
-                lines.seek(self._offset)
-                written = lines.read()
-        except FileNotFoundError:
-            return []
-        complete = written[: written.rfind(b"\n") + 1]
-        self._offset += len(complete)
-        return complete.decode().splitlines()
 
 
 class _RunState:

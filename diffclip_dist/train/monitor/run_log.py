@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
+from diffclip_dist.train.monitor.probe_classifiers import ProbeAccuracy
 from diffclip_dist.train.run_files import METRICS_FILE
 from shards.archive.publish import publish_file
 
@@ -66,9 +67,13 @@ class RunLog:
         self._lines.close()
         self._events.close()
 
-    def write(self, metrics: StepMetrics) -> None:
-        """Logs one step; a reader sees whole lines only."""
+    def write(self, metrics: StepMetrics, probe: ProbeAccuracy | None = None) -> None:
+        """Logs one step, with the accuracy of the probe where there was one; a reader sees whole lines only."""
         record = asdict(metrics)
+        if probe is not None:
+            record["probe"] = asdict(probe)
+            for name, value in record["probe"].items():
+                self._events.add_scalar(f"probe/{name}", value, metrics.step)
         assert math.isfinite(metrics.loss), "a non-finite loss stops the run before it is logged"
         self._lines.write(json.dumps(record) + "\n")
         self._lines.flush()
