@@ -1,9 +1,11 @@
 """What a user sees of the commands before they work: help, misspelt words, missing libraries and Ctrl-C."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,34 +30,81 @@ def diffclip(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         return int(ended.code or 0)
 
 
-def imported_for_help(*words: str) -> tuple[str, set[str]]:
-    """What ``python WORDS --help`` prints, and the heavy libraries that it imports."""
-    command = [sys.executable, "-X", "importtime", *words, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-    return done.stdout, modules & {*HEAVY}
-
-
 SCRIPTS = sorted(
     path.relative_to(REPOSITORY).as_posix()
     for folder in ("launch", "benchmarks")
     for path in (REPOSITORY / folder).glob("*.py")
     if 'if __name__ == "__main__"' in path.read_text()
 )
+# what each command says as a process of its own; all in one process, since none may import what takes long
+ASKS_COMMANDS = """
+import contextlib, io, json, runpy, sys
+from pathlib import Path
+
+repository, heavy, scripts, subcommands = json.loads(sys.argv[1])
+
+def asked(words, run):
+    sys.argv = words
+    output, errors, status = io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            status = run()
+        except SystemExit as ended:
+            status = ended.code
+    said[" ".join(words)] = [status, output.getvalue(), errors.getvalue(), sorted({*heavy} & {*sys.modules})]
+
+said = {}
+for name in scripts:
+    script = f"{repository}/{name}"
+    sys.path[0] = str(Path(script).parent)
+    for option in ("--help", "--no-such-option"):
+        asked([name, option], lambda: runpy.run_path(script, run_name="__main__"))
+sys.path[0] = repository
+from diffclip_dist.cli.start import main
+for words in subcommands:
+    asked(["diffclip", *words, "--help"], main)
+print(json.dumps(said))
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, what it printed, and the heavy libraries that are imported by then."""
+
+    status: int
+    output: str
+    errors: str
+    heavy: list[str]
+
+
+@pytest.fixture(scope="session")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+    """By command line, what scripts and subcommands say; no file may be written."""
+    folder = tmp_path_factory.mktemp("commands")
+    subcommands = [(), *((name,) for name in (*COMMANDS, "benchmark"))]
+    ask = json.dumps([str(REPOSITORY), HEAVY, SCRIPTS, subcommands])
+    done = subprocess.run([sys.executable, "-c", ASKS_COMMANDS, ask], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(folder.iterdir())
+    return {words: Said(*parts) for words, parts in json.loads(done.stdout).items()}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_help_of_a_script_imports_nothing_heavy(script: str) -> None:
-    shown, heavy = imported_for_help(str(REPOSITORY / script))
-    assert shown.startswith(f"usage: {Path(script).name}")
-    assert not heavy
+def test_a_script_explains_itself_and_imports_nothing_heavy_before(script: str, said: dict[str, Said]) -> None:
+    help_, unknown = said[f"{script} --help"], said[f"{script} --no-such-option"]
+    assert help_.status == 0, help_.errors
+    assert help_.output.startswith(f"usage: {Path(script).name}")
+    assert unknown.status == 2
+    assert "Traceback" not in unknown.errors
+    assert not unknown.heavy
 
 
 @pytest.mark.parametrize("words", [(), *((name,) for name in (*COMMANDS, "benchmark"))], ids=" ".join)
-def test_the_help_of_a_subcommand_imports_nothing_heavy(words: tuple[str, ...]) -> None:
-    shown, heavy = imported_for_help("-c", DIFFCLIP, *words)
-    assert shown.startswith(" ".join(["usage: diffclip", *words]))
-    assert not heavy
+def test_the_help_of_a_subcommand_imports_nothing_heavy(words: tuple[str, ...], said: dict[str, Said]) -> None:
+    command = " ".join(["diffclip", *words])
+    shown = said[f"{command} --help"]
+    assert shown.output.startswith(f"usage: {command}")
+    assert not shown.heavy
 
 
 @pytest.mark.parametrize("name", COMMANDS)
