@@ -49,19 +49,30 @@ class Pixels:
 class Episode:
     """One draw of shots.
 
+    Many episodes test on nearly the same pixels of a large scene, so each keeps only which of them.
+
     Attributes:
         shots: labelled pixels asked for a class.
         seed: which draw.
         support: the pixels to fit to, class by class.
-        query: the pixels to test on, in the order of the scene; none is in the support.
+        reference: the labels that it was drawn from.
+        protocol: how support and query relate.
+        asked: which of ``reference.tested(protocol)`` to test on; none is in the support.
         notes: one line for each class with fewer pixels than asked for.
     """
 
     shots: int
     seed: int
     support: Pixels
-    query: Pixels
+    reference: "Reference"
+    protocol: Protocol
+    asked: npt.NDArray[np.bool_]
     notes: tuple[str, ...]
+
+    @property
+    def query(self) -> Pixels:
+        """The pixels to test on, in the order of the scene; made anew at each call."""
+        return self.reference.pixels(self.reference.tested(self.protocol).where(self.asked))
 
 
 @dataclass(frozen=True)
@@ -126,20 +137,23 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
     Raises:
         BadInput: an official split is asked for and there is none, or no pixel is left to test on.
     """
+    tested = reference.tested(protocol)
+    asked = np.ones(len(tested), dtype=np.bool_)
     if shots == 0:
-        train, test = LabelledPixels.none(), reference.tested(protocol)
+        train = LabelledPixels.none()
     elif protocol == "official":
-        train, test = official_split(reference.split)
+        train, _ = official_split(reference.split)
     elif protocol == "blocks":
-        train, test = _block_halves(reference, seed, footprint)
+        in_training = _in_training_blocks(reference, seed, footprint)
+        train, asked = reference.labels.where(in_training), ~in_training
     else:
-        train, test = reference.labels, reference.labels
+        train = reference.labels
     notes: list[str] = []
     chosen: list[Positions] = []
     for class_id in reference.classes():
         candidates = train.of_class(class_id)
-        found, known = test.find(candidates)
-        shared = bool(np.any(test.class_ids[found[known]] == class_id))
+        found, known = tested.find(candidates)
+        shared = bool(np.any(asked[found[known]] & (tested.class_ids[found[known]] == class_id)))
         available = len(candidates) - 1 if shared else len(candidates)
         order = np.random.default_rng([seed, class_id]).permutation(len(candidates))
         chosen.append(candidates[order[: min(shots, available)]])
@@ -150,23 +164,23 @@ def draw_episode(reference: Reference, shots: int, seed: int, protocol: Protocol
                 f"offers it {len(candidates)} labelled pixels{rest}"
             )
     support = np.concatenate(chosen)
-    found, known = test.find(support)
-    kept = np.ones(len(test), dtype=np.bool_)
-    kept[found[known]] = False
+    found, known = tested.find(support)
+    asked[found[known]] = False
     if protocol == "blocks":
-        kept &= ~_near(support, test.places, reference.shape[1], footprint)
-    query = test.where(kept)
-    if len(query) == 0:
+        asked &= ~_near(support, tested.places, reference.shape[1], footprint)
+    if not asked.any():
         raise BadInput(f"protocol {protocol}: no labelled pixel is left to test on at {shots} shots, seed {seed}")
     if shots and len(support) == 0:
         raise BadInput(f"protocol {protocol}: no labelled pixel to learn from at {shots} shots, seed {seed}")
-    untested = set(reference.classes()) - set(np.unique(query.class_ids).tolist())
+    untested = set(reference.classes()) - set(np.unique(tested.class_ids[asked]).tolist())
     notes += [f"{reference.names[class_id]}: no pixel is left to test it on" for class_id in sorted(untested)]
     return Episode(
         shots=shots,
         seed=seed,
         support=reference.pixels(LabelledPixels(support, train.class_ids[train.find(support)[0]])),
-        query=reference.pixels(query),
+        reference=reference,
+        protocol=protocol,
+        asked=asked,
         notes=tuple(notes),
     )
 
@@ -182,8 +196,8 @@ def official_split(split: tuple[Labelled, Labelled] | None) -> tuple[Labelled, L
     return split
 
 
-def _block_halves(reference: Reference, seed: int, footprint: int) -> tuple[LabelledPixels, LabelledPixels]:
-    """The labelled pixels of the training blocks and of the test blocks.
+def _in_training_blocks(reference: Reference, seed: int, footprint: int) -> npt.NDArray[np.bool_]:
+    """Of each labelled pixel, whether it lies in a training block; else it lies in a test block.
 
     Rare classes choose first, a training block and then a test block each, so that every class that spans two blocks
     lies on both sides; the other blocks go to both sides in turn.
@@ -207,8 +221,7 @@ def _block_halves(reference: Reference, seed: int, footprint: int) -> tuple[Labe
     for place, block in enumerate(order.tolist()):
         if block not in training and block not in testing:
             (training if place % 2 == 0 else testing).add(block)
-    is_training = np.isin(block_of, sorted(training))
-    return reference.labels.where(is_training), reference.labels.where(~is_training)
+    return np.isin(block_of, sorted(training))
 
 
 def _near(support: Positions, places: Positions, width: int, footprint: int) -> npt.NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from diffclip_dist.feature_extraction.scene_survey import SceneStrip
 from diffclip_dist.feature_extraction.views import Grid
 from diffclip_dist.fewshot.calibration import CalibrationTest
 from diffclip_dist.fewshot.class_text import ClassText, build_text
-from diffclip_dist.fewshot.episodes import Episode, Protocol, Reference, draw_episode
+from diffclip_dist.fewshot.episodes import Episode, Pixels, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.fitting import Support, fit_classifiers
@@ -267,11 +267,12 @@ class _Test:
         self.pixels = pixels
         self.predicted = np.full((len(episodes), len(pixels)), -1, dtype=np.int16)
         self._width = reference.shape[1]
-        self._episodes = episodes
         self._class_ids = class_ids
+        self._calibrated = [_evenly_spread(episode.query, CALIBRATION_PIXELS) for episode in episodes]
         self._logits: list[list[Tensor]] = [[] for _ in episodes]
         self._true: list[list[Positions]] = [[] for _ in episodes]
         self._changed: list[list[Mask]] = [[] for _ in episodes]
+        self._learned = [len(episode.support) > 0 for episode in episodes]
         self._shots = [episode.shots if maps and episode.seed == MAPPED_SEED else None for episode in episodes]
         dtype = map_dtype(max(class_ids))
         self._ids = np.array((0, *class_ids), dtype)
@@ -318,18 +319,15 @@ class _Test:
     ) -> None:
         """Keeps what calibration is tested on: logits of some query pixels of each run."""
         down, right = block.origin
-        for number, (one, episode) in enumerate(zip(classifiers, self._episodes, strict=True)):
-            query = episode.query
-            kept = np.linspace(0, len(query) - 1, min(len(query), CALIBRATION_PIXELS)).astype(np.int64)
-            rows, cols = query.rows[kept], query.cols[kept]
-            inside = block.holds(rows, cols)
+        for number, (one, query) in enumerate(zip(classifiers, self._calibrated, strict=True)):
+            inside = block.holds(query.rows, query.cols)
             if not inside.any():
                 continue
             asked = np.zeros_like(block.wanted)
             true = np.zeros(asked.shape, dtype=np.int64)
-            place = rows[inside] - down, cols[inside] - right
+            place = query.rows[inside] - down, query.cols[inside] - right
             asked[place] = True
-            true[place] = np.searchsorted(self._class_ids, query.class_ids[kept][inside])
+            true[place] = np.searchsorted(self._class_ids, query.class_ids[inside])
             found = logits_at(one, features, asked)
             self._logits[number].append(found.logits_PC)
             self._true[number].append(true[found.rows, found.cols])
@@ -345,7 +343,7 @@ class _Test:
 
     def changed_percent(self, number: int, fitted: FittedClassifier) -> float | None:
         """Of some query pixels, those whose class is another by the shots alone."""
-        if fitted.prior is None or not self._changed[number] or not len(self._episodes[number].support):
+        if fitted.prior is None or not self._changed[number] or not self._learned[number]:
             return None
         return 100.0 * float(np.concatenate(self._changed[number]).mean())
 
@@ -361,6 +359,12 @@ def _reported_blocks(reader: SceneReader, wanted: Wanted, block_bytes: int, repo
         report("testing", block.rows.start, height)
         yield block
     report("testing", height, height)
+
+
+def _evenly_spread(pixels: Pixels, most: int) -> Pixels:
+    """At most so many of the pixels."""
+    kept = np.linspace(0, len(pixels) - 1, min(len(pixels), most)).astype(np.int64)
+    return Pixels(pixels.rows[kept], pixels.cols[kept], pixels.class_ids[kept])
 
 
 def pixels_to_read(grid: Grid, reference: Reference, limit: int | None) -> Wanted:

@@ -93,7 +93,7 @@ def _of_shots(study: Study, shots: int) -> dict[str, Any]:
     figures["calibration"] = _calibration([run.calibration for run in runs if run.calibration is not None])
     figures["names"] = names_of_shots(runs)
     figures["support_pixels"] = [len(run.episode.support) for run in runs]
-    figures["query_pixels"] = [len(run.episode.query) for run in runs]
+    figures["query_pixels"] = [len(run.predicted) for run in runs]
     return figures
 
 

@@ -103,10 +103,11 @@ class Study:
         lines[:0] = self.outcome.notes
         if self.outcome.told is not None:
             lines += doubtful_names(self.outcome.told.names.matches, [run.fitted for run in self.outcome.runs])
+            labelled = self.outcome.runs[0].episode.reference.classes()
             lines += [
                 f"{known.name}: has no label, and is found by its name alone"
                 for known in self.classes
-                if not any(np.any(run.episode.query.class_ids == known.class_id) for run in self.outcome.runs)
+                if known.class_id not in labelled
             ]
         if self.quick:
             lines.insert(0, "a quick run: few steps and a part of the scene, to show that it works; no measurement")
