@@ -13,6 +13,7 @@ from shards.errors import BadInput
 from shards.scene.open_layer import find_files, open_layer, open_stack
 from shards.scene.products.known_products import product_layers
 from shards.scene.readers.arrays import read_vector
+from shards.scene.readers.features import VectorSource
 from shards.scene.readers.layer import Affine6, Given, Grid, Layer
 from shards.scene.readers.missing_values import nodata_as
 from shards.scene.readers.resampled import resample
@@ -20,7 +21,7 @@ from shards.scene.readers.same_grid import check_same_grid, same_crs
 from shards.scene.readers.spectral_tags import nm_per_unit
 from shards.scene.readers.stacked import bands_by_name
 from shards.scene.readers.usable_bands import usable_bands
-from shards.scene.readers.vectors import VectorSource, are_vectors, classes_of, open_vectors
+from shards.scene.readers.vectors import are_vectors, classes_of, open_vectors
 from shards.scene.scene_file import LabelMap, ModalityFile, SceneFile, WavelengthFile, read_scene_file
 from shards.scene.sensors import SENSORS
 from shards.scene.source import Classes, Labels, Mask, Modality, Values

@@ -245,7 +245,7 @@ FAULTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"vectors": "away.gpkg"}, ("away.gpkg", "no feature lies on the scene", "crs")),
     ({"vectors": "metres.geojson"}, ("metres.geojson", "give `crs`")),
     ({"vectors": "line.gpkg"}, ("line.gpkg", "feature 1", "LineString", "polygons or points")),
-    ({"vectors": "nowhere.gpkg"}, ("nowhere.gpkg", "feature 2", "nothing")),
+    ({"vectors": "nowhere.gpkg"}, ("nowhere.gpkg", "feature 2", "has no geometry")),
     ({"vectors": "empty.geojson"}, ("empty.geojson",)),
     ({"vectors": "broken.gpkg"}, ("broken.gpkg", "cannot be read")),
     ({"vectors": "none.gpkg"}, ("none.gpkg", "no such file")),

@@ -1,19 +1,15 @@
 """Labels drawn as polygons or points, burnt onto the scene's grid block by block.
 
-GeoJSON, GeoPackage, Shapefile and the other vector formats of GDAL are read by pyogrio (extra `vectors`); tables of
-points (.csv) need nothing more. A polygon labels the pixels whose centre lies in it, or with `all_touched` each pixel
-that it touches; a point labels the pixel that it lies in.
+A polygon labels the pixels whose centre lies in it, or with `all_touched` each pixel that it touches. A point labels
+the pixel that it lies in.
 
 Shape letters: P points.
 """
 
-import csv
 import functools
-import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,66 +21,21 @@ from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 
 from shards.errors import BadInput
+from shards.scene.readers.features import ClassValue, Features, Floats, VectorSource, library
 from shards.scene.readers.layer import Grid
+from shards.scene.readers.point_table import read_table
+from shards.scene.readers.vector_file import read_vector_file
 from shards.scene.source import Mask, Scaling, Values
-
-Floats = npt.NDArray[np.float64]
-# a class as its attribute gives it: a number, or a text
-ClassValue = int | str
 
 TABLE_SUFFIX = ".csv"
 VECTOR_SUFFIXES = frozenset({TABLE_SUFFIX, ".geojson", ".json", ".gpkg", ".shp", ".fgb", ".kml", ".gml"})
 # a Shapefile is all of these
 SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")
-INSTALL = "pip install 'diffclip-dist[vectors]'"
-
-X_NAMES, Y_NAMES = ("x", "easting"), ("y", "northing")
-LONGITUDE_NAMES, LATITUDE_NAMES = ("lon", "longitude", "lng"), ("lat", "latitude")
-ROW_NAMES, COL_NAMES = ("row",), ("col", "column")
 LARGEST_CLASS_ID = 65535
 
 # rows and columns that are burnt at once. The cells are fixed, so that a pixel is the same whatever block asks for it.
 CELL = 512
 KEPT_CELLS = 64
-
-
-@dataclass(frozen=True)
-class VectorSource:
-    """Where features lie and which of their attributes is the class.
-
-    Attributes:
-        paths: the files.
-        attribute: name of the attribute or column that holds the class; None where there is but one.
-        layer: name of the layer, for files of several.
-        crs: coordinate reference system, for files that carry none (it takes the place of theirs).
-        all_touched: whether a polygon labels every pixel that it touches.
-        field: how a message names the source (``labels``).
-    """
-
-    paths: tuple[Path, ...]
-    attribute: str | None
-    layer: str | None
-    crs: str | None
-    all_touched: bool
-    field: str
-
-
-@dataclass(frozen=True)
-class _Features:
-    """The features of one file, each with the name that a message gives it and its class.
-
-    Polygons and points are in x and y of `crs`; `crs` is None for points in columns and rows (``pixels``) and for
-    coordinates whose file cannot say (a table), which are then taken in the scene's own system.
-    """
-
-    names: tuple[str, ...]
-    values: tuple[ClassValue, ...]
-    polygons: tuple[Any, ...]
-    polygon_owners: tuple[int, ...]
-    points_P2: Floats
-    point_owners_P: npt.NDArray[np.intp]
-    crs: str | None
-    pixels: bool
 
 
 @dataclass(frozen=True)
@@ -341,7 +292,7 @@ def _placed(layer: VectorLayer, stamps: tuple[int, ...]) -> _Placed:
         points_P2.append(onto_grid(features.points_P2))
         point_owners_P.append(features.point_owners_P + start)
         if features.polygons:
-            shapely = _library("shapely")
+            shapely = library("shapely")
             polygons += list(shapely.transform(np.array(features.polygons, dtype=object), onto_grid))
             polygon_owners += [owner + start for owner in features.polygon_owners]
     bounds = np.array([polygon.bounds for polygon in polygons], np.float64).reshape(-1, 4)
@@ -356,7 +307,7 @@ def _placed(layer: VectorLayer, stamps: tuple[int, ...]) -> _Placed:
     )
 
 
-def _onto_grid(path: Path, features: _Features, layer: VectorLayer) -> Any:
+def _onto_grid(path: Path, features: Features, layer: VectorLayer) -> Any:
     """The function that brings (x, y) of a file to (column, row) of the grid.
 
     Raises:
@@ -397,7 +348,7 @@ def _crs_name(crs: str | None) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _read(path: Path, source: VectorSource, _stamp: tuple[int, ...]) -> _Features:
+def _read(path: Path, source: VectorSource, _stamp: tuple[int, ...]) -> Features:
     """The features of one file.
 
     Raises:
@@ -411,166 +362,7 @@ def _read(path: Path, source: VectorSource, _stamp: tuple[int, ...]) -> _Feature
                 f"{path}: {source.field}.crs: {source.crs!r} is no coordinate reference system; expected one such as "
                 "EPSG:32633"
             ) from error
-    features = _read_table(path, source) if path.suffix.lower() == TABLE_SUFFIX else _read_features(path, source)
+    features = read_table(path, source) if path.suffix.lower() == TABLE_SUFFIX else read_vector_file(path, source)
     if not features.names:
         raise BadInput(f"{path}: {source.field}: holds no feature")
     return features
-
-
-def _read_features(path: Path, source: VectorSource) -> _Features:
-    pyogrio, shapely = _library("pyogrio"), _library("shapely")
-    importlib.import_module("pyogrio.raw")
-    start = f"{path}: {source.field}"
-    try:
-        layer = _chosen_layer(pyogrio, path, source)
-        fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
-        attribute = _chosen_attribute(fields, source, start)
-        head, numbers, shapes, columns = pyogrio.raw.read(
-            path, layer=layer, columns=[attribute], force_2d=True, return_fids=True, datetime_as_string=True
-        )
-        geometries = shapely.from_wkb(shapes)
-    except BadInput:
-        raise
-    # pyogrio's errors are runtime errors, but damaged text, sizes and CRS raise others in it
-    except (RuntimeError, ValueError, MemoryError, OverflowError, NameError, shapely.errors.ShapelyError) as error:
-        raise BadInput(f"{start}: cannot be read: {error}") from error
-    crs = source.crs or head["crs"]
-    if crs is None:
-        raise BadInput(f"{start}: carries no CRS; give `crs`, such as crs: EPSG:32633")
-    names = tuple(f"feature {number}" for number in numbers)
-    values = tuple(
-        _class_value(value, f"{start}: {name}", attribute) for name, value in zip(names, columns[0], strict=True)
-    )
-    polygons: list[Any] = []
-    polygon_owners: list[int] = []
-    points: list[Floats] = [np.zeros((0, 2))]
-    point_owners: list[int] = []
-    for owner, (name, geometry) in enumerate(zip(names, geometries, strict=True)):
-        kind = "nothing" if geometry is None or geometry.is_empty else str(geometry.geom_type)
-        if kind in ("Polygon", "MultiPolygon"):
-            polygons.append(geometry)
-            polygon_owners.append(owner)
-        elif kind in ("Point", "MultiPoint"):
-            places = shapely.get_coordinates(geometry)
-            points.append(places)
-            point_owners += [owner] * len(places)
-        else:
-            raise BadInput(f"{start}: {name}: is {kind}; expected polygons or points")
-    return _Features(
-        names,
-        values,
-        tuple(polygons),
-        tuple(polygon_owners),
-        np.concatenate(points),
-        np.array(point_owners, np.intp),
-        crs,
-        pixels=False,
-    )
-
-
-def _library(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise BadInput(f"{name} is not installed; labels of polygons and points need it: {INSTALL}") from error
-
-
-def _chosen_layer(pyogrio: ModuleType, path: Path, source: VectorSource) -> str:
-    """The layer asked for, or the only one that holds features."""
-    layers = {str(name): kind for name, kind in pyogrio.list_layers(path)}
-    placed = [name for name, kind in layers.items() if kind is not None]
-    start = f"{path}: {source.field}.layer"
-    if source.layer is not None:
-        if source.layer not in placed:
-            raise BadInput(f"{start}: {source.layer!r} is not in it; it holds: {', '.join(placed) or 'no layer'}")
-        return source.layer
-    if len(placed) != 1:
-        raise BadInput(f"{start}: expected the name of one of its layers: {', '.join(placed) or 'it holds none'}")
-    return placed[0]
-
-
-def _chosen_attribute(names: list[str], source: VectorSource, start: str) -> str:
-    """The attribute asked for, or the only one."""
-    if source.attribute is not None and source.attribute in names:
-        return source.attribute
-    if source.attribute is None and len(names) == 1:
-        return names[0]
-    what = "expected" if source.attribute is None else f"{source.attribute!r} is none; expected"
-    raise BadInput(f"{start}.attribute: {what} one of the file's attributes: {', '.join(names) or 'it has none'}")
-
-
-def _class_value(value: object, start: str, attribute: str) -> ClassValue:
-    """A class as a number, where it is a whole one, or else as a text."""
-    text = "" if value is None else str(value).strip()
-    if text in ("", "nan", "None"):
-        raise BadInput(f"{start}: attribute {attribute} is empty; give the feature a class, or leave it out")
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    if not number.is_integer():
-        raise BadInput(f"{start}: attribute {attribute} is {text}; expected a whole number or a text")
-    return int(number)
-
-
-def _read_table(path: Path, source: VectorSource) -> _Features:
-    """A table of points, its columns named in the first line: x, y (or lon, lat; or row, col) and the class.
-
-    Rows and columns count from 0. Without `crs`, x and y are in the scene's own system, lon and lat in EPSG:4326.
-    """
-    start = f"{path}: {source.field}"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{start}: cannot be read: {error}") from error
-    lines = text.splitlines()
-    head = lines[0] if lines else ""
-    separator = max(",;\t", key=head.count)
-    table = csv.reader(lines, delimiter=separator)
-    columns = [name.strip() for name in next(table, [])]
-    across, down, crs, pixels = _place_columns(columns, source, start)
-    attribute = _chosen_attribute([name for name in columns if name not in (across, down)], source, start)
-    places = [columns.index(name) for name in (across, down, attribute)]
-    names: list[str] = []
-    values: list[ClassValue] = []
-    points: list[tuple[float, float]] = []
-    for cells in table:
-        if not any(cell.strip() for cell in cells):
-            continue
-        name = f"line {table.line_num}"
-        if len(cells) != len(columns):
-            raise BadInput(f"{start}: {name}: {len(cells)} values, expected {len(columns)}: {separator.join(columns)}")
-        x, y, value = (cells[place].strip() for place in places)
-        if separator == ";":  # where a decimal comma is written, columns are kept apart by semicolons
-            x, y = x.replace(",", "."), y.replace(",", ".")
-        try:
-            point = (float(x), float(y))
-        except ValueError as error:
-            raise BadInput(f"{start}: {name}: {across} {x!r}, {down} {y!r}; expected two numbers") from error
-        if not np.isfinite(point).all() or (pixels and not (point[0].is_integer() and point[1].is_integer())):
-            kind = "whole" if pixels else "finite"
-            raise BadInput(f"{start}: {name}: {across} {x}, {down} {y}; expected {kind} numbers")
-        names.append(name)
-        values.append(_class_value(value, f"{start}: {name}", attribute))
-        points.append(point)
-    points_P2 = np.array(points, np.float64).reshape(-1, 2)
-    owners = np.arange(len(points), dtype=np.intp)
-    return _Features(tuple(names), tuple(values), (), (), points_P2, owners, crs, pixels)
-
-
-def _place_columns(columns: list[str], source: VectorSource, start: str) -> tuple[str, str, str | None, bool]:
-    """Names of the columns that say where a point lies, their system, and whether they count pixels."""
-    by_name = {name.lower(): name for name in columns}
-    for across, down, crs, pixels in (
-        (X_NAMES, Y_NAMES, source.crs, False),
-        (LONGITUDE_NAMES, LATITUDE_NAMES, source.crs or "EPSG:4326", False),
-        (COL_NAMES, ROW_NAMES, None, True),
-    ):
-        first = next((by_name[name] for name in across if name in by_name), None)
-        second = next((by_name[name] for name in down if name in by_name), None)
-        if first is not None and second is not None:
-            return first, second, crs, pixels
-    raise BadInput(
-        f"{start}: expected a first line with the columns x and y, lon and lat, or row and col; it has: "
-        f"{', '.join(columns) or 'none'}"
-    )
