@@ -135,7 +135,8 @@ def load_encoder(folder: Path) -> MultimodalEncoder:
         encoder.load_state_dict(weights)
     except FileNotFoundError:
         raise BadInput(f"{folder}: expected the encoder's {WEIGHTS_FILE}, found none") from None
-    except (RuntimeError, safetensors.SafetensorError) as error:
+    # torch raises the middle two for sizes beyond its integers
+    except (RuntimeError, TypeError, OverflowError, safetensors.SafetensorError) as error:
         raise BadInput(f"{file}: weights do not fit {CONFIG_FILE}: {str(error).splitlines()[0]}") from None
     return encoder.eval()
 

@@ -43,6 +43,20 @@ ATTRIBUTES: Final = (
     *(np.zeros(0), np.array([1.0, 2.0]), np.array([5.0, 1.0]), np.arange(3, dtype=np.int8), np.array(["a", "b"], "S1")),
     *(np.full((2, 2), np.nan), np.array(7, np.uint16), np.array([np.nan, 0.0, 1e300])),
 )
+# in place of any value of a JSON file
+NASTY: Final[tuple[Any, ...]] = (
+    *(None, -1, 0, 2**63, 10**30, 1e308, "", "../..", "/", "a\x00b", [], {}, True, [[[[]]]], "NaN", -0.5),
+)
+
+
+def leaves(plain: Any) -> list[tuple[Any, Any]]:
+    """Every place in a JSON value, as its container and key."""
+    found: list[tuple[Any, Any]] = []
+    items = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, inner in items:
+        found.append((plain, key))
+        found.extend(leaves(inner))
+    return found
 
 
 def corrupted_text(text: str, draw: Draw) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corruptions import NASTY, leaves
 from small_scenes import ShardCommand
 
 from shards.archive.archive import Archive
@@ -369,19 +370,6 @@ def test_unknown_scenes_and_modalities_are_bad_input(archive: Path) -> None:
         opened.scene("elsewhere")
     with pytest.raises(BadInput, match="no modality 'sar'; it has: hsi, lidar"):
         opened.read_scene("place", ("sar",))
-
-
-NASTY: list[Any] = [None, -1, 0, 2**63, 10**30, 1e308, "", "../..", "/", "a\x00b", [], {}, True, [[[[]]]], "NaN", -0.5]
-
-
-def leaves(plain: Any) -> list[tuple[Any, Any]]:
-    """Every place in a JSON value, as its container and key."""
-    found: list[tuple[Any, Any]] = []
-    items = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
-    for key, inner in items:
-        found.append((plain, key))
-        found.extend(leaves(inner))
-    return found
 
 
 def opened_or_fault(folder: Path) -> Archive | str:
