@@ -1,5 +1,6 @@
 """The global order: complete, the same for everybody, shuffled without bias, and different from epoch to epoch."""
 
+import hashlib
 import pickle
 from collections import Counter
 
@@ -206,6 +207,23 @@ def test_order_does_not_change_between_releases() -> None:
     samples = whole(order, 3)
     assert samples.tile_B.tolist() == [1, 2, 0, 0]
     assert samples.pixel_B.tolist() == [12, 6, 6, 5]
+
+
+@pytest.mark.parametrize(
+    ("pixel_share", "expected"),
+    [
+        (1.0, "511f272761dbd551348740e66095f3ba4f6a2b002bc7c6b165989c85f6fd882e"),
+        (0.4, "71006a2c0b74f46fc90c2317a9a80bf9925cb951780db85de1947ef3b02c0fe6"),
+    ],
+)
+def test_the_order_of_a_large_archive_does_not_change_either(pixel_share: float, expected: str) -> None:
+    """Sensors, blocks of tiles, epochs and shares of pixels: their SHA-256 as order 2 was first released with."""
+    tiles = [[tile * 37 % 65 for tile in range(700)], [7] * 300, [tile % 3 for tile in range(90)]]
+    order = GlobalOrder(tiles, OrderConfig(5, 60, 5, 3, pixel_share))
+    digest = hashlib.sha256()
+    for samples in order.samples(range(2 * order.steps_per_epoch + 9), range(60)):
+        digest.update(np.concatenate([[samples.sensor], samples.tile_B, samples.pixel_B]).astype("<i8").tobytes())
+    assert digest.hexdigest() == expected
 
 
 def test_a_share_of_the_pixels_is_the_same_share_in_every_epoch() -> None:
