@@ -27,9 +27,9 @@ from shards.archive.manifest import (
     ModalityRecord,
     SceneRecord,
     TileRecord,
-    new_manifest,
     write_manifest,
 )
+from shards.archive.manifest_tables import archive_manifest
 
 ORDER: Final = OrderConfig(seed=0, global_batch=128, shuffle_streams=8, shuffle_buffer=4)
 TILE: Final = 64
@@ -74,7 +74,7 @@ def step_us(order: GlobalOrder, positions: range, at_once: int) -> float:
 
 
 def opening_row(tiles: int) -> dict[str, Value]:
-    """Time and memory of a process that opens such a manifest, and what it sends to each rank."""
+    """Time and memory of a process that opens such a manifest and plans a run, and what it sends to each rank."""
     with tempfile.TemporaryDirectory(prefix="diffclip-manifest-") as folder:
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
@@ -87,22 +87,27 @@ def opened_row(folder: str) -> dict[str, Value]:
     """Measures in a process of its own."""
     before = peak_mib()
     begun = time.perf_counter()
-    data = TrainingData.of(Archive.open_unverified(folder), 11, ORDER)
-    open_s = time.perf_counter() - begun
-    peak = peak_mib() - before
+    archive = Archive.open_unverified(folder)
+    open_ms = (time.perf_counter() - begun) * 1e3
+    open_peak = peak_mib() - before
+    data = TrainingData.of(archive, 11, ORDER)
+    planned_ms = (time.perf_counter() - begun) * 1e3
     sent = pickle.dumps(data)
     begun = time.perf_counter()
     pickle.loads(sent)  # noqa: S301  our own, as Ray and the loader send it
     return {
-        "open_s": open_s,
-        "open_peak_mib": peak,
+        "manifest_kb": Path(folder, MANIFEST_NAME).stat().st_size / 1e3,
+        "open_ms": open_ms,
+        "open_peak_mib": open_peak,
+        "open_and_plan_ms": planned_ms,
+        "open_and_plan_peak_mib": peak_mib() - before,
         "sent_to_rank_mb": len(sent) / 1e6,
         "received_ms": (time.perf_counter() - begun) * 1e3,
     }
 
 
 def write_archive(folder: str, tiles: int) -> None:
-    """Writes a generated manifest of so many tiles in as many tars."""
+    """Writes a generated manifest, with its tables, of so many tiles in as many tars."""
     across = max(1, int(tiles**0.5))
     height, width = -(-tiles // across) * TILE, across * TILE
     modality = ModalityRecord(
@@ -118,4 +123,8 @@ def write_archive(folder: str, tiles: int) -> None:
     scene = SceneRecord(
         "generated", height, width, (modality,), None, None, {}, {}, False, True, TILE, 5, 1, None, tuple(records)
     )  # fmt: skip
-    Path(folder, MANIFEST_NAME).write_bytes(write_manifest(new_manifest((scene,), tuple(files))))
+    manifest, tables = archive_manifest([scene], files)
+    for path, content in tables.items():
+        Path(folder, path).parent.mkdir(exist_ok=True)
+        Path(folder, path).write_bytes(content)
+    Path(folder, MANIFEST_NAME).write_bytes(write_manifest(manifest))

@@ -56,13 +56,21 @@ def page(reports: Sequence[Mapping[str, Any]], tries: Mapping[str, Any]) -> str:
         parts.append(f"    {report['config'].get('command', '')}\n")
         parts.append(listed(report["machine"]))
         parts.append(listed({key: value for key, value in report["config"].items() if key != "command"}))
-        parts.append(table(report["rows"]))
+        parts += [table(rows) for rows in by_measurement(report["rows"])]
     parts.append("## What was tried\n")
     parts.append(f"    {tries['config'].get('command', '')}\n")
     parts.append(listed(tries["machine"]))
     parts.append(listed({key: value for key, value in tries["config"].items() if key != "command"}))
     parts.append(table(tries["rows"]))
     return "\n".join(parts)
+
+
+def by_measurement(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The rows of each measurement, where a benchmark makes several that have other columns."""
+    parts: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(row.get("measurement", ""), []).append(row)
+    return list(parts.values())
 
 
 def listed(values: Mapping[str, Any]) -> str:

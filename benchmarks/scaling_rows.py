@@ -31,6 +31,7 @@ from shards.archive.archive import Archive
 from shards.errors import BadInput
 
 _MIB: Final = 2**20
+SIZES_TITLE: Final = "By the archive's size, one process: a step's samples, opening a manifest, sending it"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,14 @@ def measure(arguments: argparse.Namespace) -> int:
         raise BadInput(f"--project {arguments.project}: expected a file in a folder that exists")
     effort = QUICK if arguments.quick else FULL
     busy = os.getloadavg()[0]
+    if arguments.sizes:
+        if arguments.project is not None:
+            raise BadInput("--project: expected no --sizes, which measures no workers")
+        sizes = archive_size_rows(effort.tiles, effort.opened)
+        print_table(SIZES_TITLE, [*map(_short, sizes)])
+        if arguments.json is not None:
+            write_json(arguments.json, config_of(arguments, busy), sizes)
+        return EXIT_DONE
     with tempfile.TemporaryDirectory(prefix="diffclip-scaling-") as scratch, ray_cluster():
         archive = build_generated(Path(scratch) / "archive", effort.tile_size)
         probes = []
@@ -100,9 +109,7 @@ def measure(arguments: argparse.Namespace) -> int:
         f"MiB a worker holds, {probes[-1].held_parameters:,} parameters in float32: measured (formula)",
         shown_memory(memory),
     )
-    print_table(
-        "By the archive's size, one process: a step's samples, opening a manifest, sending it", [*map(_short, sizes)]
-    )
+    print_table(SIZES_TITLE, [*map(_short, sizes)])
     projected = []
     if arguments.project is not None:
         read_rate = effort.windows * sample.bytes / statistics.fmean(probes[0].read_s)
@@ -114,9 +121,16 @@ def measure(arguments: argparse.Namespace) -> int:
         print("\n".join(notes))
         print(f"drawn: {arguments.project}")
     if arguments.json is not None:
-        config = {"scene": "generated", "threads_per_worker": 1, "processes_waiting_to_run_before": busy}
-        write_json(arguments.json, config, [*timing, *traffic, *memory, *sizes, *projected])
+        write_json(arguments.json, config_of(arguments, busy), [*timing, *traffic, *memory, *sizes, *projected])
     return EXIT_DONE
+
+
+def config_of(arguments: argparse.Namespace, busy: float) -> dict[str, Value]:
+    """What a reader needs to know of the run."""
+    command = "python benchmarks/scaling.py" + " --sizes" * arguments.sizes + " --quick" * arguments.quick
+    return {
+        "command": command, "scene": "generated", "threads_per_worker": 1, "processes_waiting_to_run_before": busy,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from diffclip_dist.data.schema import ModalitySchema
 from shards.archive.manifest import Manifest, SceneRecord
+from shards.archive.manifest_tables import tile_table
 from shards.archive.tile_table import TileTable
 from shards.errors import BadInput
 
@@ -17,7 +18,7 @@ class SensorGroup:
         tile_side: side of a tile with its halo, in pixels.
         halo: pixels around a tile's core.
         scenes: scene name to its record, without tiles.
-        tiles: all their tiles that have a valid pixel, in the manifest's order.
+        tiles: all their tiles, each with a valid pixel, in the manifest's order.
     """
 
     schemas: tuple[ModalitySchema, ...]
@@ -48,7 +49,7 @@ def group_scenes(manifest: Manifest, window: int) -> tuple[SensorGroup, ...]:
             tile_side=tile_size + 2 * halo,
             halo=halo,
             scenes={scene.name: replace(scene, tiles=()) for scene in scenes},
-            tiles=TileTable.of([tile for scene in scenes for tile in scene.tiles if tile.valid_pixels > 0]),
+            tiles=tile_table(scenes),
         )
         for (_, tile_size, halo), scenes in members.items()
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from shards.archive.cache import Cache, machine_cache
 from shards.archive.manifest import MANIFEST_NAME, Manifest, SceneRecord, TileRecord, read_manifest
+from shards.archive.manifest_tables import with_stored_tables
 from shards.archive.missing import valid_mask
 from shards.archive.network import Unreachable, is_network_fault, unreachable
 from shards.archive.store import LocalStore, Store, open_store
@@ -144,11 +145,11 @@ class Archive:
                     f"{location}: a file, expected an archive's folder; shard.py SCENE --out ARCHIVE makes one"
                 ) from error
             raise BadInput(f"{location}: no archive here: {MANIFEST_NAME}: {error.strerror or error}") from error
-        return _archive_at(store, read_manifest(content, store.location))
+        return _archive_at(store, with_stored_tables(read_manifest(content, store.location), store))
 
     def __reduce__(self) -> tuple[Callable[[str, Manifest], "Archive"], tuple[str, Manifest]]:
         scenes = tuple(replace(scene, tiles=()) for scene in self.manifest.scenes)
-        return _received, (self.location, replace(self.manifest, scenes=scenes, files=()))
+        return _received, (self.location, replace(self.manifest, scenes=scenes, files=(), tables=None))
 
     @property
     def fingerprint(self) -> str:

@@ -1,9 +1,14 @@
-"""manifest.json: the records of an archive's scenes, tiles and files, and how they are read and written."""
+"""manifest.json: the records of an archive's scenes, tiles and files, and how they are read and written.
+
+Format version 1 lists every tile and every file. Format version 2, for archives of many, keeps them in tables beside
+the manifest (`manifest_tables`), so that the manifest stays small; their hashes are part of it.
+"""
 
 import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +18,8 @@ from shards.errors import DamagedArchive
 from shards.scene.names import ModalityName, SceneName
 from shards.scene.scene_file import first_fault
 
-FORMAT_VERSION = 1
+LISTED_VERSION = 1  # tiles and files in the manifest itself
+TABLED_VERSION = 2  # in tables beside it
 MANIFEST_NAME = "manifest.json"
 SCENES_FOLDER = "scenes"
 TILES_FOLDER = "tiles"
@@ -146,6 +152,7 @@ class SceneRecord:
     See `shards.scene.source` and `shards.archive.tiling.ArchiveSettings` for the meaning of what it repeats.
 
     Attributes:
+        tiles: in the order in which they were built; empty in the text of format version 2.
         class_id_shift: stored class id minus the user's; 1 where 0 is a class, since 0 stands for unlabelled here.
     """
 
@@ -164,7 +171,7 @@ class SceneRecord:
     halo: Count
     samples_per_shard: Size
     kept_bits: Annotated[int, Field(ge=1)] | None
-    tiles: tuple[TileRecord, ...]
+    tiles: Annotated[Sequence[TileRecord], AfterValidator(tuple)]
     class_id_shift: Annotated[int, Field(ge=0, le=1)] = 0
 
     def modality(self, name: str) -> ModalityRecord:
@@ -181,24 +188,56 @@ class SceneRecord:
 
 
 @dataclass(frozen=True)
+class TablesRecord:
+    """The tables of tiles and files that lie beside a manifest of format version 2.
+
+    Attributes:
+        tiles: number of tiles by scene; a scene's tiles stand together, in the order of the scenes.
+        files: number of files.
+        columns: a NumPy file each, by name: ``tiles.key`` has field ``key`` of every `TileRecord`, ``files.path`` that
+            of every `FileRecord`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    tiles: dict[SceneName, Count]
+    files: Size
+    columns: dict[str, FileRecord]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What an archive holds. The fingerprint is a hash over the rest of the manifest, file hashes included."""
+    """What an archive holds. The fingerprint is a hash over the rest of the manifest, file hashes included.
+
+    Attributes:
+        files: every file but the manifest and the tables; empty in the text of format version 2.
+        tables: of format version 2 alone.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     format_version: Annotated[int, Field(ge=1)]
     fingerprint: Sha256
     scenes: Annotated[tuple[SceneRecord, ...], Field(min_length=1)]
-    files: Annotated[tuple[FileRecord, ...], Field(min_length=1)]
+    files: Annotated[Sequence[FileRecord], AfterValidator(tuple)]
+    tables: TablesRecord | None = None
 
 
 _ADAPTER = TypeAdapter(Manifest)
 
 
-def new_manifest(scenes: tuple[SceneRecord, ...], files: tuple[FileRecord, ...]) -> Manifest:
-    """A manifest of these scenes and files, with its fingerprint. It sorts both."""
+def new_manifest(
+    scenes: tuple[SceneRecord, ...], files: tuple[FileRecord, ...], tables: TablesRecord | None = None
+) -> Manifest:
+    """A manifest of these scenes and files, with its fingerprint. It sorts both.
+
+    Args:
+        scenes: of the archive.
+        files: all of them.
+        tables: of all tiles and files, if they are to stay out of the manifest's text.
+    """
     ordered_files = tuple(sorted(files, key=lambda record: record.path))
     ordered_scenes = tuple(sorted(scenes, key=lambda record: record.name))
-    bare = Manifest(FORMAT_VERSION, "0" * 64, ordered_scenes, ordered_files)
+    version = LISTED_VERSION if tables is None else TABLED_VERSION
+    bare = Manifest(version, "0" * 64, ordered_scenes, ordered_files, tables)
     return replace(bare, fingerprint=_fingerprint(_plain(bare)))
 
 
@@ -208,7 +247,7 @@ def write_manifest(manifest: Manifest) -> bytes:
 
 
 def read_manifest(content: bytes, archive: str) -> Manifest:
-    """Reads and checks a manifest.
+    """Reads and checks a manifest; of format version 2, the manifest without tiles and files.
 
     Args:
         content: bytes of manifest.json.
@@ -228,8 +267,8 @@ def read_manifest(content: bytes, archive: str) -> Manifest:
     version = plain.get("format_version") if isinstance(plain, dict) else None
     if not isinstance(version, int) or version < 1:
         raise damaged("carries no format version")
-    if version > FORMAT_VERSION:
-        raise damaged(f"format version {version} is newer than {FORMAT_VERSION}, the newest known here")
+    if version > TABLED_VERSION:
+        raise damaged(f"format version {version} is newer than {TABLED_VERSION}, the newest known here")
     try:
         manifest = _ADAPTER.validate_python(plain)
     except ValidationError as error:
@@ -271,7 +310,11 @@ def _no_constant(text: str) -> float:
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON values. Fields that came after the first release are left out where they say nothing."""
+    if manifest.tables is not None:
+        scenes = tuple(replace(scene, tiles=()) for scene in manifest.scenes)
+        manifest = replace(manifest, scenes=scenes, files=())
     plain: dict[str, Any] = json.loads(_ADAPTER.dump_json(manifest))
+    _leave_out(plain, "tables", None)
     for scene in plain["scenes"]:
         _leave_out(scene, "class_id_shift", 0)
         for modality in scene["modalities"]:
@@ -293,13 +336,22 @@ def _fingerprint(plain: dict[str, Any]) -> str:
 
 
 def _contradiction(manifest: Manifest) -> str | None:
-    """What contradicts itself in a manifest; None if nothing does."""
+    """What contradicts itself in a manifest's text; None if nothing does."""
+    tables = manifest.tables
+    if (manifest.format_version == TABLED_VERSION) != (tables is not None):
+        return f"format version {manifest.format_version} {'with' if tables is not None else 'without'} tables"
+    if bool(manifest.files) == (tables is not None):
+        return "lists no file" if tables is None else "lists files beside its tables"
     sizes = {record.path: record.bytes for record in manifest.files}
     if len(sizes) < len(manifest.files):
         return "a file is listed twice"
     if len({scene.name for scene in manifest.scenes}) < len(manifest.scenes):
         return "two scenes bear one name"
+    if tables is not None and set(tables.tiles) != {scene.name for scene in manifest.scenes}:
+        return "its tables are not of its scenes"
     for scene in manifest.scenes:
+        if tables is not None and scene.tiles:
+            return f"{scene.name}: lists tiles beside the tables"
         for modality in scene.modalities:
             lengths = {len(modality.mean), len(modality.std), modality.bands}
             per_band = [modality.wavelengths_nm, modality.fwhm_nm, modality.band_names]

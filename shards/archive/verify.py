@@ -1,10 +1,11 @@
 """Compares an archive's files with its manifest and names each changed file."""
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Literal
 
 from shards.archive.manifest import MANIFEST_NAME, Manifest, is_as_written
+from shards.archive.manifest_tables import table_faults
 from shards.archive.store import Store
 from shards.archive.tile_tars import tar_faults
 
@@ -17,8 +18,11 @@ def find_faults(store: Store, manifest: Manifest, check: Check) -> tuple[str, ..
     Args:
         store: where the archive lies.
         manifest: what it should hold.
-        check: `size` compares sizes alone; `hash` reads every byte, the manifest's included, and every tile.
+        check: `size` compares sizes alone, and reads the tables of an archive that has them; `hash` reads every
+            byte, the manifest's included, and every tile.
     """
+    if faults := list(table_faults(store, manifest)):
+        return tuple(faults)  # they say what the other files are, and cannot be believed
     faults = list(_size_faults(store, manifest))
     if check == "hash":
         if not is_as_written(store.read(MANIFEST_NAME)):
@@ -34,7 +38,8 @@ def find_faults(store: Store, manifest: Manifest, check: Check) -> tuple[str, ..
 
 def _size_faults(store: Store, manifest: Manifest) -> Iterator[str]:
     sizes = store.sizes()
-    for record in manifest.files:
+    tables = () if manifest.tables is None else manifest.tables.columns.values()
+    for record in chain(manifest.files, tables):
         size = sizes.pop(record.path, None)
         if size is None:
             yield f"{record.path}: is missing"

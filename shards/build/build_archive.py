@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shards.archive.archive import Archive
-from shards.archive.manifest import SCENES_FOLDER, FileRecord, Manifest, SceneRecord, new_manifest
+from shards.archive.manifest import SCENES_FOLDER, FileRecord, Manifest, SceneRecord
+from shards.archive.manifest_tables import archive_manifest
 from shards.archive.missing import missing_candidates
 from shards.archive.tiling import ArchiveSettings, ShardPlan, fitting_settings, plan_shards
 from shards.archive.zarr_scenes import SceneLayout, StoredModality, create_zarr_scene
@@ -82,8 +83,8 @@ def build_archive(
             for record, scene_files in _build_scenes(sources, staging, settings, workers, report):
                 records.append(record)
                 files.extend(scene_files)
-            manifest = new_manifest(tuple(records), tuple(files))
-            publish(staging, out, manifest, names, add)
+            manifest, tables = archive_manifest(records, files)
+            publish(staging, out, manifest, tables, names, add)
     except OSError as error:
         raise FailedRun(f"{out}: cannot be built: {error}") from error
     return manifest

@@ -9,12 +9,13 @@ import contextlib
 import fcntl
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.archive.manifest import MANIFEST_NAME, SCENES_FOLDER, TILES_FOLDER, Manifest, write_manifest
+from shards.archive.manifest_tables import TABLES_FOLDER
 from shards.archive.publish import publish_folder
 from shards.archive.store import LocalStore, Store, open_store
 from shards.errors import BadInput, FailedRun
@@ -79,19 +80,27 @@ def open_staging(out: str | Path, scenes: Sequence[str], adding: bool) -> Iterat
         yield staging
     except Exception:
         for path in target.sizes():
-            if belongs_to(path, scenes):
+            if belongs_to(path, scenes) or (path.startswith(f"{TABLES_FOLDER}/") and not adding):
                 target.delete(path)
         staging.journal.delete_all()
         raise
 
 
-def publish(staging: Staging, out: str | Path, manifest: Manifest, scenes: Sequence[str], adding: bool) -> None:
+def publish(
+    staging: Staging,
+    out: str | Path,
+    manifest: Manifest,
+    tables: Mapping[str, bytes],
+    scenes: Sequence[str],
+    adding: bool,
+) -> None:
     """Publishes the finished content as the archive at `out`, the manifest last.
 
     Args:
         staging: holds every file of the new scenes.
         out: place of the archive.
         manifest: of the whole archive, older scenes included.
+        tables: what belongs beside it, by path; see `manifest_tables`.
         scenes: names of the scenes that were built.
         adding: whether the archive has older scenes.
 
@@ -111,19 +120,33 @@ def publish(staging: Staging, out: str | Path, manifest: Manifest, scenes: Seque
         # left by a killed build of these scenes, from other input or with other settings
         if belongs_to(path, scenes) and path not in listed:
             staging.content.delete(path)
+    for path, content in tables.items():
+        staging.content.write(path, content)
+    if isinstance(target, LocalStore):
+        _delete_tables(staging.content, there, tables)  # left by a killed build
     text = write_manifest(manifest)
     if isinstance(target, LocalStore) and isinstance(staging.content, LocalStore):
         if adding:
             for path in staging.content.sizes():
                 target.put(staging.content.folder / path, path)
             target.write(MANIFEST_NAME, text)
+            if tables:
+                _delete_tables(target, target.sizes(), tables)  # of the archive as it was
         else:
             staging.content.write(MANIFEST_NAME, text)
             publish_folder(staging.content.folder, target.folder)
         shutil.rmtree(staging.content.folder.parent, ignore_errors=True)
     else:
         target.write(MANIFEST_NAME, text)
+        _delete_tables(target, there, tables)
         staging.journal.delete_all()
+
+
+def _delete_tables(store: Store, there: Iterable[str], but: Mapping[str, bytes]) -> None:
+    """Deletes the tables among the files that are there, except some."""
+    for path in there:
+        if path.startswith(f"{TABLES_FOLDER}/") and path not in but:
+            store.delete(path)
 
 
 def belongs_to(path: str, scenes: Sequence[str]) -> bool:

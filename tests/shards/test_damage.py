@@ -159,10 +159,10 @@ def test_an_absent_archive_is_bad_input(tmp_path: Path, shard_command: ShardComm
 
 def test_a_manifest_of_a_newer_version_is_refused(archive: Path, shard_command: ShardCommand) -> None:
     plain = json.loads((archive / "manifest.json").read_text())
-    (archive / "manifest.json").write_text(json.dumps(plain | {"format_version": 2}))
+    (archive / "manifest.json").write_text(json.dumps(plain | {"format_version": 3}))
     outcome = shard_command("--verify", archive)
     assert outcome.status == 1
-    assert "version 2 is newer" in outcome.err
+    assert "version 3 is newer" in outcome.err
 
 
 def forge(archive: Path, change: Callable[[dict[str, Any]], Any]) -> None:
