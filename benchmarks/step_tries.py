@@ -1,7 +1,7 @@
 """Measures what was tried to make a step faster: each try beside what it would replace, in turns, in one run.
 
-Shapes: B windows, S tokens, D width, H heads, E a head's width, M modalities, O outputs of a layer, P pixels, Q support
-pixels, K features.
+Shapes: B windows, S tokens, D width, H heads, E a head's width, G sequences of a head, M modalities, O outputs of a
+layer, P pixels, Q support pixels, K features.
 """
 
 import argparse
@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from published_step import PublishedModel
 from report import Value, print_table, write_json
 from torch import Tensor, nn
-from training_step_rows import SCHEMAS, model_of, random_batch, wait_for
+from training_step_rows import PEER_BATCH, SCHEMAS, model_of, random_batch, wait_for
 
 from diffclip_dist.cli.commandline import EXIT_DONE
-from diffclip_dist.model.mask_diffusion import MaskDiffusion, draw_noise_and_masks
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, compile_model, draw_noise_and_masks
 from diffclip_dist.model.transformer import Attention, Block, Transformer, written_out_attention
 
 SECONDS: Final = 8.0  # of each try, both sides together
@@ -104,6 +104,12 @@ def tries(device: torch.device) -> Iterator[Try]:
                 "kept on CPUs" if kept else "dropped: it changes the last bits of every loss",
                 partial(attention_sides, device, tokens, windows, dtype, written_out_attention),
             )  # fmt: skip
+    for tokens, windows in ((122, 16), (37, 64), (8, 256)):
+        yield Try(
+            "attention by hand, its scores in blocks that stay in the cache, and computed again going backward",
+            f"{tokens} tokens, {windows} windows, 8 heads of 16, float32, forward and backward", "dropped: slower",
+            partial(attention_sides, device, tokens, windows, torch.float32, blocked_attention),
+        )  # fmt: skip
     yield Try(
         "three windows packed into one sequence, with a mask between them", "37 tokens, 63 windows, 8 heads of 16, "
         "float32, forward and backward", "dropped: slower",
@@ -142,13 +148,18 @@ def tries(device: torch.device) -> Iterator[Try]:
         "kept on GPUs; on CPUs left to compile=true: no faster, and compiling takes minutes",
         partial(compiled_sides, device),
     )  # fmt: skip
+    yield Try(
+        "the whole model compiled", f"default, {PEER_BATCH} windows, float32, forward, backward and update",
+        "kept on GPUs; on CPUs left to compile=true: it takes minutes before the first step",
+        partial(compiled_model_sides, device),
+    )  # fmt: skip
     for preset in ("published", "default"):
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype, windows in ((torch.float32, PEER_BATCH), (torch.float32, 16), (torch.bfloat16, 16)):
             yield Try(
                 "our step, in place of the published one in plain eager torch in float32",
-                f"{preset}, 16 windows, {name_of(dtype)}, forward, backward and update",
+                f"{preset}, {windows} windows, {name_of(dtype)}, forward, backward and update",
                 "kept" if dtype == torch.float32 else "left to precision=auto",
-                partial(step_sides, device, preset, dtype),
+                partial(step_sides, device, preset, dtype, windows),
             )  # fmt: skip
 
 
@@ -192,6 +203,52 @@ def packed_attention(query_BHSE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, _
         packed(query_BHSE), packed(key_BHSE), packed(value_BHSE), window_T[:, None] == window_T
     )
     return mixed.view(-1, heads, 3, tokens, width).transpose(1, 2).reshape_as(query_BHSE)
+
+
+class BlockedAttention(torch.autograd.Function):
+    """Attention of G sequences (G, S, E); the backward pass computes the scores again, from the sums of the first."""
+
+    @staticmethod
+    def forward(ctx: Any, query_GSE: Tensor, key_GSE: Tensor, value_GSE: Tensor) -> Tensor:
+        mixed_GSE, sums_GS1 = torch.empty_like(value_GSE), query_GSE.new_empty(*query_GSE.shape[:2], 1)
+        for rows in blocks_of(query_GSE):
+            scores_GSS = torch.bmm(query_GSE[rows] * query_GSE.shape[2] ** -0.5, key_GSE[rows].transpose(1, 2))
+            highest_GS1 = scores_GSS.amax(dim=2, keepdim=True)
+            scores_GSS.sub_(highest_GS1).exp_()
+            sum_GS1 = scores_GSS.sum(dim=2, keepdim=True)
+            mixed_GSE[rows] = torch.bmm(scores_GSS, value_GSE[rows]).div_(sum_GS1)
+            sums_GS1[rows] = highest_GS1 + sum_GS1.log()
+        ctx.save_for_backward(query_GSE, key_GSE, value_GSE, mixed_GSE, sums_GS1)
+        return mixed_GSE
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query_GSE, key_GSE, value_GSE, mixed_GSE, sums_GS1 = ctx.saved_tensors
+        (gradient_GSE,) = gradients
+        found = torch.empty_like(query_GSE), torch.empty_like(key_GSE), torch.empty_like(value_GSE)
+        own_GS1 = (gradient_GSE * mixed_GSE).sum(dim=2, keepdim=True)
+        for rows in blocks_of(query_GSE):
+            scaled_GSE = query_GSE[rows] * query_GSE.shape[2] ** -0.5
+            weight_GSS = torch.bmm(scaled_GSE, key_GSE[rows].transpose(1, 2)).sub_(sums_GS1[rows]).exp_()
+            found[2][rows] = torch.bmm(weight_GSS.transpose(1, 2), gradient_GSE[rows])
+            score_GSS = torch.bmm(gradient_GSE[rows], value_GSE[rows].transpose(1, 2)).sub_(own_GS1[rows])
+            score_GSS.mul_(weight_GSS)
+            found[0][rows] = torch.bmm(score_GSS, key_GSE[rows]).mul_(query_GSE.shape[2] ** -0.5)
+            found[1][rows] = torch.bmm(score_GSS.transpose(1, 2), scaled_GSE)
+        return found
+
+
+def blocks_of(query_GSE: Tensor) -> Iterator[slice]:
+    """As many sequences at a time as have half a megabyte of scores."""
+    size = max(1, (1 << 17) // query_GSE.shape[1] ** 2)
+    return (slice(start, start + size) for start in range(0, len(query_GSE), size))
+
+
+def blocked_attention(query_BHSE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, _: Tensor | None) -> Tensor:
+    """The same attention by hand."""
+    parts = (part.flatten(0, 1) for part in (query_BHSE, key_BHSE, value_BHSE))
+    mixed_GSE: Tensor = BlockedAttention.apply(*parts)  # type: ignore[no-untyped-call]
+    return mixed_GSE.view_as(query_BHSE)
 
 
 def decoder_sides(device: torch.device, preset: str) -> tuple[Work, Work]:
@@ -324,28 +381,46 @@ def packed_sides(dtype: torch.dtype) -> tuple[Work, Work]:
     )
 
 
-def step_sides(device: torch.device, preset: str, dtype: torch.dtype) -> tuple[Work, Work]:
+def step_sides(device: torch.device, preset: str, dtype: torch.dtype, windows: int) -> tuple[Work, Work]:
     """The published step, and ours."""
     torch.manual_seed(0)
     peer = PublishedModel({schema.key: schema.bands for schema in SCHEMAS}).to(device)
-    config = model_of(preset)
-    ours = MaskDiffusion(config, SCHEMAS).to(device)
-    ours.autocasts = dtype == torch.bfloat16
-    adam, adamw = torch.optim.Adam(peer.parameters()), torch.optim.AdamW(ours.parameters(), fused=True)
-    peer_windows = random_batch(model_of("published"), 16, device).windows
-    batch = random_batch(config, 16, device)
+    adam = torch.optim.Adam(peer.parameters())
+    peer_windows = random_batch(model_of("published"), windows, device).windows
 
     def published() -> None:
         adam.zero_grad()
         torch.autograd.backward(peer(peer_windows))
         adam.step()
 
+    return published, our_step(device, preset, dtype, windows, compiled=False)
+
+
+def our_step(device: torch.device, preset: str, dtype: torch.dtype, windows: int, *, compiled: bool) -> Work:
+    """A step of ours: draws, forward, backward and update."""
+    torch.manual_seed(0)
+    config = model_of(preset)
+    ours = MaskDiffusion(config, SCHEMAS).to(device)
+    ours.autocasts = dtype == torch.bfloat16
+    if compiled:
+        compile_model(ours, device)
+    adamw = torch.optim.AdamW(ours.parameters(), fused=True)
+    batch = random_batch(config, windows, device)
+
     def step() -> None:
         adamw.zero_grad()
         torch.autograd.backward(ours(batch, draw_noise_and_masks(batch, config, 0, 0)).sum())
         adamw.step()
 
-    return published, step
+    return step
+
+
+def compiled_model_sides(device: torch.device) -> tuple[Work, Work]:
+    """Our step as it is written, and with the model compiled."""
+    plain, compiled = (
+        our_step(device, "default", torch.float32, PEER_BATCH, compiled=compiled) for compiled in (False, True)
+    )
+    return plain, compiled
 
 
 def compiled_sides(device: torch.device) -> tuple[Work, Work]:

@@ -7,6 +7,7 @@ losses and draws are checked first: the GPU's against the CPU's, and compiled on
 against plain ones over 5,000 steps. Nothing else should run meanwhile.
 
     python benchmarks/training_step.py --json new.json --compare old.json --trace step.json
+    python benchmarks/training_step.py --drift 5000 --json drift.json         # compiled losses beside plain ones
     python benchmarks/training_step.py --tries docs/performance-tries.json    # what docs/performance.md lists as tried
 """
 
@@ -32,11 +33,19 @@ def main() -> int:
         metavar="FILE",
         help="measure instead what was tried to make a step faster, and write it there (off)",
     )
+    parser.add_argument(
+        "--drift",
+        type=int,
+        metavar="STEPS",
+        help="measure instead how far compiled losses come from plain ones over so many steps (off)",
+    )
     arguments = parser.parse_args()
     check_destination(arguments.tries)
     with end_at_once():
         if arguments.tries is not None:
             from step_tries import measure
+        elif arguments.drift is not None:
+            from training_step_rows import measure_drift as measure
         else:
             from training_step_rows import measure  # takes seconds, and --help does without
     return measure(arguments)

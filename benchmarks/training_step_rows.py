@@ -37,6 +37,7 @@ from shards.errors import BadInput, FailedRun
 
 SCHEMAS: Final = (ModalitySchema("hsi", 144), ModalitySchema("height", 1))
 PEER_BATCH: Final = 128
+CPU_DRIFT_BATCH: Final = 16  # so that thousands of steps take minutes
 MOST_WITH_GRAPHS: Final = 512  # windows: of larger batches, launches are a small part
 Precision = Literal["float32", "bfloat16"]
 
@@ -215,22 +216,51 @@ def check_losses(device: torch.device, effort: Effort) -> dict[str, float]:
 
 
 def compiled_gaps(device: torch.device, steps: int) -> dict[str, float]:
-    """How far the mean loss over the last tenth of some steps lies from the plain one's, compiled and with CUDA graphs.
+    """How far the mean loss over the last tenth of some steps lies from the plain one's, see `drift_rows`."""
+    last = drift_rows(device, steps)[-1]
+    gaps = {name.removesuffix("_gap_ratio"): gap for name, gap in last.items() if name.endswith("_gap_ratio")}
+    return {f"{name}_loss_gap_after_{steps}_steps_ratio": gap for name, gap in gaps.items()}
 
-    The measure of a seed's spread is the plain run of another seed.
+
+def drift_rows(device: torch.device, steps: int) -> list[dict[str, float]]:
+    """A row for each tenth of some steps: its mean loss, and how far those of other runs lie from it.
+
+    The others are compiled, on GPUs with CUDA graphs too, or plain with another seed, which is the measure of what
+    chance does.
     """
-    last = max(steps // 10, 1)
+    on_gpu = device.type == "cuda"
+    precision: Precision = "bfloat16" if on_gpu else "float32"
+    part = max(steps // 10, 1)
 
-    def end(compiled: bool | Literal["graphs"], seed: int = 0) -> float:
-        config = replace(run_config(Setup("default", "bfloat16", 128, compiled), steps), seed=seed)
-        return statistics.mean(losses(device, config, steps)[-last:])
+    def means(compiled: bool | Literal["graphs"], seed: int = 0) -> list[float]:
+        setup = Setup("default", precision, PEER_BATCH if on_gpu else CPU_DRIFT_BATCH, compiled)
+        found = losses(device, replace(run_config(setup, steps), seed=seed), steps)
+        return [statistics.mean(found[start : start + part]) for start in range(0, steps, part)]
 
-    plain = end(compiled=False)
-    return {
-        f"compiled_loss_gap_after_{steps}_steps_ratio": end(compiled=True) / plain - 1.0,
-        f"graphs_loss_gap_after_{steps}_steps_ratio": end(compiled="graphs") / plain - 1.0,
-        f"other_seed_loss_gap_after_{steps}_steps_ratio": end(compiled=False, seed=1) / plain - 1.0,
-    }
+    plain = means(compiled=False)
+    others = {"compiled": means(compiled=True)} | ({"graphs": means(compiled="graphs")} if on_gpu else {})
+    others["other_seed"] = means(compiled=False, seed=1)
+    return [
+        {"steps": min((number + 1) * part, steps), "plain_loss": loss}
+        | {f"{name}_gap_ratio": curve[number] / loss - 1.0 for name, curve in others.items()}
+        for number, loss in enumerate(plain)
+    ]
+
+
+def measure_drift(arguments: argparse.Namespace) -> int:
+    """Measures ``--drift``, prints the table and writes ``--json``."""
+    check_destination(arguments.json)
+    if arguments.drift < 1:
+        raise BadInput(f"--drift {arguments.drift}: expected 1 step or more")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with world_of_one(device):
+        join_process_group(device)
+        rows = drift_rows(device, arguments.drift)
+    print_table(f"mean loss of each tenth of {arguments.drift:,} steps on {device.type}, and gaps of other runs", rows)
+    if arguments.json is not None:
+        command = f"python benchmarks/training_step.py --drift {arguments.drift}"
+        write_json(arguments.json, {"command": command, "batch": "random numbers, the same in each run"}, rows)
+    return EXIT_DONE
 
 
 def check_draws(device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """benchmarks/training_step.py: its peer, its rows, its comparison; and the page that is written from its figures."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from published_step import PublishedModel
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
 from diffclip_dist.model.transformer import Transformer
 from diffclip_dist.train.backend.deepspeed_engine import join_process_group
+from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.single_process import world_of_one
 from shards.errors import BadInput
 
@@ -43,6 +45,26 @@ def test_rows_hold_rates_parts_and_a_trace(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
 
 
+def test_drift_is_told_beside_what_another_seed_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def losses(_: torch.device, config: PretrainConfig, steps: int) -> list[float]:
+        return [(2.0 if config.compile else 1.0) * (1.0 + config.seed) * (step + 1.0) for step in range(steps)]
+
+    monkeypatch.setattr(training_step_rows, "losses", losses)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "drift.json"
+    assert training_step_rows.measure_drift(argparse.Namespace(drift=20, json=out)) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["steps"] for row in rows] == list(range(2, 21, 2))
+    assert rows[-1] == {"steps": 20, "plain_loss": 19.5, "compiled_gap_ratio": 1.0, "other_seed_gap_ratio": 1.0}
+    assert "of 20 steps on cpu" in capsys.readouterr().out
+    gaps = training_step_rows.compiled_gaps(CPU, 20)
+    assert gaps == {"compiled_loss_gap_after_20_steps_ratio": 1.0, "other_seed_loss_gap_after_20_steps_ratio": 1.0}
+    with pytest.raises(BadInput, match="--drift 0: expected 1 step or more"):
+        training_step_rows.measure_drift(argparse.Namespace(drift=0, json=None))
+
+
 def test_a_comparison_needs_a_file_of_this_benchmark(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"rows": [{"scenes": "a"}]}')
     for name in ("other.json", "absent.json"):
@@ -64,6 +86,9 @@ def test_what_was_tried_computes_the_same() -> None:
     query, key, value = (torch.randn(6, 2, 5, 8) for _ in range(3))
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     torch.testing.assert_close(step_tries.packed_attention(query, key, value, None), expected)
+    double = [part.double().requires_grad_() for part in (query[:2], key[:2], value[:2])]
+    assert torch.autograd.gradcheck(lambda *parts: step_tries.blocked_attention(*parts, None), double)
+    torch.testing.assert_close(step_tries.blocked_attention(query, key, value, None), expected)
     decoders = [Transformer(2, 16, 2, 2.0) for _ in range(2)]
     tokens_MBSD = torch.randn(2, 3, 5, 16)
     apart = torch.stack([one(tokens) for one, tokens in zip(decoders, tokens_MBSD, strict=True)])
@@ -74,7 +99,11 @@ def test_the_page_holds_machine_command_and_rows() -> None:
     report = {
         "machine": {"processor": "P", "gpus": "none", "torch": "9.9"},
         "config": {"command": "python b.py"},
-        "rows": [{"model": "m", "windows_per_s": 1234.5}, {"model": "n", "compiled": True}],
+        "rows": [
+            {"model": "m", "windows_per_s": 1234.5},
+            {"model": "n", "compiled": True},
+            {"measurement": "archive size", "tiles": 7},
+        ],
     }
     tries = {"machine": {}, "config": {"command": "python t.py"}, "rows": [{"try": "t", "outcome": "kept"}]}
     page = performance_page.page([report], tries)
@@ -84,6 +113,7 @@ def test_the_page_holds_machine_command_and_rows() -> None:
         "torch 9.9",
         "| m | 1,234 | - |",
         "| n | - | yes |",
+        "| measurement | tiles |\n| --- | --- |\n| archive size | 7 |",
         "    python t.py",
         "| t | kept |",
     ):
