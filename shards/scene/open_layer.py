@@ -7,13 +7,13 @@ from pathlib import Path
 
 from shards.errors import BadInput
 from shards.scene.products.known_products import KNOWN, choose_layer, product_layers
-from shards.scene.readers.arrays import open_array
+from shards.scene.readers.arrays import HDF5_SUFFIXES, open_array
 from shards.scene.readers.cubes import band_variables, open_cube
 from shards.scene.readers.layer import Given, Layer
 from shards.scene.readers.raster import open_rasters
 from shards.scene.readers.stacked import stack
 
-ARRAY_SUFFIXES = frozenset({".npy", ".mat"})
+ARRAY_SUFFIXES = frozenset({".npy", ".mat", *HDF5_SUFFIXES})
 CUBE_SUFFIXES = frozenset({".zarr", ".nc", ".nc4", ".cdf"})
 
 

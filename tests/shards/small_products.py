@@ -173,6 +173,25 @@ def write_prisma(path: Path, level: str = "L2D", **attributes: Any) -> dict[str,
     return cubes
 
 
+def write_neon(path: Path, **coordinates: str) -> np.ndarray:
+    """Four bands, the third in water vapour, with one missing pixel; gives the counts (row, col, band)."""
+    counts = pixels(HEIGHT, WIDTH, 4, "int16")
+    counts[3, 4] = -9999
+    with h5py.File(path, "w") as file:
+        reflectance = file.create_group("HARV/Reflectance")
+        reflectance.attrs["Band_Window_1_Nanometers"] = np.array([1340, 1445])
+        reflectance.attrs["Band_Window_2_Nanometers"] = np.array([1790, 1955])
+        cube = reflectance.create_dataset("Reflectance_Data", data=counts, chunks=(4, 5, 2))
+        cube.attrs["Scale_Factor"], cube.attrs["Data_Ignore_Value"] = np.array([10000.0]), np.array([-9999.0])
+        spectral = reflectance.create_group("Metadata/Spectral_Data")
+        spectral["Wavelength"] = np.array([383.6, 700.1, 1400.2, 2512.2])
+        spectral["FWHM"] = np.array([5.5, 5.6, 5.7, 5.8])
+        info = "UTM,  1.000,  1.000,  725000.00,  4707000.0,  1.0,  1.0,  18,  North,  WGS-84,  units=Meters, 0"
+        for name, text in ({"Map_Info": info, "EPSG Code": "32618"} | coordinates).items():
+            reflectance[f"Metadata/Coordinate_System/{name}"] = np.bytes_(text)
+    return counts
+
+
 def write_emit(path: Path, table: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A swath of five bands turned onto its grid; gives the cube and the rows and columns of the table, -1 for none."""
     cube = pixels(HEIGHT, WIDTH, 5) / 100

@@ -13,6 +13,7 @@ from small_products import (
     write_dlr,
     write_emit,
     write_landsat,
+    write_neon,
     write_prisma,
     write_sentinel2,
 )
@@ -150,6 +151,29 @@ def test_a_band_that_was_not_delivered_may_be_asked_for(tmp_path: Path, shard_co
     outcome = shard_command(write_scene(tmp_path, {"vnir": vnir}), "--out", tmp_path / "archive")
     assert outcome.status == 0
     assert Archive.open(tmp_path / "archive").scene("place").modalities[0].bad_bands == (1,)
+
+
+def test_a_neon_file_is_a_scene_of_reflectance(tmp_path: Path) -> None:
+    counts = write_neon(tmp_path / "NEON_D01_HARV_DP3_725000_4707000_reflectance.h5")
+    for path in (tmp_path / "NEON_D01_HARV_DP3_725000_4707000_reflectance.h5", tmp_path):
+        scene = open_scene(str(path))
+        (modality,) = scene.modalities
+        assert modality.name == "reflectance"
+        assert modality.wavelengths_nm == (383.6, 700.1, 2512.2)  # without the one in water vapour
+        assert modality.fwhm_nm == (5.5, 5.6, 5.8)
+        assert scene.transform == (1, 0, 725000, 0, -1, 4707000)
+        assert "18N" in str(scene.crs_wkt)
+        values, valid = read_whole(scene, "reflectance")
+        assert np.argwhere(~valid).tolist() == [[3, 4]]
+        np.testing.assert_allclose(values[valid], (counts[..., [0, 1, 3]] / 10000)[valid], rtol=1e-6)
+
+
+def test_a_neon_file_that_places_no_pixels_is_refused(tmp_path: Path, shard_command: ShardCommand) -> None:
+    write_neon(tmp_path / "a.h5", **{"EPSG Code": "none"})
+    outcome = shard_command(tmp_path / "a.h5", "--out", tmp_path / "archive")
+    assert outcome.status == 2
+    assert "a.h5" in outcome.err
+    assert "EPSG Code 'none'" in outcome.err
 
 
 def test_an_emit_file_is_a_scene_on_the_grid_of_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from shards.scene.products.dlr_products import dlr_layers
 from shards.scene.products.emit import emit_layers
 from shards.scene.products.hdf5_cube import Hdf5Cube
 from shards.scene.products.landsat import landsat_layers
+from shards.scene.products.neon import neon_layers
 from shards.scene.products.prisma import prisma_layers
 from shards.scene.products.sentinel2 import sentinel2_layers
 from shards.scene.readers.layer import Given, Layer
@@ -15,15 +16,15 @@ from shards.scene.readers.layer import Given, Layer
 Opener = Callable[[Path, Given, str], dict[str, Layer] | None]
 
 OF_FOLDERS: tuple[Opener, ...] = (sentinel2_layers, landsat_layers, dlr_layers)
-OF_FILES: tuple[Opener, ...] = (prisma_layers, emit_layers)
-FILE_SUFFIXES = (".he5", ".nc")
-KNOWN = "Sentinel-2 SAFE, Landsat Collection 2, EnMAP, DESIS, PRISMA (.he5) or EMIT (.nc)"
+OF_FILES: tuple[Opener, ...] = (prisma_layers, emit_layers, neon_layers)
+FILE_SUFFIXES = (".he5", ".nc", ".h5")
+KNOWN = "Sentinel-2 SAFE, Landsat Collection 2, EnMAP, DESIS, PRISMA (.he5), EMIT (.nc) or NEON (.h5)"
 
 
 def product_layers(path: Path, given: Given, field: str) -> dict[str, Layer] | None:
     """The layers of a product by their names; None where the path is no known product.
 
-    A folder that holds one PRISMA or EMIT file stands for it.
+    A folder that holds one PRISMA, EMIT or NEON file stands for it.
 
     Raises:
         BadInput: it is a known product and lacks what its specification asks for.

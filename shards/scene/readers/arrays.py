@@ -1,4 +1,4 @@
-"""Arrays without georeference: .npy, and .mat of versions 5 and 7.3."""
+"""Arrays without georeference: .npy, .h5, and .mat of versions 5 and 7.3."""
 
 import functools
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import scipy.io
 
 from shards.errors import BadInput
+from shards.scene.readers.cube_attributes import cube_missing, cube_scaling
 from shards.scene.readers.hdf5_file import open_hdf5
 from shards.scene.readers.layer import Given, Grid, plain_dtype
 from shards.scene.readers.missing_values import MissingValues
@@ -21,6 +22,10 @@ from shards.scene.readers.same_grid import checked_crs
 from shards.scene.readers.scaling import chosen_scaling
 from shards.scene.readers.stored_values import StoredValues
 from shards.scene.source import Scaling, Values
+
+HDF5_SUFFIXES: Final = (".h5", ".hdf5")
+# Times the shorter side of a scene: with more bands, the axes may be others than row, column and band
+MANY_BANDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,13 @@ class ArrayLayer(StoredValues):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return ()
+        height, width = self.grid.height, self.grid.width
+        if self.bands <= MANY_BANDS * min(height, width):
+            return ()
+        return (
+            f"{self.path}: read as {height} rows, {width} columns and {self.bands} bands; if its axes are band, row "
+            "and column, save it as (row, col, band)",
+        )
 
     def _stored(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> Values:
         """Values as the file holds them."""
@@ -78,7 +89,7 @@ class ArrayLayer(StoredValues):
 
 
 def open_array(path: Path, variable: str | None, given: Given, field: str) -> ArrayLayer:
-    """Opens a .npy or .mat file as a layer.
+    """Opens a .npy, .h5 or .mat file as a layer; attributes of an .h5 array count as those of a NetCDF variable.
 
     Raises:
         BadInput: the file cannot be read, holds no such variable, the array is not 2-D or 3-D numbers, or a CRS is
@@ -87,13 +98,15 @@ def open_array(path: Path, variable: str | None, given: Given, field: str) -> Ar
     with _open_array(path, variable) as array:
         shape, dtype = tuple(array.shape), plain_dtype(array.dtype)
         kind = array.dtype
+        attributes = dict(array.attrs) if isinstance(array, h5py.Dataset) else {}
     if dtype is None:
         raise BadInput(f"{path}: values of type {kind}, expected real numbers")
     if len(shape) not in (2, 3) or 0 in shape:
         raise BadInput(f"{path}: array of shape {shape}, expected (row, col) or (row, col, band), none of them 0")
     checked_crs(None, False, given, f"{path}: {field}")
     bands = shape[2] if len(shape) == 3 else 1
-    missing, scaling = MissingValues.same_in_all(given.nodata, bands), chosen_scaling(None, given, bands, str(path))
+    missing = cube_missing(attributes, bands, given.nodata)
+    scaling = chosen_scaling(cube_scaling(attributes, bands), given, bands, str(path))
     return ArrayLayer(path, variable, Grid(shape[0], shape[1]), bands, dtype, missing, scaling)
 
 
@@ -119,6 +132,9 @@ def _open_array(path: Path, variable: str | None) -> Iterator[Any]:
             yield np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError, SyntaxError, TokenError) as error:  # a header is Python's text
             raise BadInput(f"{path}: cannot be read as .npy: {error}") from error
+    elif path.suffix.lower() in HDF5_SUFFIXES:
+        with open_hdf5(path) as file:
+            yield file[_choose(path, variable, _hdf5_arrays(file)).replace(".", "/")]
     elif h5py.is_hdf5(path):
         with open_hdf5(path) as file:
             dataset = file[_choose(path, variable, _hdf5_arrays(file)).replace(".", "/")]
@@ -131,7 +147,7 @@ def _open_array(path: Path, variable: str | None) -> Iterator[Any]:
 
 
 def _hdf5_arrays(group: h5py.Group, prefix: str = "") -> list[str]:
-    """Arrays of a .mat file of version 7.3; a struct is a group, and its fields are named with dots."""
+    """Arrays of two axes or more; those in a group, as which MATLAB keeps a struct, are named with dots."""
     found: list[str] = []
     for name, item in group.items():
         if isinstance(item, h5py.Group) and not name.startswith("#"):  # what cells refer to lies in #refs#
