@@ -134,16 +134,20 @@ def test_the_wheel_carries_the_benchmarks(installed: Installed) -> None:
     assert "--no-such-option" in done.stderr
 
 
-@pytest.mark.parametrize("extra", EXTRAS)
-def test_an_extra_resolves_and_brings_what_it_is_for(extra: str, wheel: Path, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
+@pytest.fixture(scope="session")
+def resolved(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The packages that pip would install for the wheel with all its extras, which must not exclude each other."""
+    report = tmp_path_factory.mktemp("resolved") / "report.json"
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", str(report),
-         TORCH, f"diffclip-dist[{extra}] @ {wheel.as_uri()}"],
+         TORCH, f"diffclip-dist[{','.join(EXTRAS)}] @ {wheel.as_uri()}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    names = {item["metadata"]["name"].lower().replace("_", "-") for item in json.loads(report.read_text())["install"]}
-    print(f"{extra}: {len(names)} packages with the core")
+    return {item["metadata"]["name"].lower().replace("_", "-") for item in json.loads(report.read_text())["install"]}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_resolves_and_brings_what_it_is_for(extra: str, resolved: set[str]) -> None:
     wanted = {line.partition(">")[0].partition("[")[0] for line in SETUP["options.extras_require"][extra].split()}
-    assert {name.lower().replace("_", "-") for name in wanted} <= names
+    assert {name.lower().replace("_", "-") for name in wanted} <= resolved
