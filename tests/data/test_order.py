@@ -194,11 +194,20 @@ def test_a_sensor_holds_the_whole_batch_and_keeps_its_share_throughout() -> None
     assert three.first_steps() == tuple(sorted(int(np.flatnonzero(taken == sensor)[0]) for sensor in range(3)))
 
 
-def test_streams_must_divide_the_batch() -> None:
-    with pytest.raises(
-        BadInput, match=r"stream.shuffle_streams: expected a divisor of the global batch \(256\), found 7"
-    ):
-        OrderConfig(seed=0, global_batch=256, shuffle_streams=7, shuffle_buffer=4)
+@pytest.mark.parametrize(
+    ("batch", "streams", "buffer", "share", "said"),
+    [
+        (256, 7, 4, 1.0, r"stream.shuffle_streams: expected a divisor of the global batch \(256\), found 7"),
+        (0, 1, 4, 1.0, r"stream.shuffle_streams: expected a divisor of the global batch \(0\), found 1"),
+        (8, -2, 4, 1.0, r"stream.shuffle_streams: expected a divisor of the global batch \(8\), found -2"),
+        (8, 2, 0, 1.0, "stream.shuffle_buffer: expected at least 1, found 0"),
+        (8, 2, 1, 0.0, "stream.pixel_share: expected more than 0 and at most 1, found 0"),
+        (8, 2, 1, 1.01, r"stream.pixel_share: expected more than 0 and at most 1, found 1\.01"),
+    ],
+)
+def test_settings_out_of_range_are_refused(batch: int, streams: int, buffer: int, share: float, said: str) -> None:
+    with pytest.raises(BadInput, match=f"^{said}$"):
+        OrderConfig(0, batch, streams, buffer, share)
 
 
 def test_order_does_not_change_between_releases() -> None:
