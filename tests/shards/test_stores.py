@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import requests
 import urllib3
+from failing_s3 import BUCKET, failing_s3
 from small_scenes import ShardCommand, pixels, write_scene
 
 from shards.archive import network
@@ -366,6 +367,20 @@ def test_a_network_that_stays_away_fails_the_run_and_is_not_called_damage(
                 read()
     finally:
         open_store("memory://away").delete_all()
+
+
+def test_a_server_that_fails_one_request_in_eight_holds_the_same_bytes(plain_scene: Path, tmp_path: Path) -> None:
+    """Refused, unanswered and cut: tests/soak/object_store.py goes on with it for as long as asked."""
+    build_archive([open_scene(str(plain_scene))], tmp_path / "archive", SMALL)
+    with failing_s3(one_in=8) as server:
+        build_archive([open_scene(str(plain_scene))], f"s3://{BUCKET}/archive", SMALL)
+        assert all_bytes(f"s3://{BUCKET}/archive") == all_bytes(str(tmp_path / "archive"))
+        archive = Archive.open(f"s3://{BUCKET}/archive", verify="hash")
+        np.testing.assert_array_equal(
+            archive.read_scene("place").values["hsi"], np.load(plain_scene.parent / "hsi.npy")
+        )
+        open_store(f"s3://{BUCKET}/archive").delete_all()
+    assert server.failures.keys() == {*server.KINDS}
 
 
 def test_a_missing_file_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,229 @@
+"""A long run of two workers under one fault after the other: does it leak, leave anything behind, or change a loss?
+
+    python tests/soak/pretraining.py --minutes 60 --every 120 --json soak.json
+
+A run of a small model goes on until the time is up, on a Ray cluster of its own: a head, and two nodes of one core.
+Every so many seconds one of `FAULTS` comes, in turn. Then as many steps are run without any fault. The JSON has the
+faults, how memory and open files of each kind of process grow, what was left over, and whether the losses are the same
+to the last bit. A picture beside it shows memory and open files over time. Exit status 1 says that a loss differs or
+that something was left over; how fast memory grows is for the reader to judge.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path += [str(REPOSITORY / folder) for folder in ("", "benchmarks", "tests/train")]
+
+from marked_processes import processes_with  # noqa: E402
+from process_samples import Sampler, draw, slope_rows  # noqa: E402
+from ray_nodes import RayNodes, ray_nodes  # noqa: E402
+from report import Row, check_destination, print_table, write_json  # noqa: E402
+from small_runs import leftover_checkpoints, pretrain_command  # noqa: E402
+
+from shards.archive.tiling import ArchiveSettings  # noqa: E402
+from shards.build.build_archive import build_archive  # noqa: E402
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec  # noqa: E402
+
+STEPS = 10**7  # more than any time allows
+SETTINGS = ("checkpoint_every=50", "max_failures=100000", "timeout_s=120")
+STOPPED_S = 15.0  # that a worker stands still
+STORAGE_S = 20.0  # that the storage is slow, or full
+PATIENCE_S = 300.0  # in which a step must follow a fault, and the run must end when asked to
+KINDS = {
+    "RayTrainWorker": "worker", "faulty_run.py": "driver", "raylet/raylet": "raylet", "gcs_server": "head's server",
+}  # fmt: skip
+
+
+@dataclass
+class Cluster:
+    """A head that directs, and nodes of one core.
+
+    Attributes:
+        nodes: its processes.
+        storage_state: a file that says what the storage does now, which workers read.
+        names: of the nodes that have cores.
+    """
+
+    nodes: RayNodes
+    storage_state: Path
+    names: list[str] = field(default_factory=list)
+    _started: int = 0
+
+    def add_node(self) -> None:
+        self._started += 1
+        self.names.append(f"node {self._started}")
+        self.nodes.start(self.names[-1], cores=1)
+
+    def kill_worker(self) -> None:
+        self._worker()[1].kill()
+
+    def stop_and_continue_worker(self) -> None:
+        _, worker = self._worker()
+        worker.send_signal(signal.SIGSTOP)
+        time.sleep(STOPPED_S)
+        worker.send_signal(signal.SIGCONT)
+
+    def slow_storage(self) -> None:
+        self._storage_is("slow")
+
+    def full_storage(self) -> None:
+        self._storage_is("full")
+
+    def lose_node(self) -> None:
+        name, _ = self._worker()
+        self.nodes.remove(name)
+        self.names.remove(name)
+        self.add_node()
+
+    def _worker(self) -> tuple[str, psutil.Process]:
+        """The first node that has a worker, and the worker."""
+        for name in self.names:
+            if found := self.nodes.processes(name, "RayTrainWorker"):
+                return name, found[0]
+        raise RuntimeError("no node has a worker")
+
+    def _storage_is(self, state: str) -> None:
+        self.storage_state.write_text(state)
+        time.sleep(STORAGE_S)
+        self.storage_state.write_text("")
+
+
+FAULTS: tuple[tuple[str, Callable[[Cluster], None]], ...] = (
+    ("worker killed", Cluster.kill_worker),
+    ("worker stopped and continued", Cluster.stop_and_continue_worker),
+    ("slow storage", Cluster.slow_storage),
+    ("full storage", Cluster.full_storage),
+    ("node lost", Cluster.lose_node),
+)
+
+
+def losses(folder: Path) -> list[float]:
+    """Of the steps whose line is whole."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line)["loss"] for line in lines if line.endswith("\n")]
+
+
+@contextmanager
+def running(cluster: Cluster, folder: Path, archive: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A run that is asked to stop at the end, and must then say that it has saved what is done."""
+    script = [sys.executable, str(REPOSITORY / "tests/train/faulty_run.py"), "told", str(cluster.storage_state)]
+    command = script + pretrain_command(folder, archive, ("--steps", str(STEPS), "--workers", "2"), SETTINGS)[1:]
+    environment = {**cluster.nodes.environment, "RAY_ADDRESS": cluster.nodes.address}
+    log = folder.with_suffix(".log")
+    with log.open("w") as output:
+        run = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield run
+            run.terminate()
+            if run.wait(timeout=PATIENCE_S) != 128 + signal.SIGTERM:
+                raise RuntimeError(f"the run ended with status {run.returncode}: {log.read_text()[-2000:]}")
+        finally:
+            run.kill()
+            run.wait()
+
+
+def wait_for_step(run: "subprocess.Popen[bytes]", folder: Path, step: int, patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
+    while len(losses(folder)) < step:
+        if run.poll() is not None or time.monotonic() > deadline:
+            said = folder.with_suffix(".log").read_text()[-2000:]
+            raise RuntimeError(f"step {step} was not reached in {patience_s:g} s: {said}")
+        time.sleep(0.5)
+
+
+def under_faults(cluster: Cluster, folder: Path, archive: Path, seconds: float, every_s: float) -> list[Row]:
+    """Runs for so long; a row for each fault."""
+    rows: list[Row] = []
+    start = time.monotonic()
+    with running(cluster, folder, archive) as run:
+        wait_for_step(run, folder, 1)
+        while True:
+            time.sleep(every_s)
+            if time.monotonic() - start > seconds:
+                return rows
+            name, bring = FAULTS[len(rows) % len(FAULTS)]
+            began, step = time.monotonic(), len(losses(folder))
+            bring(cluster)
+            wait_for_step(run, folder, step + 1)  # the log goes back to the newest checkpoint first
+            rows.append(
+                {
+                    "part": "faults", "fault": name, "at_s": round(began - start, 1), "done_steps": step,
+                    "next_step_after_s": round(time.monotonic() - began, 1),
+                }
+            )  # fmt: skip
+            print(rows[-1], flush=True)
+
+
+def soak(scratch: Path, seconds: float, every_s: float, picture: Path | None) -> tuple[list[Row], bool]:
+    """The rows of a soak, and whether nothing was left over and no loss differs."""
+    archive, run, undisturbed = scratch / "archive", scratch / "disturbed", scratch / "undisturbed"
+    spec = GeneratedSceneSpec(name="soaked", height=256, width=256, bands=12)
+    build_archive([GeneratedScene(spec)], archive, ArchiveSettings(tile_size=16, halo=5))
+    begun = time.monotonic()
+    with ray_nodes() as nodes:
+        cluster = Cluster(nodes, scratch / "storage-state")
+        cluster.storage_state.touch()
+        nodes.start("head", cores=0)
+        cluster.add_node()
+        cluster.add_node()
+        token = nodes.environment["RAY_AUTH_TOKEN"]
+        sampler = Sampler(partial(processes_with, token), KINDS, "Ray's other processes")
+        sampler.start()
+        rows = under_faults(cluster, run, archive, seconds, every_s)
+        sampler.stop()
+        soaked_s, done = time.monotonic() - begun, len(losses(run))
+        with running(cluster, undisturbed, archive) as process:
+            wait_for_step(process, undisturbed, done, seconds + PATIENCE_S)
+    expected, found = losses(undisturbed)[:done], losses(run)
+    left = [" ".join(process.cmdline())[:200] for process in processes_with(token)]
+    left += leftover_checkpoints(run, keep=2) + leftover_checkpoints(undisturbed, keep=2)
+    kept = {archive, run, undisturbed, cluster.storage_state, run.with_suffix(".log"), undisturbed.with_suffix(".log")}
+    left += [path.name for path in sorted(scratch.iterdir()) if path not in kept]
+    same = expected == found
+    if picture is not None:
+        draw(sampler.samples, [(float(str(row["at_s"])), str(row["fault"])) for row in rows], picture)
+    rows += slope_rows(sampler.samples)
+    rows.append(
+        {
+            "part": "run", "soaked_s": round(soaked_s, 1), "done_steps": done, "faults": len(rows),
+            "losses_equal": same, "left_over": "; ".join(left) or "nothing",
+        }
+    )  # fmt: skip
+    return rows, same and not left
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long faults come (60)")
+    parser.add_argument("--every", type=float, default=120.0, metavar="S", help="seconds between faults (120)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures there, and a picture beside it (off)")
+    given = parser.parse_args()
+    check_destination(given.json)
+    with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch  # what is left there at the end was left over
+        picture = None if given.json is None else given.json.with_suffix(".png").absolute()
+        rows, passed = soak(Path(scratch), given.minutes * 60, given.every, picture)
+    for part in ("faults", "growth", "run"):
+        print_table(part, [row for row in rows if row["part"] == part])
+    if given.json is not None:
+        write_json(given.json, {"minutes": given.minutes, "every_s": given.every, "workers": 2}, rows)
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
