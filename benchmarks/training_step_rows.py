@@ -191,7 +191,7 @@ def losses(device: torch.device, config: PretrainConfig, steps: int) -> list[flo
     batch = random_batch(config.model, 8 * config.global_batch, device)
     parts = list(batch.split(config.global_batch))
     found = [
-        weighted_loss(train_step(engine, parts[step % 8], config, step).terms_2M, config.model) for step in range(steps)
+        weighted_loss(train_step(engine, parts[step % 8], config, step).terms_LM, config.model) for step in range(steps)
     ]
     end_engine(engine)
     return torch.stack(found).tolist()
@@ -385,11 +385,11 @@ def split_of(
 def parts_of(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig, number: int) -> Iterator[str]:
     """Takes one step (as `train_step` does) and names each part when it is done."""
     keys_B = sample_keys(batch, config.seed, number)
-    counts_2M: Tensor = engine.module.count(batch, keys_B)
+    counts_LM: Tensor = engine.module.count(batch, keys_B)
     yield "counts"
     drawn = engine.module.draw(batch, keys_B)
     yield "draw"
-    loss = weighted_loss(loss_terms(engine(batch, drawn), counts_2M), config.model)
+    loss = weighted_loss(loss_terms(engine(batch, drawn), counts_LM), config.model)
     yield "forward"
     engine.backward(loss)
     yield "backward"

@@ -80,7 +80,7 @@ def test_a_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "settings", "fault"),
     [
-        ("steps: 1", ["preset=enormous"], "--set: preset: expected one of published, base, large, huge"),
+        ("steps: 1", ["preset=enormous"], "--set: preset: expected one of published, contrast, base, large, huge"),
         ("preset: [1]", [], "preset: expected one of published"),
         ("preset: base\nmodel: 3", [], "model: expected a mapping"),
         ("steps: 1", ["preset=base", "model.decoder_width=100"], "model.decoder_width: expected a multiple of 4"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.model.contrast import COMPARED_WIDTH, part_size
 from diffclip_dist.model.masking import slot_count
 from diffclip_dist.model.model_config import ModelConfig
 
@@ -16,13 +17,29 @@ def training_flops(config: ModelConfig, schemas: Sequence[ModalitySchema]) -> in
     appendix B).
     """
     visible = slot_count(config.tokens, config.mask_ratio)
-    forward = sum(_modality_flops(config, schema.bands, visible) for schema in schemas)
-    if config.fusion == "joint":
+    forward = 0
+    if config.reconstructs:
+        forward = sum(_modality_flops(config, schema.bands, visible) for schema in schemas)
+    if config.reconstructs and config.fusion == "joint":
         together, apart = len(schemas) * (visible + 1), visible + 1
         forward += config.depth * _mixing_flops(config.width, together)
         forward -= len(schemas) * config.depth * _mixing_flops(config.width, apart)
         forward += len(schemas) * 2 * config.tokens * config.width * config.width_in_decoder
+    if config.contrast_weight > 0.0:
+        forward += _contrast_flops(config, schemas)
     return _FORWARD_AND_BACKWARD * forward
+
+
+def _contrast_flops(config: ModelConfig, schemas: Sequence[ModalitySchema]) -> int:
+    """Two parts of a window, each once more through the encoder; what then compares windows is small beside it."""
+    size, timestep = part_size(config), 2 * (config.timestep_width * config.width + config.width**2)
+    stems = sum(2 * size * (schema.bands * config.width + config.width**2) + timestep for schema in schemas)
+    projector = len(schemas) * 2 * 2 * config.width * (config.width + COMPARED_WIDTH)
+    if config.fusion == "joint":
+        blocks = _block_flops(config, config.width, len(schemas) * (size + 1))
+    else:
+        blocks = len(schemas) * _block_flops(config, config.width, size + 1)
+    return 2 * (stems + config.depth * blocks + projector)
 
 
 def _modality_flops(config: ModelConfig, bands: int, visible: int) -> int:

@@ -1,7 +1,7 @@
 """Mask diffusion over multimodal windows (DiffCLIP, stage 1): the model that pretraining trains.
 
-Shapes: B windows, M modalities, N tokens of a window, K visible slots, C bands, D width, E
-the decoders' width.
+Shapes: B windows, M modalities, N tokens of a window, K visible slots, C bands, D width, E the decoders' width;
+L kinds of loss, see `LOSS_KINDS`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffclip_dist import randomness
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.model.contrast import PartContrast, draw_parts, seen_in_both
 from diffclip_dist.model.decoder import ModalityDecoder, restore_places
 from diffclip_dist.model.diffusion import ForwardDiffusion
 from diffclip_dist.model.encoder import MultimodalEncoder
@@ -22,7 +23,9 @@ from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.transformer import position_embedding
 
 # each draw folds a sample's key with its own number, so that the draws are independent
-_TIMESTEP, _NOISE, _MASK, _DROPOUT = 1, 2, 3, 4
+_TIMESTEP, _NOISE, _MASK, _DROPOUT, _PARTS = 1, 2, 3, 4, 5
+# L; a run without a contrast has the first two
+LOSS_KINDS: Final = ("visible", "masked", "contrast")
 # torch goes back to uncompiled code, without a word, beyond so many variants of one function; 8 by default
 _MOST_VARIANTS: Final = 64
 
@@ -35,11 +38,13 @@ class NoiseAndMasks:
         t_B: int64 timestep, shared by a sample's modalities.
         noise: modality key to standard normal noise (B, N, C), independent per modality.
         masks: modality key to its token mask, independent per modality.
+        parts_B2K: from `draw_parts`; ``None`` where parts are not compared.
     """
 
     t_B: Tensor
     noise: Mapping[str, Tensor]
     masks: Mapping[str, TokenMask]
+    parts_B2K: Tensor | None = None
 
 
 def draw_noise_and_masks(batch: WindowBatch, config: ModelConfig, seed: int, step: int) -> NoiseAndMasks:
@@ -74,7 +79,14 @@ def noise_and_masks(batch: WindowBatch, config: ModelConfig, keys_B: Tensor) -> 
         masks[schema.key] = draw_mask(scores_BN, batch.valid[schema.key], config.mask_ratio, hidden_BM[:, index])
     lowest, highest = config.diffusion.lowest_timestep, config.diffusion.last_drawn
     t_B = lowest + randomness.integers(randomness.keys(keys_B, _TIMESTEP), highest - lowest + 1)
-    return NoiseAndMasks(t_B, noise, masks)
+    return NoiseAndMasks(t_B, noise, masks, window_parts(config, keys_B))
+
+
+def window_parts(config: ModelConfig, keys_B: Tensor) -> Tensor | None:
+    """The parts of each window that are compared; one of the step's draws. ``None`` where none are."""
+    if config.contrast_weight == 0.0:
+        return None
+    return draw_parts(randomness.uniform(randomness.keys(keys_B, _PARTS), config.tokens), config)
 
 
 def hidden_modalities(batch: WindowBatch, config: ModelConfig, keys_B: Tensor) -> Tensor:
@@ -106,11 +118,14 @@ class MaskDiffusion(nn.Module):
         self.config = config
         self.autocasts = False
         self.encoder = MultimodalEncoder(config, modalities)
-        self.decoders = nn.ModuleDict({schema.key: ModalityDecoder(schema.bands, config) for schema in modalities})
+        self.decoders = nn.ModuleDict(
+            {schema.key: ModalityDecoder(schema.bands, config) for schema in modalities if config.reconstructs}
+        )
         self.register_buffer(
             "decoder_positions_NE", position_embedding(config.window, config.width_in_decoder), persistent=False
         )
         self.diffusion = ForwardDiffusion(config.diffusion)
+        self.contrast = PartContrast(config) if config.contrast_weight > 0.0 else None
 
     def draw(self, batch: WindowBatch, keys_B: Tensor) -> NoiseAndMasks:
         """The draws of a batch for this model, from `sample_keys`."""
@@ -157,11 +172,23 @@ class MaskDiffusion(nn.Module):
         }
 
     def forward(self, batch: WindowBatch, drawn: NoiseAndMasks) -> Tensor:
-        """Squared errors summed over tokens, float32 (2, M): visible, then masked.
+        """Losses summed over tokens or windows, float32 (L, M).
 
-        Each token counts with its mean over bands and its timestep's weight. Nothing is normalised yet, so that the
-        sums of micro-batches and ranks add up.
+        Each token counts with its squared error's mean over bands and its timestep's weight. Nothing is normalised
+        yet, so that the sums of micro-batches and ranks add up.
         """
+        sums = [*self._reconstruction_errors(batch, drawn)]
+        if self.contrast is not None and drawn.parts_B2K is not None:
+            with torch.autocast(drawn.t_B.device.type, torch.bfloat16, enabled=self.autocasts):
+                projected = self.contrast.project(self.encoder, batch, drawn.parts_B2K)
+            sums.append(self.contrast(projected, batch, drawn.parts_B2K))
+        return torch.stack(sums)
+
+    def _reconstruction_errors(self, batch: WindowBatch, drawn: NoiseAndMasks) -> tuple[Tensor, Tensor]:
+        """Summed over visible and over masked tokens, both (M,); 0 where nothing is reconstructed."""
+        if not self.config.reconstructs:
+            nothing_M = torch.zeros(len(batch.schemas), device=drawn.t_B.device)
+            return nothing_M, nothing_M
         noised = {
             schema.key: self.diffusion(batch.windows[schema.key], drawn.t_B, drawn.noise[schema.key])
             for schema in batch.schemas
@@ -179,7 +206,7 @@ class MaskDiffusion(nn.Module):
             error_BN = (predicted[schema.key].to(torch.float32) - target_BNC).square().mean(dim=2)
             visible.append((error_BN * mask.visible_BN * visible_weight_B[:, None]).sum())
             masked.append((error_BN * mask.masked_BN * masked_weight_B[:, None]).sum())
-        return torch.stack([torch.stack(visible), torch.stack(masked)])
+        return torch.stack(visible), torch.stack(masked)
 
 
 def compile_model(model: MaskDiffusion, device: torch.device, *, cuda_graphs: bool = False) -> None:
@@ -230,7 +257,7 @@ def gather_tokens(values_BNC: Tensor, slots_BK: Tensor) -> Tensor:
 
 
 def token_counts(batch: WindowBatch, config: ModelConfig, keys_B: Tensor) -> Tensor:
-    """int64 (2, M): number of visible and masked tokens per modality, the divisors of the loss sums.
+    """int64 (L, M): visible and masked tokens, and compared windows, per modality: the divisors of the loss sums.
 
     They depend on the valid tokens and the hidden modalities; this draws no noise and no masks.
 
@@ -242,20 +269,27 @@ def token_counts(batch: WindowBatch, config: ModelConfig, keys_B: Tensor) -> Ten
     valid_MB = torch.stack([batch.valid[schema.key].sum(dim=1) for schema in batch.schemas])
     visible_MB = visible_counts(valid_MB, config.mask_ratio)
     visible_MB = visible_MB.masked_fill(hidden_modalities(batch, config, keys_B).T, 0)
-    return torch.stack([visible_MB.sum(dim=1), (valid_MB - visible_MB).sum(dim=1)])
+    counts = [visible_MB.sum(dim=1), (valid_MB - visible_MB).sum(dim=1)]
+    parts_B2K = window_parts(config, keys_B)
+    if parts_B2K is not None:
+        counts.append(torch.stack([seen_in_both(batch.valid[one.key], parts_B2K).sum() for one in batch.schemas]))
+    return torch.stack(counts)
 
 
-def loss_terms(sums_2M: Tensor, counts_2M: Tensor) -> Tensor:
-    """Mean squared error (2, M) over visible and masked tokens, given the sums of any part of the global batch.
+def loss_terms(sums_LM: Tensor, counts_LM: Tensor) -> Tensor:
+    """Mean losses (L, M), given the sums of any part of the global batch.
 
     Args:
-        sums_2M: from `MaskDiffusion`.
-        counts_2M: token counts of the whole global batch, so that the parts' terms add up to its terms.
+        sums_LM: from `MaskDiffusion`.
+        counts_LM: token counts of the whole global batch, so that the parts' terms add up to its terms.
     """
-    return sums_2M / counts_2M.clamp_min(1).to(sums_2M.dtype)
+    return sums_LM / counts_LM.clamp_min(1).to(sums_LM.dtype)
 
 
-def weighted_loss(terms_2M: Tensor, config: ModelConfig) -> Tensor:
+def weighted_loss(terms_LM: Tensor, config: ModelConfig) -> Tensor:
     """Sum over modalities of L_visible + 0.1 L_masked at the published weights (DiffCLIP, stage 1, loss)."""
-    visible_M, masked_M = terms_2M.unbind()
-    return config.visible_weight * visible_M.sum() + config.masked_weight * masked_M.sum()
+    visible_M, masked_M, *contrast = terms_LM.unbind()
+    loss = config.visible_weight * visible_M.sum() + config.masked_weight * masked_M.sum()
+    for contrast_M in contrast:
+        loss = loss + config.contrast_weight * contrast_M.sum()
+    return loss

@@ -34,7 +34,12 @@ class ModelConfig:
         stem: ``bands``, a layer of its own for each modality's bands; or ``wavelength``, one for every sensor, with
             weights made from each band's wavelength (DOFA, Xiong et al. 2024), or from its index where unknown.
         visible_weight: weight of the loss over visible tokens.
-        masked_weight: weight of the loss over masked tokens.
+        masked_weight: weight of the loss over masked tokens; where both are 0, nothing is reconstructed, and the model
+            has no decoders.
+        contrast_weight: weight of the contrast between two parts of a window that share no pixel, 0 or more, see
+            `model.contrast`; 0 leaves it out.
+        contrast_group: consecutive windows of a batch that a window is compared with, at least 2; a worker's share of
+            the batch, and its micro-batch, are multiples of it.
         diffusion: the noise schedule.
     """
 
@@ -52,6 +57,8 @@ class ModelConfig:
     stem: StemKind = "bands"
     visible_weight: float = 1.0
     masked_weight: float = 1.0
+    contrast_weight: float = 0.0
+    contrast_group: int = 64
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
     def __post_init__(self) -> None:
@@ -76,11 +83,21 @@ class ModelConfig:
         for name, kinds in (("fusion", Fusion), ("stem", StemKind)):
             if getattr(self, name) not in get_args(kinds):
                 raise BadInput(f"model.{name}: expected {' or '.join(get_args(kinds))}, found {getattr(self, name)}")
-        if min(self.visible_weight, self.masked_weight) < 0.0 or self.visible_weight + self.masked_weight == 0.0:
+        weights = self.visible_weight, self.masked_weight, self.contrast_weight
+        if min(weights) < 0.0 or sum(weights) == 0.0:
             raise BadInput(
-                "model.visible_weight, model.masked_weight: expected no negative weight and one above 0, "
-                f"found {self.visible_weight} and {self.masked_weight}"
+                "model.visible_weight, model.masked_weight, model.contrast_weight: expected no negative weight and one "
+                f"above 0, found {', '.join(map(str, weights))}"
             )
+        if self.contrast_weight > 0.0 and self.window == 1:
+            raise BadInput("model.contrast_weight: expected a window of more than one pixel, found model.window=1")
+        if self.contrast_group < 2:
+            raise BadInput(f"model.contrast_group: expected at least 2, found {self.contrast_group}")
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether windows are reconstructed (mask diffusion)."""
+        return self.visible_weight + self.masked_weight > 0.0
 
     @property
     def width_in_decoder(self) -> int:

@@ -1,4 +1,4 @@
-"""Models by name: the published model, and sizes up to a billion parameters and more.
+"""Models by name: the published model, one that learns by contrast alone, and sizes up to a billion parameters.
 
 The larger encoders follow the vision transformers (Dosovitskiy et al. 2021): heads of width 64 and
 an MLP of four times the width. Their decoders are narrow, as in masked autoencoders (He et al. 2022): a decoder sees
@@ -20,6 +20,10 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "window": 11, "width": 128, "depth": 4, "heads": 8, "mlp_ratio": 2.0, "decoder_width": None,
             "decoder_depth": 3, "mask_ratio": 0.7, "visible_weight": 1.0, "masked_weight": 0.1,
             "diffusion": {"highest_timestep": None},
+        },
+        # the default's sizes, for scenes of any sensors
+        "contrast": {
+            "stem": "wavelength", "visible_weight": 0.0, "masked_weight": 0.0, "contrast_weight": 1.0,
         },
         # about 86 M parameters in the encoder
         "base": {

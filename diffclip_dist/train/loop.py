@@ -127,9 +127,9 @@ def _take_steps(
 
 def _global_loss(result: StepResult, config: PretrainConfig) -> float:
     """The loss of a step's global batch; every rank must call."""
-    terms_2M = result.terms_2M.clone()
-    dist.all_reduce(terms_2M)
-    return float(weighted_loss(terms_2M, config.model))
+    terms_LM = result.terms_LM.clone()
+    dist.all_reduce(terms_LM)
+    return float(weighted_loss(terms_LM, config.model))
 
 
 def _check_loss(loss: float, done: int, stream: WindowStream) -> None:

@@ -16,8 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.model.contrast import part_size
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, NoiseAndMasks
 from diffclip_dist.model.masking import TokenMask, slot_count
+from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.transformer import recompute_blocks
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
 
@@ -109,7 +111,7 @@ def activation_bytes(config: PretrainConfig, modalities: Sequence[ModalitySchema
         if config.activation_checkpointing:
             recompute_blocks(model)
         own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-        batch, drawn = _empty_batch(modalities, windows, config.model.tokens, slots)
+        batch, drawn = _empty_batch(modalities, windows, config.model, slots)
         return _saved_bytes(lambda: model(batch, drawn), own)
 
 
@@ -124,8 +126,9 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _empty_batch(
-    modalities: Sequence[ModalitySchema], windows: int, tokens: int, slots: int
+    modalities: Sequence[ModalitySchema], windows: int, model: ModelConfig, slots: int
 ) -> tuple[WindowBatch, NoiseAndMasks]:
+    tokens = model.tokens
     positions_B = torch.empty(windows, dtype=torch.int64)
     values = {schema.key: torch.empty(windows, tokens, schema.bands) for schema in modalities}
     valid = {schema.key: torch.empty(windows, tokens, dtype=torch.bool) for schema in modalities}
@@ -139,7 +142,9 @@ def _empty_batch(
         for schema in modalities
     }
     batch = WindowBatch(tuple(modalities), positions_B, values, valid, all_valid=True)
-    return batch, NoiseAndMasks(positions_B, values, masks)
+    compares = model.contrast_weight > 0.0
+    parts_B2K = torch.empty(windows, 2, part_size(model), dtype=torch.int64) if compares else None
+    return batch, NoiseAndMasks(positions_B, values, masks, parts_B2K)
 
 
 def _saved_bytes(forward: Callable[[], object], but: set[int]) -> int:

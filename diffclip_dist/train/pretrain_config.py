@@ -261,7 +261,20 @@ class PretrainConfig:
                     f"global_batch: expected a multiple of every number of workers from min_workers "
                     f"({self.min_workers}) to workers ({self.workers}), found {self.global_batch}"
                 )
+        self._check_contrast_groups()
         _ = self.order  # validates the stream's settings against the batch
+
+    def _check_contrast_groups(self) -> None:
+        if self.model.contrast_weight == 0.0:
+            return
+        group = self.model.contrast_group
+        for count in range(self.min_workers or self.workers, self.workers + 1):
+            share = self.global_batch // count
+            if share % group or (self.micro_batch < share and self.micro_batch % group):
+                raise BadInput(
+                    f"model.contrast_group: expected a divisor of a worker's share of the batch ({share}) and of "
+                    f"micro_batch ({self.micro_batch}), found {group}"
+                )
 
     @property
     def autocasts(self) -> bool:

@@ -1,6 +1,6 @@
 """One optimizer step, read from top to bottom.
 
-Shapes: M modalities.
+Shapes: L kinds of loss, M modalities.
 """
 
 from dataclasses import dataclass
@@ -22,26 +22,26 @@ class StepResult:
     """The result of a step, still on the device.
 
     Attributes:
-        terms_2M: this rank's part of the global batch's mean squared errors, visible and masked, per modality.
+        terms_LM: this rank's part of the global batch's mean losses.
         learning_rate: that the step used.
     """
 
-    terms_2M: Tensor
+    terms_LM: Tensor
     learning_rate: float
 
 
 def probe_loss(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig) -> float:
     """The loss on a batch with the noise and masks of step 0; the weights stay. Every rank must call."""
     model = engine.module
-    counts_2M = model.count(batch, sample_keys(batch, config.seed, 0))
-    dist.all_reduce(counts_2M)
-    terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
+    counts_LM = model.count(batch, sample_keys(batch, config.seed, 0))
+    dist.all_reduce(counts_LM)
+    terms_LM = torch.zeros_like(counts_LM, dtype=torch.float32)
     with torch.no_grad():
         for micro_batch in batch.split(config.micro_batch):
             drawn = model.draw(micro_batch, sample_keys(micro_batch, config.seed, 0))
-            terms_2M += loss_terms(engine(micro_batch, drawn), counts_2M)
-    dist.all_reduce(terms_2M)
-    return float(weighted_loss(terms_2M, config.model))
+            terms_LM += loss_terms(engine(micro_batch, drawn), counts_LM)
+    dist.all_reduce(terms_LM)
+    return float(weighted_loss(terms_LM, config.model))
 
 
 def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConfig, step: int) -> StepResult:
@@ -54,17 +54,17 @@ def train_step(engine: DeepSpeedEngine, batch: WindowBatch, config: PretrainConf
     set_learning_rate(engine, rate, [schema.key for schema in batch.schemas])
 
     model = engine.module
-    counts_2M = model.count(batch, sample_keys(batch, config.seed, step))
-    dist.all_reduce(counts_2M)
+    counts_LM = model.count(batch, sample_keys(batch, config.seed, step))
+    dist.all_reduce(counts_LM)
 
     micro_batches = list(batch.split(config.micro_batch))
     # DeepSpeed divides by the number of micro-batches and averages over ranks; our loss is a sum over both
     unscale = len(micro_batches) * dist.get_world_size()
-    terms_2M = torch.zeros_like(counts_2M, dtype=torch.float32)
+    terms_LM = torch.zeros_like(counts_LM, dtype=torch.float32)
     for micro_batch in micro_batches:
-        sums_2M = engine(micro_batch, model.draw(micro_batch, sample_keys(micro_batch, config.seed, step)))
-        part_2M = loss_terms(sums_2M, counts_2M)
-        engine.backward(weighted_loss(part_2M, config.model) * unscale)
+        sums_LM = engine(micro_batch, model.draw(micro_batch, sample_keys(micro_batch, config.seed, step)))
+        part_LM = loss_terms(sums_LM, counts_LM)
+        engine.backward(weighted_loss(part_LM, config.model) * unscale)
         engine.step()
-        terms_2M += part_2M.detach()
-    return StepResult(terms_2M, rate)
+        terms_LM += part_LM.detach()
+    return StepResult(terms_LM, rate)

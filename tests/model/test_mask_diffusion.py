@@ -206,11 +206,12 @@ def test_dense_batches_take_the_short_way_to_the_same_loss(
     torch.testing.assert_close(model(full_batch, drawn), model(replace(full_batch, all_valid=False), drawn))
 
 
+@pytest.mark.parametrize("contrast_weight", [0.0, 1.0])
 @pytest.mark.parametrize("fusion", ["separate", "joint"])
 def test_counted_flops_are_those_that_torch_counts(
-    config: ModelConfig, full_batch: WindowBatch, fusion: Fusion
+    config: ModelConfig, full_batch: WindowBatch, fusion: Fusion, contrast_weight: float
 ) -> None:
-    config = replace(config, fusion=fusion)
+    config = replace(config, fusion=fusion, contrast_weight=contrast_weight, contrast_group=2)
     model = MaskDiffusion(config, full_batch.schemas)
     drawn = draw_noise_and_masks(full_batch, config, seed=0, step=0)
     # torch counts attention where it is written out as two products

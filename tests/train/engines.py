@@ -45,7 +45,7 @@ def train(engine: DeepSpeedEngine, batches: list[WindowBatch], config: PretrainC
     """Loss and global gradient norm of the steps from ``start``."""
     seen = []
     for step in range(start, start + len(batches)):
-        terms_2M = train_step(engine, batches[step - start], config, step).terms_2M
-        dist.all_reduce(terms_2M)
-        seen.append([float(weighted_loss(terms_2M, config.model)), float(engine.get_global_grad_norm() or 0.0)])
+        terms_LM = train_step(engine, batches[step - start], config, step).terms_LM
+        dist.all_reduce(terms_LM)
+        seen.append([float(weighted_loss(terms_LM, config.model)), float(engine.get_global_grad_norm() or 0.0)])
     return seen

@@ -28,9 +28,9 @@ def batch_of(windows: int, holes: bool) -> WindowBatch:
 
 def gradients(model: MaskDiffusion, batch: WindowBatch) -> list[Tensor]:
     model.zero_grad()
-    sums_2M = model(batch, model.draw(batch, sample_keys(batch, 0, 0)))
-    sums_2M.sum().backward()
-    return [sums_2M.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+    sums_LM = model(batch, model.draw(batch, sample_keys(batch, 0, 0)))
+    sums_LM.sum().backward()
+    return [sums_LM.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
 
 
 @pytest.mark.slow

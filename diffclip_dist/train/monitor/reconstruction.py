@@ -65,7 +65,7 @@ class Reconstruction:
             step: steps done.
             log: of rank 0, which reconstructs; ``None`` on other ranks, which only help to gather the weights.
         """
-        if self._config.reconstruct_windows == 0:
+        if self._config.reconstruct_windows == 0 or not self._config.model.reconstructs:
             return
         weights = trained_weights(engine, "")
         if log is None:

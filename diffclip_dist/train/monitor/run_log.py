@@ -31,7 +31,8 @@ class StepMetrics:
         mfu: model FLOPs utilisation against the matrix rate measured at the start of the run.
         grad_norm: global gradient norm before clipping.
         memory_bytes: most memory that rank 0 has used so far, on its GPU or else in its process.
-        loss_by_modality: ``visible/NAME`` and ``masked/NAME``, mean squared errors in standardised units.
+        loss_by_modality: ``visible/NAME`` and ``masked/NAME``, mean squared errors in standardised units; and
+            ``contrast/NAME``, a mean cross-entropy, where parts of windows are compared.
     """
 
     step: int

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.flops import training_flops
-from diffclip_dist.model.mask_diffusion import weighted_loss
+from diffclip_dist.model.mask_diffusion import LOSS_KINDS, weighted_loss
 from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.monitor.matrix_rate import matrix_rate
 from diffclip_dist.train.monitor.run_log import StepMetrics
@@ -49,10 +49,10 @@ class Meter:
         self, engine: DeepSpeedEngine, result: StepResult, schemas: Sequence[ModalitySchema], done: int
     ) -> StepMetrics:
         """Metrics of a step and of the time since the last measured one; every rank must call."""
-        terms_2M = result.terms_2M.clone()
-        dist.all_reduce(terms_2M)
-        visible_M, masked_M = terms_2M.tolist()  # waits for the device, so that the clock below covers the whole step
-        loss = float(weighted_loss(terms_2M, self._config.model))
+        terms_LM = result.terms_LM.clone()
+        dist.all_reduce(terms_LM)
+        terms_by_kind = terms_LM.tolist()  # waits for the device, so that the clock below covers the whole step
+        loss = float(weighted_loss(terms_LM, self._config.model))
         now = time.perf_counter()
         elapsed = now - self._since
         rate = (done - self._last_step) * self._config.global_batch / elapsed
@@ -68,8 +68,9 @@ class Meter:
             grad_norm=None if norm is None else float(norm),
             memory_bytes=_most_memory(self._device),
             loss_by_modality={
-                **{f"visible/{schema.name}": value for schema, value in zip(schemas, visible_M, strict=True)},
-                **{f"masked/{schema.name}": value for schema, value in zip(schemas, masked_M, strict=True)},
+                f"{kind}/{schema.name}": value
+                for kind, values in zip(LOSS_KINDS, terms_by_kind, strict=False)  # not every run has every kind
+                for schema, value in zip(schemas, values, strict=True)
             },
         )
         self._since, self._last_step, self._waited, self._flops = now, done, 0.0, 0
