@@ -1,8 +1,9 @@
 """launch/pretrain.py with faults in its workers: ``python faulty_run.py FAULT LEDGER ARGUMENTS...``.
 
-FAULT is ``killed`` (the writer of checkpoints is killed at each of `MOMENTS` in turn), ``twice`` (the storage fails
-twice), ``full`` (it is full after the first checkpoint) or ``lost`` (what rank 1 writes after the first checkpoint
-never comes there). LEDGER is a file that remembers what has happened already.
+FAULT is ``killed`` (the writer of checkpoints is killed at each of `MOMENTS` in turn), ``full`` (the storage fails
+twice, and is full after the first checkpoint), ``lost`` (what rank 1 writes after the first checkpoint never comes
+there) or ``told`` (LEDGER says what the storage does now: ``slow``, ``full``, or nothing). Otherwise LEDGER is a file
+that remembers what has happened already.
 """
 
 import sys
@@ -14,10 +15,10 @@ from diffclip_dist.cli.main import script_main
 from diffclip_dist.train.pretrain_config import PretrainConfig
 
 MOMENTS = (
-    "0 snapshot begins", "1 snapshot half written", "0 snapshot written", "1 first file to be uploaded",
-    "0 first file uploaded", "1 first file uploaded", "0 record not yet in its place", "0 record in its place",
-    "0 old record removed", "0 old folder removed",
+    "1 snapshot half written", "0 snapshot written", "0 first file uploaded", "1 first file uploaded",
+    "0 record not yet in its place", "0 record in its place", "0 old record removed", "0 old folder removed",
 )  # fmt: skip
+SLOW_S = 3.0  # that a slow storage takes longer for each file
 
 
 def faulty_worker(config: PretrainConfig, attempt: str) -> None:
@@ -25,6 +26,7 @@ def faulty_worker(config: PretrainConfig, attempt: str) -> None:
     import errno
     import os
     import signal
+    import time
 
     import safetensors.torch
     import torch.distributed as dist
@@ -53,7 +55,6 @@ def faulty_worker(config: PretrainConfig, attempt: str) -> None:
     put, delete, delete_folder, replace = LocalStore.put, LocalStore.delete, LocalStore.delete_folder, Path.replace
 
     def writing_state(*arguments: Any) -> None:
-        die_at("snapshot begins")
         write_state(*arguments)
         die_at("snapshot written")
 
@@ -65,11 +66,13 @@ def faulty_worker(config: PretrainConfig, attempt: str) -> None:
         file.write_bytes(whole)
 
     def putting(self: LocalStore, file: Path, path: str) -> None:
-        die_at("first file to be uploaded")
-        if FAULT == "twice" and len(happened()) < 2:
+        if FAULT == "full" and len(happened()) < 2:
             note(path)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        if FAULT == "full" and "step-00000005" not in path:
+        told = LEDGER.read_text() if FAULT == "told" else ""
+        if told == "slow":
+            time.sleep(SLOW_S)
+        if told == "full" or (FAULT == "full" and "step-00000005" not in path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if FAULT == "lost" and dist.get_rank() == 1 and "step-00000005" not in path:
             return

@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffclip_dist.train.checkpoint.stored_checkpoint import CHECKPOINTS, StoredCheckpoint, newest_checkpoint
+from diffclip_dist.train.checkpoint.stored_checkpoint import (
+    CHECKPOINTS,
+    StoredCheckpoint,
+    complete_folders,
+    newest_checkpoint,
+)
 from shards.archive.store import open_store
 
 STEPS = 60  # of the shared runs
@@ -19,6 +24,7 @@ SMALL_MODEL = [
     "stream.shuffle_streams=4", "stream.shuffle_buffer=2", "optimiser.warmup_steps=2",
     "reconstruct_windows=0",
 ]  # fmt: skip
+SHARDED = ("micro_batch=5", "checkpoint_every=20")  # of the shared run under ZeRO stage 3
 
 
 @dataclass(frozen=True)
@@ -79,3 +85,11 @@ def newest_of(run_dir: Path) -> StoredCheckpoint:
     newest = newest_checkpoint(open_store(run_dir / CHECKPOINTS))
     assert newest is not None
     return newest
+
+
+def leftover_checkpoints(run_dir: Path, keep: int) -> list[str]:
+    """Folders of a run's checkpoints that are no whole checkpoints, and whole ones beyond those that it keeps."""
+    sizes = open_store(run_dir / CHECKPOINTS).sizes()
+    begun = {path.rpartition("/")[0] for path in sizes if "/step-" in path}
+    whole = complete_folders(sizes)
+    return sorted(begun - set(whole)) + list(whole)[:-keep]
