@@ -4,14 +4,22 @@
 # make test-slow  the slow tests: many processes, benchmarks, the wheel
 # make docs       the documentation site into build/site/
 # make dist       wheel and source archive into dist/
-# make lock       the lock file anew, from setup.cfg
+# make lock       the lock file anew, from setup.cfg, with the hash of every file
 # make release VERSION=0.2.0    version, changelog, wheel and the tag's message; commits and sends nothing
 # make audit      licences of the locked packages, and their known vulnerabilities; needs PyPI's, and says so without
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # these start Ray, DeepSpeed, servers or whole commands
-LONG := tests/train tests/benchmarks tests/launch tests/packaging tests/api tests/shards/test_stores.py
+LONG := tests/train tests/launch tests/packaging tests/api tests/docs tests/shards/test_stores.py \
+	$(patsubst %,tests/benchmarks/test_%.py,archive_io scaling throughput training_step)
+# these send signals and kill processes; they run one after the other, as the long ones do
+SIGNALS := tests/cli tests/mapping/test_unfinished_map.py tests/shards/test_building.py
+# every test that starts Python anew would compile our sources again
+export PYTHONDONTWRITEBYTECODE :=
+PYTEST := $(BIN)/pytest
+# all others run in a process for each core, of one thread each
+PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses logical --dist loadfile $(LONG:%=--ignore=%) $(SIGNALS:%=--ignore=%)
 
 .PHONY: demo check test test-slow lint docs dist release lock audit clean
 
@@ -19,13 +27,15 @@ demo: .venv/installed
 	$(BIN)/python launch/demo.py
 
 check: lint
-	$(BIN)/pytest -m "not slow" $(LONG:%=--ignore=%)
+	$(PARALLEL) -m "not slow"
+	$(PYTEST) -m "not slow" $(SIGNALS)
 
+# both parts run, whatever the first says
 test: .venv/installed
-	$(BIN)/pytest -m "not slow"
+	status=0; $(PARALLEL) -m "not slow" || status=1; $(PYTEST) -m "not slow" $(SIGNALS) $(LONG) || status=1; exit $$status
 
 test-slow: .venv/installed
-	$(BIN)/pytest -m slow
+	status=0; $(PARALLEL) -m slow || status=1; $(PYTEST) -m slow $(SIGNALS) $(LONG) || status=1; exit $$status
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
@@ -51,7 +61,7 @@ release: .venv/installed
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet setup.py --all-extras --python-version 3.11 \
-		--no-header --no-annotate --output-file requirements.lock
+		--no-header --no-annotate --generate-hashes --output-file requirements.lock
 
 # --strict: a package that cannot be asked about fails the audit
 audit: .venv/installed
@@ -61,7 +71,8 @@ audit: .venv/installed
 .venv/installed: requirements.lock setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
