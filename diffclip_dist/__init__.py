@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from diffclip_dist.api.maps import predict_map
     from diffclip_dist.api.pretraining import pretrain
     from diffclip_dist.api.scene_features import features
+    from diffclip_dist.data.geo_dataset import ArchiveGeoDataset
+    from diffclip_dist.data.geo_samplers import GridGeoSampler, RandomGeoSampler
 
 __version__ = "0.1.0"
 __all__ = [
+    "ArchiveGeoDataset",
     "FewShotClassifier",
+    "GridGeoSampler",
+    "RandomGeoSampler",
     "build_archive",
     "features",
     "load_encoder",
@@ -26,20 +31,23 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FewShotClassifier": "few_shot_classifier",
-    "build_archive": "archives",
-    "features": "scene_features",
-    "load_encoder": "encoders",
-    "open_archive": "archives",
-    "predict_map": "maps",
-    "pretrain": "pretraining",
+    "ArchiveGeoDataset": "data.geo_dataset",
+    "FewShotClassifier": "api.few_shot_classifier",
+    "GridGeoSampler": "data.geo_samplers",
+    "RandomGeoSampler": "data.geo_samplers",
+    "build_archive": "api.archives",
+    "features": "api.scene_features",
+    "load_encoder": "api.encoders",
+    "open_archive": "api.archives",
+    "predict_map": "api.maps",
+    "pretrain": "api.pretraining",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.api.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -77,6 +78,18 @@ def test_the_page_on_xarray_opens_the_tutorials_archive(valley_archive: Path, tm
         assert 0.3 < np.nanmedian(file.read(1)) < 1  # most of the valley is green
     with rasterio.open(tmp_path / "lonlat.tif") as file:
         assert file.crs.to_epsg() == 4326
+
+
+def test_the_page_on_bounding_boxes_reads_the_tutorials_archive(valley_archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "archive").symlink_to(valley_archive)
+    (block,) = blocks_of("how-to/bounding-boxes.md")
+    held: dict[str, Any] = {}
+    with contextlib.chdir(tmp_path):
+        exec(block.text, held)  # noqa: S102  our own page
+    assert held["dataset"].bounds == (400_000, 5_796_400, 404_800, 5_800_000)
+    assert held["sample"]["image"].shape == (7, 32, 32)
+    assert held["sample"]["bounds"].tolist() == [400_990, 5_797_000, 401_950, 5_797_960]
+    assert held["scores"].shape == (5, 64, 64)
 
 
 @pytest.mark.slow
