@@ -1,4 +1,4 @@
-"""Pages and files of the site that the sources give: the commands' help, and the JSON Schemas with their tables.
+"""Pages and files of the site that the sources give: commands' help, JSON Schemas with their tables, and notebooks.
 
 mkdocs calls `on_files` (mkdocs.yml, hooks). Nothing that this writes lies in docs/, so nothing can be out of date.
 """
@@ -6,6 +6,7 @@ mkdocs calls `on_files` (mkdocs.yml, hooks). Nothing that this writes lies in do
 import importlib
 import json
 import os
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -27,6 +28,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         schema = json_schema(name)
         made[f"reference/{name}.schema.json"] = json.dumps(schema, indent=2)
         made[f"reference/{name}-file.md"] = schema_page(name, schema)
+    for notebook in sorted((Path(config.docs_dir) / "notebooks").glob("*.ipynb")):
+        made[f"notebooks/{notebook.stem}.md"] = notebook_page(notebook)
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
     return files
@@ -71,6 +74,17 @@ def schema_page(name: str, schema: dict[str, Any]) -> str:
             star = " (needed)" if field in needed else ""
             lines += [f"| `{field}`{star} | {_takes(said)} | {said.get('description', '')} |"]
     return "\n".join(lines)
+
+
+def notebook_page(notebook: Path) -> str:
+    """A notebook's text and code; what it draws shows when it is run."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    parts = []
+    for cell in cells:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+    download = f"[Download the notebook]({notebook.name}) and run it to see its pictures."
+    return "\n\n".join([parts[0], download, *parts[1:]])
 
 
 def _takes(said: dict[str, Any]) -> str:
