@@ -8,10 +8,12 @@ classifier weighs them by its labelled pixels:
 
 1. encoder and bands, averaged over neighbours that differ by noise alone (over none, where pixels are mixed);
 2. the same, averaged over neighbours that mostly show the same thing;
-3. the bands alone, averaged over neighbours that differ by noise alone.
+3. the bands alone, averaged over neighbours that differ by noise alone;
+4. the components of the band metric with their lengths, averaged over neighbours that differ by noise alone. In the
+   joined vector of the others they have length 1, which takes brightness off and makes noise of dark pixels large.
 
-Shapes: P pixels, M modalities, F read-out width, C bands of all modalities, J joined width, A = 2 sets of axes, K kept
-width, S feature sets; H rows and W columns of a scene.
+Shapes: P pixels, M modalities, F read-out width, C bands of all modalities, J joined width, A = 2 sets of principal
+axes, D = 3 vectors of a pixel before smoothing, K kept width, S feature sets; H rows and W columns of a scene.
 """
 
 from collections import deque
@@ -23,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from diffclip_dist.feature_extraction.band_metric import BandMetric, fit_band_metric
 from diffclip_dist.feature_extraction.bands_only import FeatureEncoder, device_of
@@ -43,8 +45,8 @@ AXES: Final = 64
 NOISE_QUANTILE: Final = 0.1
 # Of the same; below it, neighbours mostly show the same thing
 THING_QUANTILE: Final = 0.3
-# The set of axes of each feature set: 0 encoder and bands, 1 the bands alone
-_AXES_OF_SET: Final = (0, 0, 1)
+# Which vector of a pixel each feature set smooths: 0 encoder and bands, 1 the bands alone, 2 components of the metric
+_VECTOR_OF_SET: Final = (0, 0, 1, 2)
 
 
 class FeatureExtractor(nn.Module):
@@ -52,7 +54,12 @@ class FeatureExtractor(nn.Module):
 
     Encoder features, components of the band metric and bands are scaled to the same variance over the scene, so that
     none outweighs the others. A modality without data contributes 0. The joined vector is projected onto the scene's
-    principal axes; the bands are also projected onto principal axes of their own.
+    principal axes; the bands are also projected onto principal axes of their own, and the components of the band metric
+    stay as they are.
+
+    Attributes:
+        bilateral_bandwidth_S: squared distance, in the vector that a feature set smooths, by which its neighbours
+            differ. A classifier that was saved before the fourth feature set was made has three.
     """
 
     mean_MF: Tensor
@@ -109,17 +116,28 @@ class FeatureExtractor(nn.Module):
             _bandwidths(*_on_grid(scene.present.shape, read.rows, read.cols, found_PK.float()))
             for found_PK in centred_PJ @ axes_AJK
         )
-        bilateral_bandwidth_S = torch.stack([every.noise, every.within_a_thing, bands.noise])
+        components_PK = metric.components(scene.windows.bands_at(read.rows, read.cols).cpu())
+        components = _bandwidths(*_on_grid(scene.present.shape, read.rows, read.cols, components_PK))
+        bilateral_bandwidth_S = torch.stack([every.noise, every.within_a_thing, bands.noise, components.noise])
         fitted = cls(statistics, metric, centre_J.float(), axes_AJK.float().contiguous(), bilateral_bandwidth_S)
         return fitted.to(device_of(encoder))
 
     def forward(self, features: PixelFeatures, bands_PC: Tensor) -> Tensor:
-        """Features (A, P, K) of pixels, before smoothing."""
+        """Features (D, P, K) of pixels, before smoothing."""
         statistics = FeatureStatistics(self.mean_MF, self.deviation_MF)
         metric = BandMetric(self.band_mean_C, self.band_projection_CK)
         joined_PJ = torch.cat(_parts(statistics, metric, features, bands_PC), dim=1)
-        features_APK: Tensor = (joined_PJ - self.centre_J) @ self.axes_AJK
-        return features_APK
+        features_DPK: Tensor = (joined_PJ - self.centre_J) @ self.axes_AJK
+        if len(self.bilateral_bandwidth_S) < len(_VECTOR_OF_SET):
+            return features_DPK
+        components_PK = metric.components(bands_PC)
+        empty = features_DPK.shape[2] - components_PK.shape[1]
+        return torch.cat([features_DPK, pad(components_PK, (0, empty))[None]])
+
+    def vectors_of_sets(self, config: FeatureConfig) -> tuple[int, ...]:
+        """Which vector (of D) each feature set smooths. Without smoothing, sets of one vector are one set."""
+        smoothed = _VECTOR_OF_SET[: len(self.bilateral_bandwidth_S)]
+        return smoothed if config.smoothing else tuple(sorted(set(smoothed)))
 
 
 @dataclass(frozen=True)
@@ -176,7 +194,7 @@ def extract_features(
 ) -> ListedFeatures:
     """Features of the wanted pixels of a scene, or of a block of it, that have data.
 
-    Without smoothing the first two feature sets are the same, and the second is left out.
+    Without smoothing the first two feature sets are the same, and the second is left out (`vectors_of_sets`).
 
     Args:
         extractor: fitted to this scene or to another of the same modalities.
@@ -186,43 +204,42 @@ def extract_features(
         config: the read-out, the rounds of smoothing and the size of a batch.
     """
     device = extractor.axes_AJK.device
-    axes, _, width = extractor.axes_AJK.shape
+    vectors, width = extractor.vectors_of_sets(config), extractor.axes_AJK.shape[2]
     chosen = wanted & scene.present
     rows, cols = np.nonzero(chosen)
     if not len(rows):
-        return ListedFeatures(rows, cols, torch.zeros(feature_set_count(config), 0, width, device=device))
+        return ListedFeatures(rows, cols, torch.zeros(len(vectors), 0, width, device=device))
     around = Neighbourhood.around(wanted, scene.present, config.smoothing, device) if config.smoothing else None
     read_rows, read_cols = (rows, cols) if around is None else (around.rows, around.cols)
     place = np.full(wanted.shape, -1, dtype=np.int64)
     place[read_rows, read_cols] = np.arange(len(read_rows))
-    values_APK = torch.empty(axes, len(read_rows), width, device=device)
+    values_DPK = torch.empty(max(vectors) + 1, len(read_rows), width, device=device)
 
     def extract(batch: WindowsToRead) -> None:
         read = read_batch(encoder, scene.windows, scene.grid, batch, config)
         places_P = torch.from_numpy(place[batch.rows, batch.cols]).to(device)
-        values_APK[:, places_P] = extractor(read.features, scene.windows.bands_at(batch.rows, batch.cols))
+        values_DPK[:, places_P] = extractor(read.features, scene.windows.bands_at(batch.rows, batch.cols))
 
     deque(in_threads(extract, batches(scene.grid, place >= 0, windows_at_once(encoder, config))), maxlen=0)
     if around is None:
-        return ListedFeatures(rows, cols, values_APK)
-    distance_APN = [around.distances(values_PK) for values_PK in values_APK]
+        return ListedFeatures(rows, cols, values_DPK)
+    # the components of the band metric are few: what is beyond them is 0 and stays so
+    used = [width, width, extractor.band_projection_CK.shape[1]]
+    read_D = [values_PK[:, :few].contiguous() for values_PK, few in zip(values_DPK, used, strict=False)]
+    distance_D = [around.distances(values_PK) for values_PK in read_D]
     values_SPK = torch.stack(
         [
-            around.smoothed(values_APK[number], distance_APN[number], bandwidth)
-            for number, bandwidth in zip(_AXES_OF_SET, extractor.bilateral_bandwidth_S.tolist(), strict=True)
+            pad(around.smoothed(read_D[vector], distance_D[vector], bandwidth), (0, width - read_D[vector].shape[1]))
+            for vector, bandwidth in zip(vectors, extractor.bilateral_bandwidth_S.tolist(), strict=True)
         ]
     )
     return ListedFeatures(rows, cols, values_SPK)
 
 
-def feature_set_count(config: FeatureConfig) -> int:
-    """S, the number of feature sets."""
-    return len(_AXES_OF_SET) if config.smoothing else len(set(_AXES_OF_SET))
-
-
 def held_values(modalities: Sequence[ModalityRecord], config: FeatureConfig) -> int:
     """float32 values that are held for each pixel whose features are extracted: bands, and features at each stage."""
-    return sum(modality.bands for modality in modalities) + AXES * (3 + feature_set_count(config))
+    sets = len(_VECTOR_OF_SET) if config.smoothing else len(set(_VECTOR_OF_SET))
+    return sum(modality.bands for modality in modalities) + AXES * (4 + sets)
 
 
 def _parts(

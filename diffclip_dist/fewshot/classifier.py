@@ -19,7 +19,7 @@ from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.feature_extraction.band_metric import BandMetric
 from diffclip_dist.feature_extraction.bands_only import BandsOnly, FeatureEncoder
 from diffclip_dist.feature_extraction.encoder_source import BANDS_ONLY, NamedEncoder
-from diffclip_dist.feature_extraction.extractor import FeatureExtractor, feature_set_count
+from diffclip_dist.feature_extraction.extractor import FeatureExtractor
 from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics
 from diffclip_dist.feature_extraction.scene_view import encoder_for_pattern
 from diffclip_dist.fewshot.calibration import UNCALIBRATED, Calibration
@@ -264,7 +264,7 @@ def load_classifier(folder: Path) -> Classifier:
     fits = len(text_CE) == len(config.classes) and (prior is None or len(prior.count_C) == len(text_CE))
     fits = fits and _modalities(head) == len(encoder.modalities)
     if isinstance(head, KernelHead):
-        ways = feature_set_count(config.fewshot)
+        ways = len(head.extractor.vectors_of_sets(config.fewshot))
         fits = fits and len(head.support_SQK) == ways and len(head.weight_G) == ways * len(KERNEL_WIDTHS)
         apart = [of_classes for of_classes in (head.prior_C, head.seen_C) if of_classes is not None]
         fits = fits and all(of_classes.shape == (len(config.classes),) for of_classes in apart)
@@ -376,6 +376,7 @@ def _kernel_head(weights: Mapping[str, Tensor]) -> KernelHead:
         own["offset_E"],
         own.get("prior_C"),
         own.get("seen_C"),
+        own.get("metric_direction_KE"),
     )
     head.load_state_dict(weights)  # refuses what is not of a head
     return head

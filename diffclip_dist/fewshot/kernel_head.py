@@ -1,14 +1,16 @@
 """The kernel head: kernel ridge regression from a pixel's features to the text of its class, in closed form.
 
 Each feature set has three regressions, with a narrow, a medium and a wide kernel. Their weights come from leave-one-out
-predictions on the labelled pixels, so only the shots choose.
+predictions on the labelled pixels, and from how far the classes that a feature set alone gives unlabelled pixels agree
+with those that the others give. With a shot a class nothing can be left out, and agreement alone decides: errors of
+different descriptions of a pixel differ more than what they get right.
 
 Shapes: S feature sets, G kernels (for each feature set the narrow one first, then the wider ones), P pixels, Q support
 pixels, K feature width, E text width, C classes.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +31,16 @@ KERNEL_WIDTHS: Final = (1.0, 2.0, 4.0)
 RIDGE: Final = 0.01
 # Weight of the held-out log-likelihoods: shots are few and not independent
 HELD_OUT_TRUST: Final = 0.3
-FIRST_SET: Final = 2.0  # prior log-odds of the first feature set against another
+# Prior log-odds of a feature set for each e-fold of the share of pixels to which the others give the same class
+AGREEMENT_TRUST: Final = 5.0
+LEAST_AGREEMENT: Final = 0.05  # added to that share
 LEAST_WEIGHT: Final = 0.01  # of a kernel; those below are left out, which makes maps faster
 # Of the estimates from another scene: of its class priors beside equal ones, and of its class means beside the own ones
 OTHER_SCENE_TRUST: Final = 0.5
 # Shots that weigh the kernels: more take long, and hardly change which kernel is best
 MOST_WEIGHED: Final = 2_000
 MOST_PIXELS: Final = 20_000  # of a scene, for class priors and class means
+AGREEMENT_PIXELS: Final = 2_000  # of a scene, that feature sets agree on or not
 
 
 class KernelHead(nn.Module):
@@ -48,6 +53,8 @@ class KernelHead(nn.Module):
         weight_G: of each kernel, summing to 1.
         dual_coef_GQE: dual coefficients of the regression.
         direction_KE: linear term in the first feature set, from the class means.
+        metric_direction_KE: the same in the last feature set, the components of the band metric; None in classifiers
+            that were saved before they were a feature set, and of a single feature set.
         offset_E: constant term, from class priors, class means and the classes without shots.
         prior_C: what class priors add to the scores, a part of `offset_E`; None where it is unknown, in classifiers of
             older formats.
@@ -62,6 +69,7 @@ class KernelHead(nn.Module):
     offset_E: Tensor
     prior_C: Tensor | None
     seen_C: Tensor | None
+    metric_direction_KE: Tensor | None
 
     def __init__(
         self,
@@ -74,6 +82,7 @@ class KernelHead(nn.Module):
         offset_E: Tensor,
         prior_C: Tensor | None,
         seen_C: Tensor | None,
+        metric_direction_KE: Tensor | None,
     ) -> None:
         super().__init__()
         self.extractor = extractor
@@ -85,6 +94,7 @@ class KernelHead(nn.Module):
         self.register_buffer("offset_E", offset_E)
         self.register_buffer("prior_C", prior_C)
         self.register_buffer("seen_C", seen_C)
+        self.register_buffer("metric_direction_KE", metric_direction_KE)
 
     @classmethod
     def fit(
@@ -105,7 +115,10 @@ class KernelHead(nn.Module):
         ridge_Q = _ridge(targets_Q, count_C)
         level_C = _level(count_C > 0)
         weighed_Q = _weighed(targets_Q)
-        weight_G = _weights(support_SQK[:, weighed_Q], targets_Q[weighed_Q], len(text_CE), variance_S)
+        step = -(-scene_SPK.shape[1] // AGREEMENT_PIXELS)
+        weight_G = _weights(
+            support_SQK[:, weighed_Q], targets_Q[weighed_Q], len(text_CE), variance_S, scene_SPK[:, ::step]
+        )
         dual_coef_GQC = member_QC.new_zeros(len(weight_G), *member_QC.shape)
         # one after the other: several threads factorise a batch, and MKL then deadlocks
         for number, kernel_QQ in _kernels(support_SQK, support_SQK, variance_S, weight_G):
@@ -113,10 +126,11 @@ class KernelHead(nn.Module):
         from_text_EC = torch.linalg.pinv(text_CE.double())
         dual_coef_GQE = (dual_coef_GQC @ from_text_EC.T).float()
         direction_KE = support_SQK.new_zeros(support_SQK.shape[2], len(from_text_EC))
+        metric_direction_KE = torch.zeros_like(direction_KE) if len(support_SQK) > 1 else None
         offset_E = (from_text_EC @ level_C).float()
         return cls(
             extractor, support_SQK, variance_S, weight_G, dual_coef_GQE, direction_KE, offset_E,
-            text_CE.new_zeros(len(text_CE)), count_C > 0,
+            text_CE.new_zeros(len(text_CE)), count_C > 0, metric_direction_KE,
         )  # fmt: skip
 
     def adapted(
@@ -145,13 +159,12 @@ class KernelHead(nn.Module):
         shots = self.support_SQK.shape[1] / len(text_CE)
         trust = score_trust(score_PC, self.seen_C)
         prior_C = trust * prior_scores(score_PC, shots) if class_priors else text_CE.new_zeros(len(text_CE))
-        means = Discriminant(scene_SPK.new_zeros(scene_SPK.shape[2], len(text_CE)), text_CE.new_zeros(len(text_CE)))
-        if class_means:
-            # the first feature set holds encoder and bands, with noise averaged away
-            means = class_discriminant(sampled_SPK[0], score_PC + prior_C, self.seen_C, shots, trust)
-        from_text_EC = torch.linalg.pinv(text_CE.double()).float()
-        offset_E = self.offset_E + from_text_EC @ (prior_C + means.offset_C)
-        return self._with_linear_term(means.direction_KC @ from_text_EC.T, offset_E, prior_C)
+        if not class_means:
+            return self._with_linear_terms([], self.offset_E + _of_text(prior_C, text_CE), prior_C, text_CE)
+        found = self._class_means(sampled_SPK, score_PC + prior_C, shots, trust)
+        offset_C = sum((means.offset_C for means in found), prior_C)
+        directions = [means.direction_KC for means in found]
+        return self._with_linear_terms(directions, self.offset_E + _of_text(offset_C, text_CE), prior_C, text_CE)
 
     def readapted(
         self,
@@ -181,24 +194,26 @@ class KernelHead(nn.Module):
         sampled_SPK, added_PC = _sampled(scene_SPK, added_PC)
         shots = self.support_SQK.shape[1] / len(text_CE)
         level_C = _level(self.seen_C).float()
-        own = Discriminant(
-            self.direction_KE @ text_CE.T, text_CE @ self.offset_E - self.prior_C - level_C
-        )  # fmt: skip
-        own_PC = sampled_SPK[0] @ own.direction_KC + own.offset_C
+        directions = [direction_KE @ text_CE.T for _, direction_KE in self._linear_terms]
+        offset_C = text_CE @ self.offset_E - self.prior_C - level_C
+        own_PC = offset_C + sum(
+            sampled_SPK[number] @ direction_KC
+            for (number, _), direction_KC in zip(self._linear_terms, directions, strict=True)
+        )
         score_PC = self(sampled_SPK, text_CE) - self.prior_C
         if added_PC is not None:
             score_PC = score_PC + added_PC / SCORE_SHARPNESS
         trust = score_trust(score_PC - own_PC, self.seen_C)
         prior_C = OTHER_SCENE_TRUST * trust * prior_scores(score_PC, shots) if class_priors else self.prior_C
-        means = own
         if class_means:
-            found = class_discriminant(sampled_SPK[0], score_PC - own_PC + prior_C, self.seen_C, shots, trust, own_PC)
-            means = Discriminant(
-                *(torch.lerp(one, two, OTHER_SCENE_TRUST) for one, two in zip(own, found, strict=True))
-            )
-        from_text_EC = torch.linalg.pinv(text_CE.double()).float()
-        offset_E = from_text_EC @ (level_C + prior_C + means.offset_C)
-        return self._with_linear_term(means.direction_KC @ from_text_EC.T, offset_E, prior_C)
+            found = self._class_means(sampled_SPK, score_PC - own_PC + prior_C, shots, trust, own_PC)
+            directions = [
+                torch.lerp(own_KC, means.direction_KC, OTHER_SCENE_TRUST)
+                for own_KC, means in zip(directions, found, strict=True)
+            ]
+            found_C = sum((means.offset_C for means in found), torch.zeros_like(offset_C))
+            offset_C = torch.lerp(offset_C, found_C, OTHER_SCENE_TRUST)
+        return self._with_linear_terms(directions, _of_text(level_C + prior_C + offset_C, text_CE), prior_C, text_CE)
 
     def with_more_classes(self, more: int) -> "KernelHead":
         """A head that has more classes at the end, without shots."""
@@ -208,18 +223,44 @@ class KernelHead(nn.Module):
         )
         return KernelHead(
             self.extractor, self.support_SQK, self.variance_S, self.weight_G, self.dual_coef_GQE, self.direction_KE,
-            self.offset_E, prior_C, seen_C,
+            self.offset_E, prior_C, seen_C, self.metric_direction_KE,
         )  # fmt: skip
 
-    def _with_linear_term(self, direction_KE: Tensor, offset_E: Tensor, prior_C: Tensor) -> "KernelHead":
+    @property
+    def _linear_terms(self) -> list[tuple[int, Tensor]]:
+        """The feature sets with a linear term, by number, and the term (K, E)."""
+        first = (0, self.direction_KE)
+        last = len(self.variance_S) - 1
+        return [first] if self.metric_direction_KE is None else [first, (last, self.metric_direction_KE)]
+
+    def _class_means(
+        self, scene_SPK: Tensor, score_PC: Tensor, shots: float, trust: float, start_PC: Tensor | None = None
+    ) -> list[Discriminant]:
+        """The estimates in each feature set with a linear term; they share the weight of one."""
+        assert self.seen_C is not None
+        terms = self._linear_terms
+        return [
+            class_discriminant(scene_SPK[number], score_PC, self.seen_C, shots, trust / len(terms), start_PC)
+            for number, _ in terms
+        ]
+
+    def _with_linear_terms(
+        self, directions: Sequence[Tensor], offset_E: Tensor, prior_C: Tensor, text_CE: Tensor
+    ) -> "KernelHead":
+        """The same with other linear terms (K, C), of as many feature sets or of none."""
+        terms = [_of_text(direction_KC, text_CE) for direction_KC in directions]
+        if not terms:
+            terms = [torch.zeros_like(direction_KE) for _, direction_KE in self._linear_terms]
         return KernelHead(
-            self.extractor, self.support_SQK, self.variance_S, self.weight_G, self.dual_coef_GQE, direction_KE,
-            offset_E, prior_C, self.seen_C,
+            self.extractor, self.support_SQK, self.variance_S, self.weight_G, self.dual_coef_GQE, terms[0], offset_E,
+            prior_C, self.seen_C, terms[1] if len(terms) > 1 else None,
         )  # fmt: skip
 
     def forward(self, features_SPK: Tensor, text_CE: Tensor) -> Tensor:
         """Scores (P, C), projections onto unit class vectors: about 1 for a pixel's own class, about 0 for others."""
-        scores_PC = features_SPK[0] @ (self.direction_KE @ text_CE.T) + self.offset_E @ text_CE.T
+        scores_PC = (self.offset_E @ text_CE.T).expand(features_SPK.shape[1], -1).clone()
+        for number, direction_KE in self._linear_terms:
+            scores_PC.addmm_(features_SPK[number], direction_KE @ text_CE.T)
         weights_SW = self.weight_G.view(len(self.variance_S), len(KERNEL_WIDTHS)).tolist()
         for number, weights in enumerate(weights_SW):
             if not any(weights):
@@ -252,9 +293,11 @@ class KernelHead(nn.Module):
         ridge_Q = _ridge(targets_Q, member_QC.sum(dim=0))
         held_out_QC = torch.zeros_like(member_QC)
         for number, kernel_QQ in _kernels(self.support_SQK, self.support_SQK, self.variance_S, self.weight_G):
-            held_out_QC += self.weight_G[number] * _held_out(kernel_QQ, member_QC, ridge_Q)
+            held_out_QC += self.weight_G[number] * _solved(kernel_QQ, member_QC, ridge_Q).held_out_QC
         from_text_EC = torch.linalg.pinv(text_CE.double())
-        added_QE = self.support_SQK[0] @ self.direction_KE + self.offset_E
+        added_QE = self.offset_E + sum(
+            self.support_SQK[number] @ direction_KE for number, direction_KE in self._linear_terms
+        )
         held_out_QE = (held_out_QC @ from_text_EC.T).float() + added_QE
         logits_QC: Tensor = SCORE_SHARPNESS * held_out_QE @ text_CE.T
         return logits_QC
@@ -309,6 +352,13 @@ def _widest_kernel(one_PK: Tensor, other_QK: Tensor, variance: Tensor) -> Tensor
     return exponent_PQ.clamp_(max=0.0).exp_()
 
 
+def _of_text(values_XC: Tensor, text_CE: Tensor) -> Tensor:
+    """What gives these values (X, C) or (C,) of the classes when it is projected onto the class vectors, (.., E)."""
+    from_text_EC = torch.linalg.pinv(text_CE.double()).float()
+    of_text_XE: Tensor = values_XC @ from_text_EC.T
+    return of_text_XE
+
+
 def _level(seen_C: Tensor) -> Tensor:
     """What is added to the scores of each class (C,), so that a class without shots scores below every other."""
     return -(~seen_C).double()
@@ -331,21 +381,39 @@ def _weighed(targets_Q: Tensor) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
-def _weights(support_SQK: Tensor, targets_Q: Tensor, classes: int, variance_S: Tensor) -> Tensor:
-    """The weight of each kernel (G,), summing to 1, by how well it predicts each pixel from the others."""
+def _weights(support_SQK: Tensor, targets_Q: Tensor, classes: int, variance_S: Tensor, scene_SPK: Tensor) -> Tensor:
+    """The weight of each kernel (G,), summing to 1.
+
+    By how well it predicts each support pixel from the others, and how far its feature set agrees with the others.
+    """
     member_QC = _members(targets_Q, classes)
     count_C = member_QC.sum(dim=0)
     ridge_Q, level_C = _ridge(targets_Q, count_C), _level(count_C > 0)
     each_G = variance_S.new_ones(len(variance_S) * len(KERNEL_WIDTHS))
-    kernels = _kernels(support_SQK, support_SQK, variance_S, each_G)
-    held_out_GQC = torch.stack([_held_out(kernel_QQ, member_QC, ridge_Q) for _, kernel_QQ in kernels])
+    solved = [
+        _solved(kernel_QQ, member_QC, ridge_Q)
+        for _, kernel_QQ in _kernels(support_SQK, support_SQK, variance_S, each_G)
+    ]
+    held_out_GQC = torch.stack([one.held_out_QC for one in solved])
     held_out_likelihood_GQ = torch.log_softmax(SCORE_SHARPNESS * (held_out_GQC + level_C), dim=2)[:, member_QC.bool()]
     # without its only shot, a class cannot be predicted
     found_G = HELD_OUT_TRUST * held_out_likelihood_GQ[:, count_C[targets_Q] > 1].sum(dim=1)
-    found_G[: len(KERNEL_WIDTHS)] += FIRST_SET
+    score_SPC = member_QC.new_zeros(len(variance_S), scene_SPK.shape[1], classes)
+    for number, kernel_PQ in _kernels(scene_SPK, support_SQK, variance_S, each_G):
+        score_SPC[number // len(KERNEL_WIDTHS)] += kernel_PQ.double() @ solved[number].dual_coef_QC
+    agreement_S = _agreement((score_SPC + level_C).argmax(dim=2))
+    found_G += AGREEMENT_TRUST * torch.log(agreement_S + LEAST_AGREEMENT).repeat_interleave(len(KERNEL_WIDTHS))
     weight_G = torch.softmax(found_G, dim=0).float()
     weight_G = torch.where(weight_G < LEAST_WEIGHT, 0.0, weight_G)
     return weight_G / weight_G.sum()
+
+
+def _agreement(classes_SP: Tensor) -> Tensor:
+    """The share of the pixels to which another feature set gives the same class (S,), on average over the others."""
+    same_SS = (classes_SP[:, None] == classes_SP).double().mean(dim=2)
+    others = max(len(classes_SP) - 1, 1)
+    agreement_S: Tensor = (same_SS.sum(dim=1) - 1.0) / others
+    return agreement_S
 
 
 def _factor(kernel_QQ: Tensor, ridge_Q: Tensor) -> Tensor:
@@ -354,9 +422,16 @@ def _factor(kernel_QQ: Tensor, ridge_Q: Tensor) -> Tensor:
     return factor_QQ
 
 
-def _held_out(kernel_QQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> Tensor:
-    """Leave-one-out predictions (Q, C) in closed form (Rasmussen and Williams, eq. 5.12)."""
+class _Solved(NamedTuple):
+    """A regression's dual coefficients (Q, C), and its leave-one-out predictions (Q, C)."""
+
+    dual_coef_QC: Tensor
+    held_out_QC: Tensor
+
+
+def _solved(kernel_QQ: Tensor, score_QC: Tensor, ridge_Q: Tensor) -> _Solved:
+    """Solves the regression, and predicts each pixel without it in closed form (Rasmussen and Williams, eq. 5.12)."""
     factor_QQ = _factor(kernel_QQ, ridge_Q)
+    dual_coef_QC = torch.cholesky_solve(score_QC, factor_QQ)
     inverse_Q = torch.cholesky_inverse(factor_QQ).diagonal()
-    held_out_QC: Tensor = score_QC - torch.cholesky_solve(score_QC, factor_QQ) / inverse_Q[:, None]
-    return held_out_QC
+    return _Solved(dual_coef_QC, score_QC - dual_coef_QC / inverse_Q[:, None])

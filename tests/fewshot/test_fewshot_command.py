@@ -325,6 +325,37 @@ def test_a_classifier_of_the_older_format_still_maps(study: Study, archive: Arch
         load_classifier(older)
 
 
+def without_components(folder: Path, kept: bool) -> Path:
+    """Gives a classifier's folder no weight for the fourth feature set, and leaves the set out unless it is kept."""
+    weights = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        own = name.rpartition("/")[2].rpartition(".")[2]
+        if own == "weight_G":
+            tensor[9:] = 0.0
+            tensor /= tensor.sum()
+        if own == "metric_direction_KE":
+            tensor.zero_()
+        fewer = {"bilateral_bandwidth_S": 3, "support_SQK": 3, "variance_S": 3, "weight_G": 9, "dual_coef_GQE": 9}
+        if kept or own != "metric_direction_KE":
+            weights[name] = tensor if kept else tensor[: fewer.get(own)].clone()
+    save_file(weights, folder / "model.safetensors")
+    content = json.loads((folder / "config.json").read_text())
+    del content["weights_sha256"]
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_classifier_from_before_components_were_a_feature_set_maps_by_what_it_has(
+    study: Study, archive: Archive, tmp_path: Path
+) -> None:
+    maps = [
+        predict_map(load_classifier(without_components(copied, kept)), archive["town"])
+        for kept in (True, False)
+        for copied in [shutil.copytree(study.folder / "model-4shot", tmp_path / f"kept {kept}")]
+    ]
+    assert np.array_equal(*maps)
+
+
 def test_figures_say_how_well_probabilities_hold(study: Study) -> None:
     figures = json.loads((study.folder / "results.json").read_text())["shots"]
     for shots in ("1", "4"):
