@@ -22,6 +22,7 @@ COMMANDS: Final = MappingProxyType(
         "pretrain": "an encoder from an archive's unlabelled scenes",
         "fewshot": "classifiers from a few labelled pixels a class, with figures and a report",
         "predict": "a map of a whole scene from a classifier",
+        "stac": "a STAC item of an archive's scene or of a map, for catalogues",
         "export": "an encoder as an ONNX graph, for programs without PyTorch",
         "doctor": "whether this machine can pretrain, and what to do where it cannot",
         "status": "how a pretraining run is",
