@@ -70,8 +70,8 @@ FULL: Final = Effort(
     windows=32,
     steps=9,
     tile_size=32,
-    tiles=(1_000, 10_000, 100_000, 1_000_000),
-    opened=(1_000, 100_000, 1_000_000),
+    tiles=(1_000, 10_000, 25_000, 100_000, 1_000_000),
+    opened=(1_000, 25_000, 100_000, 1_000_000),  # of 25,000 tiles in as many files, the largest without tables
 )
 
 
