@@ -35,7 +35,7 @@ from shards.archive.tile_table import NUMBERS, TEXTS, TileTable, checked_tile
 from shards.errors import DamagedArchive
 
 TABLES_FOLDER: Final = "tables"
-MOST_LISTED: Final = 50_000  # tiles and files that a manifest lists itself; it then opens in under a second
+MOST_LISTED: Final = 50_000  # tiles and files that a manifest lists itself; of so many it opens in about a second
 _TILES: Final = tuple(f"tiles.{name}" for name in (*TEXTS, *NUMBERS))
 _FILES: Final = ("files.path", "files.sha256", "files.bytes", "files.samples")
 _TEXT_COLUMNS: Final = frozenset({*(f"tiles.{name}" for name in TEXTS), "files.path", "files.sha256"})
