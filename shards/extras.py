@@ -18,6 +18,7 @@ EXTRA_OF: Final = MappingProxyType(
         "pyogrio": "vectors",
         "shapely": "vectors",
         "sklearn": "benchmark",
+        "shtab": "completion",
         "onnxscript": "onnx",
     }
 )

@@ -27,6 +27,7 @@ COMMANDS: Final = MappingProxyType(
         "doctor": "whether this machine can pretrain, and what to do where it cannot",
         "status": "how a pretraining run is",
         "schema": "the JSON Schema of scene.yaml or of manifest.json, for editors",
+        "completion": "a script for bash, zsh or fish that completes commands and options",
     }
 )
 
