@@ -27,3 +27,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean X?``, or nothing, for the end of a message."""
     found = nearest(name, known)
     return "" if found is None else f"; did you mean {found}?"
+
+
+def any_you_mean(names: Iterable[str], known: Iterable[str]) -> str:
+    """`did_you_mean` for the first of several names that has a nearest one."""
+    listed = list(known)
+    return next((hint for name in names if (hint := did_you_mean(name, listed))), "")

@@ -42,6 +42,7 @@ from diffclip_dist.mapping import predict as mapping
 from shards.archive.archive import ReadableScene, Scene
 from shards.archive.manifest import SceneRecord
 from shards.errors import BadInput
+from shards.nearest import did_you_mean
 
 LARGEST_ID = np.iinfo(np.uint16).max
 
@@ -197,7 +198,9 @@ class FewShotClassifier(EstimatorParameters):
             >>> found.oa.mean, found.oa.ci95
         """
         if protocol not in ("random", "blocks"):
-            raise BadInput(f"protocol: expected random or blocks, found {protocol}")
+            raise BadInput(
+                f"protocol: expected random or blocks, found {protocol}{did_you_mean(protocol, ('random', 'blocks'))}"
+            )
         labelled, _ = self._labelled(scene, labels, map_bands, trust_units)
         return cross_validate(labelled, protocol)
 

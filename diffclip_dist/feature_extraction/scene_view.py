@@ -21,6 +21,7 @@ from diffclip_dist.model.encoder import MultimodalEncoder
 from shards.archive.archive import Scene
 from shards.archive.manifest import ModalityRecord, SceneRecord
 from shards.errors import BadInput
+from shards.nearest import any_you_mean
 
 Mask = npt.NDArray[np.bool_]
 
@@ -106,9 +107,11 @@ def encoder_for_scene(encoder: MultimodalEncoder, record: SceneRecord, source: s
     matches = match_modalities(encoder.modalities, record, source, map_bands=False)
     schemas = [match.known for match in matches.values()]
     if not schemas:
+        known = [schema.name for schema in encoder.modalities]
+        theirs = [modality.name for modality in record.modalities]
         raise BadInput(
-            f"{source}: knows the modalities {', '.join(schema.name for schema in encoder.modalities)}, and scene "
-            f"{record.name} has {', '.join(modality.name for modality in record.modalities)}: none is shared"
+            f"{source}: knows the modalities {', '.join(known)}, and scene {record.name} has {', '.join(theirs)}: none "
+            f"is shared{any_you_mean(theirs, known)}"
         )
     with torch.random.fork_rng(devices=[]):
         part = MultimodalEncoder(encoder.config, schemas)

@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from diffclip_dist.words.class_name import ClassName
 from shards.errors import BadInput
 from shards.extras import install_line, installed
+from shards.nearest import did_you_mean
 
 PROMPT = "a multimodal fusion patch of a {}."
 SCRATCH_WIDTH = 128
@@ -190,7 +191,7 @@ def _bank(file: Path, classes: Sequence[ClassText]) -> FrozenTextEncoder:
     if missing:
         raise BadInput(
             f"{names_file}: no entry for class {', '.join(missing)}; name each class, or list entries in its "
-            "description in the scene.yaml, as the bank does"
+            f"description in the scene.yaml, as the bank does{did_you_mean(missing[0], names)}"
         )
     vectors_CE = np.stack([vectors[rows[text.name]].mean(axis=0) for text in classes])
     entries = {name: [names[row] for row in found] for name, found in rows.items()}

@@ -7,6 +7,7 @@ from typing import Final, Literal, get_args
 
 from diffclip_dist.feature_extraction.feature_config import FeatureConfig
 from shards.errors import BadInput
+from shards.nearest import did_you_mean
 
 HeadKind = Literal["cosine", "kernel"]
 ClassPriors = Literal["estimated", "equal"]
@@ -48,7 +49,9 @@ class FewshotConfig(FeatureConfig):
         super().__post_init__()
         for name, kinds in (("head", HeadKind), ("class_priors", ClassPriors)):
             if getattr(self, name) not in get_args(kinds):
-                raise BadInput(f"fewshot.{name}: expected {', '.join(get_args(kinds))}, found {getattr(self, name)}")
+                found, known = getattr(self, name), get_args(kinds)
+                meant = did_you_mean(str(found), known)
+                raise BadInput(f"fewshot.{name}: expected {', '.join(known)}, found {found}{meant}")
         if self.head == "kernel" and self.tune_encoder:
             raise BadInput(
                 "fewshot.head: expected cosine with tune_encoder, found kernel, which takes no steps to learn by"

@@ -12,8 +12,10 @@ from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.names_prior import NamesPrior
 from diffclip_dist.words.class_name import ClassName
+from diffclip_dist.words.materials import MATERIALS
 from shards.archive.archive import ReadableScene
 from shards.errors import BadInput
+from shards.nearest import did_you_mean
 from shards.preview.class_colours import class_colours
 
 LARGEST_ID: Final = int(np.iinfo(np.uint16).max)
@@ -47,6 +49,7 @@ def with_named_classes(classifier: Classifier, names: Sequence[str], scene: Read
             raise BadInput(
                 f"--also {match.name}: the name is far from every caption of a material (the nearest is "
                 f"{nearest.caption}, cosine {nearest.similarity:.2f}), so it tells nothing; name the class otherwise"
+                f"{did_you_mean(match.name, [caption for one in MATERIALS for caption in one.captions])}"
             )
     taken = {one.class_id for one in known}
     free = (one for one in (*range(max(taken) + 1, LARGEST_ID + 1), *range(1, max(taken))) if one not in taken)

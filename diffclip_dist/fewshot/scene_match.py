@@ -12,6 +12,7 @@ from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.open_vocabulary import with_named_classes
 from shards.archive.archive import ReadableScene
 from shards.errors import BadInput
+from shards.nearest import any_you_mean
 
 KNOWER = "the classifier"
 
@@ -53,9 +54,10 @@ def match_scene(
     record = scene.record
     matches = match_modalities(known, record, KNOWER, options.map_bands)
     if not matches:
+        theirs, ours = [modality.name for modality in record.modalities], [schema.name for schema in known]
         raise BadInput(
-            f"scene {record.name}: has the modalities {', '.join(modality.name for modality in record.modalities)}, "
-            f"and the classifier knows {', '.join(schema.name for schema in known)}: none is shared"
+            f"scene {record.name}: has the modalities {', '.join(theirs)}, and the classifier knows {', '.join(ours)}: "
+            f"none is shared{any_you_mean(theirs, ours)}"
         )
     matched = pick_bands(scene, matches)
     if not options.trust_units:

@@ -228,6 +228,7 @@ class Archive:
             if modality not in known:
                 raise BadInput(
                     f"{self.location}: scene {name!r} has no modality {modality!r}; it has: {', '.join(known)}"
+                    f"{did_you_mean(modality, known)}"
                 )
         try:
             group = open_zarr_scene(self.store.zarr_store(record.zarr_path))

@@ -214,7 +214,11 @@ def test_a_map_with_one_more_class_by_its_name(study: Study, generated: Archive,
     with rasterio.open(study.folder / "maps" / "1shot.tif") as kept:
         # class shares are estimated anew, with the new class among them
         assert np.mean((found != kept.read(1)) & (found != new)) < 0.01
-    for names, said in (("water", "names of other classes"), ("qwertyuiop", "far from every caption")):
+    for names, said in (
+        ("water", "names of other classes"),
+        ("qwertyuiop", "far from every caption"),
+        ("conncrete", "did you mean concrete?"),
+    ):
         ended = command("predict.py", *arguments, "--out", file, "--force", "--also", names)
         assert ended.status == 2
         assert said in ended.errors

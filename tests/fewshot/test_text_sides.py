@@ -72,6 +72,8 @@ def test_a_bank_names_every_class_it_does_not_know(tmp_path: Path) -> None:
     bank = write_bank(tmp_path, ["roof", "grass"])
     with pytest.raises(BadInput, match=r"bank\.json: no entry for class low vegetation, water"):
         build_text(f"bank:{bank}", CLASSES, generator())
+    with pytest.raises(BadInput, match=r"no entry for class gras;.*; did you mean grass\?"):
+        build_text(f"bank:{bank}", [ClassText("gras"), ClassText("roof")], generator())
 
 
 def test_two_classes_of_one_entry_cannot_be_told_apart(tmp_path: Path) -> None:

@@ -92,6 +92,9 @@ def test_scenes_that_do_not_fit_are_refused(tmp_path: Path, classifier: Classifi
     foreign = other_scene(tmp_path, "foreign", hsi=None, lidar=None, sar={"files": "lidar.npy"})
     with pytest.raises(BadInput, match=r"scene foreign: has the modalities sar.*none is shared"):
         predict_map(classifier, foreign["foreign"])
+    misspelt = other_scene(tmp_path, "misspelt", hsi=None, lidar=None, lidr={"files": "lidar.npy"})
+    with pytest.raises(BadInput, match=r"none is shared; did you mean lidar\?"):
+        predict_map(classifier, misspelt["misspelt"])
     fewer = other_scene(tmp_path, "fewer", hsi={"files": "hsi.npy", "bands": "1-4"})
     with pytest.raises(BadInput, match="modality hsi: has 4 bands, and the classifier expects 6"):
         predict_map(classifier, fewer["fewer"])

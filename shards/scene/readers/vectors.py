@@ -21,6 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 
 from shards.errors import BadInput
+from shards.nearest import did_you_mean
 from shards.scene.readers.features import ClassValue, Features, Floats, VectorSource, library
 from shards.scene.readers.layer import Grid
 from shards.scene.readers.point_table import read_table
@@ -285,7 +286,7 @@ def _placed(layer: VectorLayer, stamps: tuple[int, ...]) -> _Placed:
                 expected = ", ".join(f"{class_id} ({text})" for class_id, text in layer.classes)
                 raise BadInput(
                     f"{path}: {source.field}: {name}: unknown class {value!r}; expected one of {expected}, or one of "
-                    f"`ignore` {sorted(layer.ignored)}"
+                    f"`ignore` {sorted(layer.ignored)}{did_you_mean(str(value), ids_of)}"
                 )
             ids.append(class_id)
         onto_grid = _onto_grid(path, features, layer)
