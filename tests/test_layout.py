@@ -24,6 +24,7 @@ ORDER = (
     "shards.build",
     "shards.preview",
     "diffclip_dist.randomness",
+    "diffclip_dist.log_lines",
     "diffclip_dist.data",
     "diffclip_dist.model",
     "diffclip_dist.train",

@@ -11,19 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.cli.options.fewshot import DEFAULT_ENCODER, DEFAULT_SEEDS, DEFAULT_SHOTS
+from diffclip_dist.cli.progress import progress
 from diffclip_dist.feature_extraction.encoder_source import CONTROL
 from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, FewshotConfig
 from diffclip_dist.study.experiment import Task
@@ -84,21 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         encoder = str(DEFAULT_ENCODER) if DEFAULT_ENCODER.exists() else CONTROL
     ensure_generated_archive(arguments.archive)
     archive = Archive.open(arguments.archive)
-    columns = (
-        TextColumn("{task.description:<9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with _nothing_kept(arguments.out), Progress(*columns, console=Console(stderr=True)) as bars:
-        phases: dict[str, TaskID] = {}
-
-        def show(phase: str, done: int, total: int) -> None:
-            if phase not in phases:
-                phases[phase] = bars.add_task(phase, total=total)
-            bars.update(phases[phase], completed=done, total=total)
-
+    with _nothing_kept(arguments.out), progress(arguments.log_format) as show:
         study: Study | FitStudy
         if task is None:
             study = run_fit(

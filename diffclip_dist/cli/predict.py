@@ -3,10 +3,8 @@
 import argparse
 import sys
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from diffclip_dist.cli.commandline import EXIT_DONE
+from diffclip_dist.cli.progress import progress
 from diffclip_dist.feature_extraction.bands_only import best_device
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.fewshot.scene_match import MatchOptions
@@ -52,12 +50,6 @@ def _names(listed: str | None) -> tuple[str, ...]:
 
 def _write(arguments: argparse.Namespace, job: MapJob, pixels: int) -> MapFiles:
     """Writes the map and shows how far it is."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("pixels"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-
-        def show(done: int) -> None:
-            # options that are refused get one line, and no bar
-            bar = bars.task_ids[0] if bars.task_ids else bars.add_task("mapping", total=pixels)
-            bars.update(bar, completed=done)
-
-        return write_map(arguments.out, job, arguments.workers, show)
+    # options that are refused get one line, and no bar
+    with progress(arguments.log_format, "pixels") as show:
+        return write_map(arguments.out, job, arguments.workers, lambda done: show("mapping", done, pixels))

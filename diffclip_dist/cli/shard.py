@@ -4,18 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from diffclip_dist.cli.commandline import EXIT_DONE, EXIT_FAILED
+from diffclip_dist.cli.progress import progress
 from shards.archive.archive import Archive
 from shards.archive.manifest import Manifest
 from shards.archive.tiling import ArchiveSettings
@@ -45,22 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
     for source in sources:
         for note in source.notes if isinstance(source, FileScene) else ():
             print(f"note: {note}", file=sys.stderr)
-    console = Console(stderr=True)
-    columns: tuple[ProgressColumn, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[shards]} shards"),
-    )
-    columns += (DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bars:
-        tasks = {source.name: bars.add_task(source.name, total=None, shards="") for source in sources}
+    with progress(arguments.log_format, "bytes") as show:
 
-        def show(scene: SceneProgress) -> None:
-            shards = f"{scene.shards_done}/{scene.shards_total}"
-            bars.update(tasks[scene.scene], completed=scene.bytes_done, total=scene.bytes_total, shards=shards)
+        def show_scene(scene: SceneProgress) -> None:
+            show(scene.scene, scene.bytes_done, scene.bytes_total, f"{scene.shards_done}/{scene.shards_total} shards")
 
         manifest = build_archive(
-            sources, arguments.out, settings, workers=arguments.workers, add=arguments.add, report=show
+            sources, arguments.out, settings, workers=arguments.workers, add=arguments.add, report=show_scene
         )
     print_summary(manifest, arguments.out)
     return EXIT_DONE

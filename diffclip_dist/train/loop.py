@@ -22,6 +22,7 @@ from diffclip_dist.train.backend.deepspeed_import import DeepSpeedEngine
 from diffclip_dist.train.backend.sharded_state import state_is_finite, trained_weights
 from diffclip_dist.train.context import TrainContext
 from diffclip_dist.train.monitor.probe import Probe
+from diffclip_dist.train.monitor.rank_log import at_step, log_of_rank
 from diffclip_dist.train.monitor.reconstruction import Reconstruction
 from diffclip_dist.train.monitor.run_log import RunLog
 from diffclip_dist.train.monitor.throughput import Meter
@@ -97,6 +98,7 @@ def _take_steps(
     ):
         meter = Meter(config, context.device, start)
         for step in range(start, config.steps):
+            at_step(step + 1)
             with meter.waiting():
                 batch = next(batches)
             result = train_step(engine, batch, config, step)
@@ -118,6 +120,7 @@ def _take_steps(
                 raise CannotGoOn(f"step {done}: a weight is not finite; earlier checkpoints are kept")
             if saved:
                 checkpoints.save(engine, done)
+                log_of_rank("checkpoint")
             if stopping:
                 return engine, True
             if saved:

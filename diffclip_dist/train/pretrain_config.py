@@ -9,6 +9,7 @@ import pydantic
 import yaml
 
 from diffclip_dist.data.order_config import FIRST_VERSION, ORDER_VERSION, OrderConfig
+from diffclip_dist.log_lines import LogFormat
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.presets import PRESETS
 from shards.build.default_archive import GENERATED_ARCHIVE
@@ -179,6 +180,7 @@ class PretrainConfig:
             times as fast; CPUs always take float32.
         seed: of every random draw.
         log_every: steps between log lines.
+        log_format: of lines on standard output and in ``RUN/logs``: ``plain``, or ``json``, an object a line.
         checkpoint_every: steps between checkpoints; the last step always makes one.
         keep_checkpoints: number of newest checkpoints that are kept.
         reconstruct_windows: windows that are reconstructed and drawn at each checkpoint; 0 for none, which a model
@@ -207,6 +209,7 @@ class PretrainConfig:
     tf32: bool = True
     seed: int = 0
     log_every: int = 1
+    log_format: LogFormat = "plain"
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     reconstruct_windows: int = 32
@@ -437,9 +440,13 @@ def _parse_setting(setting: str) -> tuple[str, object]:
         raise BadInput(f"--set {setting}: the value is not YAML") from None
 
 
+def flat_settings(config: PretrainConfig) -> dict[str, Any]:
+    """Every setting's full name, such as ``model.depth``, with its value."""
+    return _flat(asdict(config))
+
+
 def _flat_defaults() -> dict[str, Any]:
-    """Every setting's full name, such as ``model.depth``, with its default."""
-    return _flat(asdict(PretrainConfig()))
+    return flat_settings(PretrainConfig())
 
 
 def _sections_and_settings() -> tuple[str, ...]:
@@ -466,12 +473,12 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """
     free = {
         "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "steps", "micro_batch",
-        "activation_checkpointing", "compile", "tf32", "log_every", "checkpoint_every", "keep_checkpoints",
-        "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes", "stream.gpu_cache_gib",
-        "stream.verify", "offload.optimizer", "offload.parameters", "offload.folder",
+        "activation_checkpointing", "compile", "tf32", "log_every", "log_format", "checkpoint_every",
+        "keep_checkpoints", "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes",
+        "stream.gpu_cache_gib", "stream.verify", "offload.optimizer", "offload.parameters", "offload.folder",
         "probe.scene", "probe.archive", "probe.pixels",
     }  # fmt: skip
-    ours, theirs = _flat(asdict(config)), _flat(asdict(other))
+    ours, theirs = flat_settings(config), flat_settings(other)
     return tuple(name for name in ours if name not in free and ours[name] != theirs.get(name))
 
 

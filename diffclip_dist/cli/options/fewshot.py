@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from diffclip_dist.cli.options.log_format import add_log_format
 from diffclip_dist.cli.options.scene_match import add_match_options
 from diffclip_dist.feature_extraction.feature_config import Readout
 from diffclip_dist.fewshot.episodes import Protocol
@@ -103,3 +104,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a little of everything in under 60 s; its figures measure nothing (off)"
     )
+    add_log_format(parser)

@@ -7,6 +7,7 @@ whole. Other inputs or options start anew.
 import argparse
 from pathlib import Path
 
+from diffclip_dist.cli.options.log_format import add_log_format
 from diffclip_dist.cli.options.scene_match import add_match_options
 
 
@@ -61,3 +62,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="map only as many rows as take some seconds, not the whole scene (off)"
     )
+    add_log_format(parser)

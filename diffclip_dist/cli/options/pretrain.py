@@ -6,7 +6,9 @@ a local one and stops it at the end. The defaults stand in brackets.
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
+from diffclip_dist.log_lines import LogFormat
 from diffclip_dist.train.pretrain_config import PretrainConfig
 
 
@@ -28,6 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help=f"seed of every random draw ({default.seed})")
     parser.add_argument("--log-every", type=int, metavar="N", help=f"steps between logged steps ({default.log_every})")
+    parser.add_argument(
+        "--log-format", choices=get_args(LogFormat),
+        help=f"lines of the log: plain, or json, an object a line ({default.log_format})",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --run-dir (off)")
     parser.add_argument(
         "--dry-run", action="store_true",

@@ -5,6 +5,7 @@
 
 import argparse
 
+from diffclip_dist.cli.options.log_format import add_log_format
 from shards.archive.tiling import ArchiveSettings
 
 
@@ -45,6 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--keep-bits", type=int, metavar="BITS",
         help="bits of the mantissa that floats keep, 1 to 52 (all: lossless)",
     )  # fmt: skip
+    add_log_format(parser)
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--verify", metavar="ARCHIVE", help="check every byte of an archive instead")
     other.add_argument("--preview", metavar="ARCHIVE", help="draw each scene of an archive as PNG instead")

@@ -15,13 +15,14 @@ import ray
 import ray.train
 import ray.train.torch
 from ray.train.v2.api.config import FailureConfig, ScalingConfig
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
+from diffclip_dist.log_lines import log, start_log
 from diffclip_dist.train.checkpoint.stored_checkpoint import checkpoint_store, newest_checkpoint
 from diffclip_dist.train.cluster.interruptible import run_interruptibly
 from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
 from diffclip_dist.train.cluster.worker import pretrain_worker
-from diffclip_dist.train.monitor.faults import FaultLog, cause
+from diffclip_dist.train.monitor.faults import FaultLog, cause, newest_fault
 from diffclip_dist.train.monitor.progress import follow_metrics
 from diffclip_dist.train.monitor.run_report import keep_report
 from diffclip_dist.train.plan import TrainPlan, open_plan
@@ -50,6 +51,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         KeyboardInterrupt: after SIGINT. The run has saved a checkpoint; the message says how to go on.
         Terminated: likewise after another signal of which the command has made an exception.
     """
+    start_log(config.log_format, "stdout", run=Path(config.run_dir).name)
     plan = open_plan(with_recorded_precision(config) if resume else config)
     config = plan.config
     run_dir = Path(config.run_dir)
@@ -61,7 +63,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
     def ask() -> None:
         asked.set()
         stop_file.ask()
-        print("stopping: a checkpoint is saved first; Ctrl-C once more ends at once", flush=True)
+        log("stopping: a checkpoint is saved first; Ctrl-C once more ends at once")
 
     try:
         run_interruptibly(lambda: _run_on_ray(plan, resume, stop_file, asked), ask)
@@ -87,7 +89,7 @@ def _run_on_ray(plan: TrainPlan, resume: bool, stop_file: StopFile, asked: threa
         if config.precision == "auto":
             config = with_chosen_precision(config, on_gpus=bool(scaling.use_gpu))
             plan = replace(plan, config=config)
-            print(f"precision: auto is {config.precision} here")
+            log(f"precision: auto is {config.precision} here")
         check_nodes(plan, DiskNeed.of(plan, resume))
         if asked.is_set():
             return
@@ -99,7 +101,8 @@ def _run_on_ray(plan: TrainPlan, resume: bool, stop_file: StopFile, asked: threa
         try:
             if not asked.is_set():
                 compiles = config.compiles("cuda" if scaling.use_gpu else "cpu")
-                with keep_report(run_dir), follow_metrics(run_dir, config.steps, compiles):
+                follow = follow_metrics(run_dir, config.steps, compiles, config.log_format)
+                with keep_report(run_dir), follow:
                     _train(plan, scaling, _next_attempt(checkpoint_store(config)))
         finally:
             stop_file.remove()
@@ -145,7 +148,9 @@ def _train(plan: TrainPlan, scaling: ScalingConfig, attempt: str) -> None:
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise FailedRun(f"{run_dir}: {cause(error)}") from error
+        # a fault of a worker stands in the log, with its rank; others are Ray's own
+        worker_fault = newest_fault(run_dir) if isinstance(error, WorkerGroupError) else None
+        raise FailedRun(f"{run_dir}: {worker_fault or cause(error)}") from error
 
 
 def _storage(store: Store) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def check_newest_checkpoint(plan: TrainPlan) -> None:
     """
     newest = newest_checkpoint(checkpoint_store(plan.config))
     if newest is None:
-        print("no checkpoint had been finished: starting at step 0")
+        log("no checkpoint had been finished: starting at step 0")
         return
     expected, found = newest.state.archive_fingerprint, plan.manifest.fingerprint
     if expected != found:
@@ -214,10 +219,10 @@ def check_newest_checkpoint(plan: TrainPlan) -> None:
         raise BadInput(
             f"{plan.config.run_dir}: --resume: steps: expected at least the {done} that are done, found {steps}"
         )
-    print(f"going on from step {done}: {newest}")
+    log(f"going on from step {done}: {newest}")
     if done < steps != before:
         then, now = (learning_rate(done, each, plan.config.optimiser) for each in (before, steps))
-        print(
+        log(
             f"the run now has {steps} steps, it had {before}: from step {done + 1} on the learning rate is that of a "
             f"run of {steps} steps, which starts at {now:.3g} there ({then:.3g} before)"
         )
@@ -269,10 +274,19 @@ def cores_per_worker(cores: Sequence[float], most: Sequence[int], workers: int) 
     return 0.0
 
 
+def _log_of_ray(data: Any, ignore_prefix: bool) -> None:
+    """Logs what a node of the cluster says, such as that no node has room for the workers."""
+    del ignore_prefix
+    for line in data["lines"]:
+        log(f"Ray: {' '.join(line.split())}", logging.WARNING)
+
+
 @contextmanager
 def ray_cluster() -> Iterator[None]:
     """Connects to the cluster of ``RAY_ADDRESS`` or of the job; else starts one on loopback and stops it at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray prints what its nodes say in a form of its own, whatever it is told of logs
+    ray._private.worker.print_to_stdstream = _log_of_ray
     own = "RAY_ADDRESS" not in os.environ
     if own:
         ray.init(

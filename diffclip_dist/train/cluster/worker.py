@@ -1,14 +1,17 @@
 """What each Ray Train worker runs: one rank of the run, on the device and cores that Ray has assigned."""
 
 import os
+import socket
 from pathlib import Path
 
 import ray
+import ray.train
 import ray.train.torch
 import torch
 
 from diffclip_dist.train.checkpoint.manager import CheckpointManager
 from diffclip_dist.train.loop import run_rank
+from diffclip_dist.train.monitor.rank_log import log_of_rank, rank_log
 from diffclip_dist.train.plan import TrainPlan
 from diffclip_dist.train.stop import AgreedStop, StopFile
 
@@ -20,10 +23,13 @@ def pretrain_worker(plan: TrainPlan, attempt: str) -> None:
         plan: the run's.
         attempt: the Ray run's name, which is its folder below the run's checkpoints.
     """
-    _use_assigned_cores()
-    device = ray.train.torch.get_device()
-    stop = AgreedStop(StopFile(Path(plan.config.run_dir)).asked, device)
-    run_rank(plan, device, CheckpointManager(attempt), stop)
+    run_dir = Path(plan.config.run_dir)
+    with rank_log(run_dir, ray.train.get_context().get_world_rank(), plan.config.log_format):
+        _use_assigned_cores()
+        device = ray.train.torch.get_device()
+        log_of_rank(f"{attempt} on {socket.gethostname()}: {device}, {torch.get_num_threads()} threads")
+        run_rank(plan, device, CheckpointManager(attempt), AgreedStop(StopFile(run_dir).asked, device))
+        log_of_rank("ended")
 
 
 def _use_assigned_cores() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import jinja2
 
+from diffclip_dist.log_lines import log
 from diffclip_dist.train.monitor.reconstruction import FIGURES_FILE, PICTURE_FILE
 from diffclip_dist.train.monitor.run_charts import draw_loss, draw_probe, draw_throughput
 from diffclip_dist.train.monitor.run_history import RunHistory
@@ -39,7 +41,7 @@ def keep_report(run_dir: Path) -> Iterator[None]:
                 if history.update() or ended:
                     write_report(history)
             except OSError as error:
-                print(f"{run_dir / REPORT_FILE}: not written: {error.strerror or error}", flush=True)
+                log(f"{run_dir / REPORT_FILE}: not written: {error.strerror or error}", logging.WARNING)
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()
