@@ -21,6 +21,7 @@ BENCHMARKS: Final = MappingProxyType(
         "accuracy": "accuracy on scenes beside classical classifiers",
         "prediction": "pixels a second and memory of mapping",
         "names_alone": "accuracy from class names alone, without a labelled pixel",
+        "many_scenes": "what pretraining over many scenes brings, beside random weights",
         "another_scene": "accuracy on another scene, by its class priors and by those of the shots' scene",
         "coverage": "accuracy where a modality covers a part of the scene, with and without unlabelled pixels",
     }
