@@ -1,288 +1,217 @@
-"""Makes the rows of accuracy.py from finished jobs, and compares them."""
+"""Runs the jobs of accuracy.py, and prints and writes what they gave."""
 
 import argparse
 import multiprocessing
 import os
-import statistics
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from accuracy_jobs import HEADS, Job, Measurement, Part, measured
+from accuracy_compare import (
+    OURS,
+    PUBLISHED,
+    RANDOM,
+    difference_rows,
+    figure_rows,
+    mean_difference_rows,
+    mean_rows,
+    with_choices,
+)
+from accuracy_jobs import Job, Measurement, Setting, kept_file, measured
 from accuracy_plot import draw
+from pixel_classifiers import PIXEL_ROWS
 from real_scenes import REAL
 from report import Row, Value, check_destination, print_table, write_json
-from scipy import stats
 
 from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, FewshotConfig
-from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, PERCENT_DIFFERENCE, summarise
-from diffclip_dist.model.diffusion_config import DiffusionConfig, Target
 from diffclip_dist.model.model_config import ModelConfig
-from diffclip_dist.model.presets import PUBLISHED
+from diffclip_dist.model.presets import PUBLISHED as PUBLISHED_MODEL
+from shards.archive.archive import Archive
 from shards.archive.tiling import ArchiveSettings
 from shards.build.build_archive import build_archive
+from shards.errors import BadInput
 from shards.open_scene import open_scene
+from shards.scene.source import SceneSource
+from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec
 
 GENERATED: Final = ("synthetic", "synthetic-hard", "synthetic-coarse")
-DEFAULT: Final = ModelConfig()
-ABLATED_SCENE: Final = "synthetic-hard"
-# Steps are what two cores can take in the time: a published window costs some ten times one of the default
-STEPS, PUBLISHED_STEPS, ABLATION_STEPS = 200, 40, 50
-PUBLISHED_WINDOWS: Final = 2_000
-WORKERS: Final = 2
-TARGETS: Final[tuple[Target, ...]] = ("eps", "v")
-
-BEST_CLASSICAL: Final = "the best classical row"
-CLASSICAL: Final = ("1-NN, ", "SVM, ", "random forest, ", "LDA, ")
-OURS: Final = "default, kernel head"
-NO_NAMES: Final = "default, kernel head, no names"
-# Each row against the one that shows what it brings
-COMPARED: Final = (
-    ("default, cosine head", "random weights, cosine head"),
-    (OURS, NO_NAMES),
-    ("default, kernel head, shuffled names", NO_NAMES),
-    (OURS, "random weights, kernel head"),
-    (OURS, "random weights, cosine head"),
-    (OURS, "default, cosine head"),
-    ("published, cosine head", "random weights, cosine head"),
-    (OURS, BEST_CLASSICAL),
-)
-FEWER_LABELS: Final = 10
-ALL_SCENES: Final = "all scenes"
+QUICK: Final = GeneratedSceneSpec(name="synthetic-small", height=64, width=80, bands=24)
+SHOTS: Final = (1, 2, 5)
+DRAWS: Final = 10
+# Each of these is a classifier of its own to fit and a scene to map
+CROSS_DRAWS: Final = 5
+STEPS: Final = 200  # of pretraining: what two cores can take in the time
+# An encoder tuned on each draw reads each window anew
+PUBLISHED_SHOTS, PUBLISHED_WINDOWS = (2,), 300
+_UNITS: Final = {
+    "figures": "OA [95 % interval over draws] / AA, percent, by shots",
+    "means": "OA / AA, percent, by shots",
+    "mean differences": "OA [95 % interval over scenes] / AA, points, by shots",
+}
 
 
 def measure(arguments: argparse.Namespace) -> int:
     """Measures, prints the tables and writes ``--json``."""
     check_destination(arguments.json)
-    places = scene_places(arguments.quick)
-    for name, place in places.items():
-        folder = arguments.keep / "archives" / name
-        if not (folder / "manifest.json").exists():
-            build_archive([open_scene(place)], folder, ArchiveSettings())
-    jobs = job_list(tuple(places), arguments.quick)
-    measurements = run_jobs(jobs, arguments.keep)
-    figures, gains = figure_rows(measurements), gain_rows(measurements)
+    sources = scene_sources(arguments.quick)
+    jobs = job_list(tuple(sources), arguments.quick)
+    done = run_jobs(jobs, sources, arguments.keep, arguments.workers, arguments.minutes)
+    generated = [name for name in sources if name not in REAL]
+    rows = rows_of(done, generated)
     plot = arguments.keep / "accuracy.png"
-    draw(plot, figures)
-    for scene in places:
-        print_table(
-            f"{scene}{' (generated)' * (scene in GENERATED)}: OA [95 % interval] / AA by shots, percent, on pixels "
-            f"outside the shots (published: on {PUBLISHED_WINDOWS:,} of them); means over {figures[0]['seeds']} seeds",
-            shown(figures, scene, lambda row: row["classifier"], _figures),
-        )
-    print_table(
-        "Gains in OA over the same draws [95 % interval], points; p of a two-sided sign test",
-        [
-            found
-            for scene in places
-            for found in shown(gains, scene, lambda row: f"{row['classifier']} - {row['against']}", _gain)
-        ],
-    )
-    means = mean_gain_rows(gains)
-    print_table(
-        f"The same, OA in points averaged over the {len(places)} scenes, by shots",
-        shown(means, ALL_SCENES, lambda row: f"{row['classifier']} - {row['against']}", _mean_gain),
-    )
-    fewer = fewer_label_rows(measurements)
-    print_table(f"Ours with a label for every {FEWER_LABELS} of the best classical row: OA, percent", fewer)
+    draw(plot, [row for row in rows if row["part"] == "figures"])
+    print_tables(rows)
+    left = len(jobs) - len(done)
+    if left:
+        print(f"{left} of {len(jobs)} jobs are left; the same command goes on with them")
     print(f"plot  {plot}")
     if arguments.json is not None:
         config = {
             "quick": arguments.quick,
-            "chosen_by": "head, timesteps, steps on generated scenes; description, kernel on shots; the rest by cost",
-            "left_out": "the published encoder tuned on the shots; ablations beyond one generated scene",
-            "fewer_tested": f"published is tested on {PUBLISHED_WINDOWS} evenly spread labelled pixels",
-            "published": asdict(PUBLISHED),
-            "default": asdict(DEFAULT),
-            "jobs": [asdict(job) for job in jobs],
+            "jobs_left": left,
+            "chosen_by": "settings by generated scenes; description and kernel by each draw's shots; never by a test",
+            "published": f"frozen text of the sentence model, encoder tuned, {PUBLISHED_WINDOWS} windows tested a draw",
+            "default": asdict(ModelConfig()),
+            "jobs": [asdict(job) for job in done],
         }
-        write_json(arguments.json, config, [*figures, *gains, *means, *fewer])
+        write_json(arguments.json, config, rows)
     return EXIT_DONE
 
 
-def scene_places(quick: bool) -> dict[str, str]:
-    """Name to what opens it, of every scene at hand."""
-    if quick:
-        return {GENERATED[0]: GENERATED[0]}
-    data = Path(os.environ.get("DIFFCLIP_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    return {name: name for name in GENERATED} | {name: str(data / name) for name in REAL if (data / name).is_dir()}
+def built_archive(name: str, source: Callable[[], SceneSource], keep: Path) -> Archive:
+    """A scene's archive, built where it is not there yet."""
+    folder = keep / "archives" / name
+    if not (folder / "manifest.json").exists():
+        build_archive([source()], folder, ArchiveSettings())
+    return Archive.open(folder)
 
 
-def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
-    """The jobs, what matters most first."""
-    shots, seeds = ((1, 2), 2) if quick else ((1, 2, 5, 10, 20), 10)
-    fewshot = FewshotConfig(steps=5, views=1, statistics_windows=64) if quick else FewshotConfig()
-    steps = 4 if quick else STEPS
-    whole: tuple[Part, ...] = (*HEADS, "names", "frozen", "single")
-    jobs = [Job("default", scene, whole, shots, seeds, DEFAULT, steps, fewshot) for scene in scenes]
-    jobs += [Job("random weights", scene, (*HEADS, "frozen"), shots, seeds, DEFAULT, 0, fewshot) for scene in scenes]
-    jobs += [Job("classical", scene, ("classical",), shots, seeds) for scene in scenes]
-    if quick:
-        return jobs
-    # the paper's read-out; its encoder stays frozen, for tuning it in 50 classifiers a scene would take hours, and so
-    # there is less to learn in steps
-    frozen = replace(FEWSHOT_PRESETS["published"], tune_encoder=False, views=1, steps=fewshot.steps)
-    parts: tuple[Part, ...] = ("cosine", "frozen")
-    jobs += [
-        Job("published", one, parts, shots, seeds, PUBLISHED, PUBLISHED_STEPS, frozen, windows=PUBLISHED_WINDOWS)
-        for one in scenes
-    ]
-    changed = {f"mask {ratio}": replace(DEFAULT, mask_ratio=ratio) for ratio in (0.5, 0.7, 0.85, 0.95)}
-    changed |= {f"window {side}": replace(DEFAULT, window=side) for side in (5, 7, 11, 15)}
-    changed |= {f"masked weight {weight}": replace(DEFAULT, masked_weight=weight) for weight in (0.1, 10.0)}
-    changed |= {f"target {target}": replace(DEFAULT, diffusion=DiffusionConfig(target=target)) for target in TARGETS}
-    changed |= {
-        f"t up to {last}": replace(DEFAULT, diffusion=DiffusionConfig(highest_timestep=last)) for last in (99, 499, 999)
-    }
-    changed |= {"min-SNR": replace(DEFAULT, diffusion=DiffusionConfig(weighting="min_snr"))}
-    changed |= {"joint": replace(DEFAULT, fusion="joint")}
-    changed |= {"joint, dropout 0.2": replace(DEFAULT, fusion="joint", modality_dropout=0.2)}
-    changed |= {"wavelength stem": replace(DEFAULT, stem="wavelength")}
-    ablation = Job("", ABLATED_SCENE, HEADS, (2,), seeds, DEFAULT, ABLATION_STEPS, fewshot)
-    jobs += [replace(ablation, label=f"ablation: {said}", model=model) for said, model in changed.items()]
-    jobs += [replace(ablation, label=f"ablation: {count} steps", steps=count) for count in (25, 100, 200, 400)]
-    jobs += [
-        replace(ablation, label=f"ablation: {share:.0%} of pixels", pixel_share=share) for share in (0.01, 0.1, 1.0)
-    ]
-    jobs += [
-        replace(ablation, label=f"ablation: read-out {said}", fewshot=replace(fewshot, readout=said))
-        for said in ("class", "both")
-    ]
-    jobs += [
-        replace(ablation, label=f"ablation: smoothing {rounds}", fewshot=replace(fewshot, smoothing=rounds))
-        for rounds in (0, 1)
-    ]
-    equal = replace(fewshot, class_priors="equal")
-    jobs += [
-        Job("default, equal class priors", one, ("kernel",), shots, seeds, DEFAULT, steps, equal) for one in scenes
-    ]
-    shots_alone = replace(fewshot, discriminant=False)
-    jobs += [
-        Job("default, no discriminant", one, ("kernel",), shots, seeds, DEFAULT, steps, shots_alone) for one in scenes
-    ]
-    return jobs
-
-
-def run_jobs(jobs: Sequence[Job], keep: Path) -> list[Measurement]:
-    """Runs the jobs, two at a time with a thread each; measurements in the order of the jobs."""
-    found: dict[int, list[Measurement]] = {}
-    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(measured, job, keep): number for number, job in enumerate(jobs)}
-        for done in as_completed(waiting):
-            found[waiting[done]] = done.result()
-            job = jobs[waiting[done]]
-            print(f"{len(found)} of {len(jobs)} done: {job.label} on {job.scene}", flush=True)
-    return [one for number in sorted(found) for one in found[number]]
-
-
-def figure_rows(measurements: Sequence[Measurement]) -> list[Row]:
-    """A row a measurement: means and intervals."""
-    rows: list[Row] = []
-    for one in measurements:
-        row: dict[str, str | int | float | bool | None] = {
-            "part": "figures", "classifier": one.row, "scene": one.scene, "generated": one.scene in GENERATED,
-            "shots": one.shots, "seeds": len(one.oa_percent),
-        }  # fmt: skip
-        for name, unit, values, limits in (
-            ("oa", "percent", one.oa_percent, PERCENT), ("aa", "percent", one.aa_percent, PERCENT),
-            ("kappa", "fraction", one.kappa, KAPPA),
-        ):  # fmt: skip
-            found = summarise(list(values), limits)
-            low, high = found.ci95 or (found.mean, found.mean)
-            row |= {f"{name}_{unit}": found.mean, f"{name}_from_{unit}": low, f"{name}_to_{unit}": high}
-        rows.append(row)
-    return rows
-
-
-def gain_rows(measurements: Sequence[Measurement]) -> list[Row]:
-    """A row for each comparison, scene and count of shots: the difference in OA, paired by seed."""
-    by_place = {(one.row, one.scene, one.shots): one for one in measurements}
-    rows: list[Row] = []
-    for scene, shots in dict.fromkeys((one.scene, one.shots) for one in measurements):
-        for name, against in COMPARED:
-            one = by_place.get((name, scene, shots))
-            other = by_place.get((against, scene, shots))
-            if against == BEST_CLASSICAL:
-                other = best_classical(measurements, scene, shots)
-            if one is None or other is None:
-                continue
-            gains = [mine - theirs for mine, theirs in zip(one.oa_percent, other.oa_percent, strict=True)]
-            found = summarise(gains, PERCENT_DIFFERENCE)
-            low, high = found.ci95 or (found.mean, found.mean)
-            wins, ties = sum(gain > 0 for gain in gains), sum(gain == 0 for gain in gains)
-            decided = len(gains) - ties
-            rows.append(
-                {
-                    "part": "gains", "classifier": name, "against": against, "against_row": other.row, "scene": scene,
-                    "shots": shots, "gain_oa_percent": found.mean, "gain_oa_from_percent": low,
-                    "gain_oa_to_percent": high,
-                    "sign_test_fraction": float(stats.binomtest(wins, decided).pvalue) if decided else 1.0,
-                }
-            )  # fmt: skip
-    return rows
-
-
-def mean_gain_rows(gains: Sequence[Row]) -> list[Row]:
-    """A row for each comparison and count of shots: its gain averaged over the scenes."""
-    by_place: dict[tuple[Value, Value, Value], list[float]] = {}
-    for row in gains:
-        gained = by_place.setdefault((row["classifier"], row["against"], row["shots"]), [])
-        gained.append(float(str(row["gain_oa_percent"])))
+def rows_of(done: dict[Job, list[Measurement]], generated: Sequence[str]) -> list[Row]:
+    """All rows of the JSON."""
+    measurements = with_choices([one for found in done.values() for one in found], generated)
     return [
-        {
-            "part": "mean gains", "classifier": name, "against": against, "scene": ALL_SCENES, "shots": shots,
-            "scenes": len(gained), "gain_oa_percent": statistics.fmean(gained),
-        }
-        for (name, against, shots), gained in by_place.items()
+        *figure_rows(measurements, generated), *mean_rows(measurements, generated),
+        *difference_rows(measurements, generated), *mean_difference_rows(measurements, generated),
     ]  # fmt: skip
 
 
-def best_classical(measurements: Sequence[Measurement], scene: str, shots: int) -> Measurement | None:
-    """The classical row with the highest mean OA; its choice looks at the test, which favours it."""
-    rows = [one for one in measurements if one.row.startswith(CLASSICAL) and (one.scene, one.shots) == (scene, shots)]
-    return max(rows, key=lambda one: statistics.fmean(one.oa_percent), default=None)
+def scene_sources(quick: bool) -> dict[str, Callable[[], SceneSource]]:
+    """Name to what opens it, of every scene at hand: the real ones, then the generated ones."""
+    if quick:
+        return {QUICK.name: lambda: GeneratedScene(QUICK)}
+    data = Path(os.environ.get("DIFFCLIP_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    places = {name: str(data / name) for name in REAL if (data / name).is_dir()} | {name: name for name in GENERATED}
+    return {name: partial(open_scene, place) for name, place in places.items()}
 
 
-def fewer_label_rows(measurements: Sequence[Measurement]) -> list[Row]:
-    """Ours at k shots beside the best classical row at ten times as many."""
-    rows: list[Row] = []
-    for one in (one for one in measurements if one.row == OURS):
-        many = best_classical(measurements, one.scene, FEWER_LABELS * one.shots)
-        if many is not None:
-            rows.append(
-                {
-                    "part": "fewer labels", "scene": one.scene, "shots": one.shots, "classical_shots": many.shots,
-                    "classical": many.row, "oa_percent": statistics.fmean(one.oa_percent),
-                    "classical_oa_percent": statistics.fmean(many.oa_percent),
-                }
-            )  # fmt: skip
-    return rows
+def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
+    """The jobs, what matters most first: by kind, and of a kind the real scenes first."""
+    shots, draws, steps = ((1, 2), 2, 2) if quick else (SHOTS, DRAWS, STEPS)
+    fewshot = FewshotConfig(steps=3, views=1, statistics_windows=64) if quick else FewshotConfig()
+    ours = Job(RANDOM, "", ("names", "no names"), "random", shots, draws, fewshot=fewshot)
+    pretrained = replace(ours, label=OURS, parts=("names", "no names", "equal priors"), steps=steps)
+    published = Job(
+        PUBLISHED, "", ("frozen text",), "random", PUBLISHED_SHOTS, draws, PUBLISHED_MODEL,
+        fewshot=replace(FEWSHOT_PRESETS["published"], steps=1 if quick else FEWSHOT_PRESETS["published"].steps),
+        windows=4 if quick else PUBLISHED_WINDOWS,
+    )  # fmt: skip
+    # each classifier of a kernel head reads both halves anew
+    across = min(draws, CROSS_DRAWS)
+    kinds = [
+        *_pixel_jobs("random", shots, draws), ours, replace(ours, parts=("shuffled names",)), pretrained,
+        *_pixel_jobs("blocks", shots, draws), replace(ours, setting="blocks"),
+        replace(ours, parts=("cosine head",)), replace(ours, label=OURS, parts=("cosine head",), steps=steps),
+        published, *_pixel_jobs("cross-scene", shots, across), replace(ours, setting="cross-scene", seeds=across),
+    ]  # fmt: skip
+    real = [name for name in scenes if name in REAL]
+    others = [name for name in scenes if name not in REAL]
+    return [replace(kind, scene=scene) for group in (real, others) for kind in kinds for scene in group]
 
 
-def shown(
-    rows: Sequence[Row], scene: str, named: Callable[[Row], Value], cell: Callable[[Row], str]
-) -> list[dict[str, Value]]:
-    """A scene's rows as they fit a terminal: a line a classifier, a column a count of shots."""
+def _pixel_jobs(setting: Setting, shots: tuple[int, ...], draws: int) -> list[Job]:
+    rows = [row for row in PIXEL_ROWS if not (row.within_scene and setting == "cross-scene")]
+    return [Job(row.name, "", ("pixels",), setting, shots, draws) for row in rows]
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    sources: Mapping[str, Callable[[], SceneSource]],
+    keep: Path,
+    workers: int,
+    minutes: float | None,
+) -> dict[Job, list[Measurement]]:
+    """Runs the jobs with a thread each; those kept from an earlier run are read.
+
+    Args:
+        jobs: what matters most first.
+        sources: name to what opens the scene; an archive is built when its first job starts.
+        keep: folder of archives, encoders and finished jobs.
+        workers: jobs at a time.
+        minutes: after which no further job is started; None for no limit.
+    """
+    found = {}
+    for job in jobs:
+        if (keep / "archives" / job.scene / "manifest.json").exists():
+            fingerprint = built_archive(job.scene, sources[job.scene], keep).fingerprint
+            if kept_file(job, keep, fingerprint).exists():
+                found[job] = measured(job, keep)
+    waiting = [job for job in jobs if job not in found]
+    ends = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        running: dict[Future[list[Measurement]], Job] = {}
+        while running or (waiting and time.monotonic() < ends):
+            while waiting and len(running) < workers and time.monotonic() < ends:
+                job = waiting.pop(0)
+                built_archive(job.scene, sources[job.scene], keep)
+                running[pool.submit(measured, job, keep)] = job
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(ended)
+                try:
+                    found[job] = ended.result()
+                except BadInput as fault:  # such as too few blocks for the classes: no row, and the reason
+                    print(f"left out: {job.label}, {job.setting}, {job.scene}: {fault}", flush=True)
+                    continue
+                print(f"{len(found)} of {len(jobs)}: {job.label} ({', '.join(job.parts)}), {job.setting}, {job.scene}",
+                      flush=True)  # fmt: skip
+    return {job: found[job] for job in jobs if job in found}
+
+
+def print_tables(rows: Sequence[Row]) -> None:
+    """Prints figures by scene and setting, means over scenes, and what rows bring."""
+
+    def show(part: str, title: str, named: Callable[[Row], Value], cell: Callable[[Row], str]) -> None:
+        places: dict[tuple[Value, ...], list[Row]] = {}
+        for row in rows:
+            if row["part"] == part:
+                places.setdefault((row.get("scene"), row["setting"], row["generated"]), []).append(row)
+        for (scene, setting, generated), mine in places.items():
+            made = " (generated)" * bool(generated)
+            print_table(f"{scene or title}{made}, {setting}: {_UNITS[part]}", by_shots(mine, named, cell))
+
+    show("figures", "", lambda row: row["classifier"], _figures)
+    show("means", "mean over scenes", lambda row: row["classifier"], _figures)
+    show("mean differences", "paired differences", lambda row: f"{row['classifier']} - {row['against']}", _gain)
+
+
+def by_shots(rows: Iterable[Row], named: Callable[[Row], Value], cell: Callable[[Row], str]) -> list[dict[str, Value]]:
+    """A line a classifier, a column a count of shots."""
     lines: dict[Value, dict[str, Value]] = {}
     for row in rows:
-        if row["scene"] == scene and cell(row):
-            name = named(row)
-            lines.setdefault(name, {"scene": scene, "classifier": name})[f"{row['shots']}"] = cell(row)
+        line = lines.setdefault(named(row), {"classifier": named(row), "sees": row.get("sees")})
+        line[f"{row['shots']}"] = cell(row)
     return list(lines.values())
 
 
 def _figures(row: Row) -> str:
-    low, high = row["oa_from_percent"], row["oa_to_percent"]
-    return f"{row['oa_percent']:.1f} [{low:.1f}, {high:.1f}] / {row['aa_percent']:.1f}"
+    interval = f" [{row['oa_from_percent']:.1f}, {row['oa_to_percent']:.1f}]" if "oa_from_percent" in row else ""
+    return f"{row['oa_percent']:.1f}{interval} / {row['aa_percent']:.1f}"
 
 
 def _gain(row: Row) -> str:
-    low, high = row["gain_oa_from_percent"], row["gain_oa_to_percent"]
-    return f"{row['gain_oa_percent']:+.1f} [{low:+.1f}, {high:+.1f}] p {row['sign_test_fraction']:.3f}"
-
-
-def _mean_gain(row: Row) -> str:
-    return f"{row['gain_oa_percent']:+.1f}"
+    low, high = row["oa_gain_scenes_from_percent"], row["oa_gain_scenes_to_percent"]
+    return f"{row['oa_gain_percent']:+.1f} [{low:+.1f}, {high:+.1f}] / {row['aa_gain_percent']:+.1f}"

@@ -17,6 +17,7 @@ EXTRA_OF: Final = MappingProxyType(
         "rs_fusion_datasets": "public",
         "pyogrio": "vectors",
         "shapely": "vectors",
+        "skimage": "benchmark",
         "sklearn": "benchmark",
         "shtab": "completion",
         "onnxscript": "onnx",
