@@ -19,6 +19,7 @@ BENCHMARKS: Final = MappingProxyType(
         "scaling": "time and memory of several workers, and the cost model",
         "archive_io": "reading, building and restarting archives",
         "accuracy": "accuracy on scenes beside classical classifiers",
+        "reproduce": "the paper's table: its three sets, its protocol, beside alignment alone",
         "prediction": "pixels a second and memory of mapping",
         "names_alone": "accuracy from class names alone, without a labelled pixel",
         "many_scenes": "what pretraining over many scenes brings, beside random weights",
