@@ -15,7 +15,7 @@ from diffclip_dist.feature_extraction.scene_reader import SceneReader
 from diffclip_dist.feature_extraction.scene_survey import Pattern
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
-from diffclip_dist.fewshot.fitting import LEAST_UNLABELLED
+from diffclip_dist.fewshot.fitting import LEAST_UNLABELLED, with_means_by_names
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.names_prior import NamesPrior, read_names
 from diffclip_dist.fewshot.pattern_features import extractor_of
@@ -82,12 +82,14 @@ def _adapted(part: FittedClassifier, reader: SceneReader, pattern: Pattern, conf
     with torch.no_grad():
         listed = extractor_of(part).extract(sample.view, alike, config)
         unlabelled_SPK = listed.values_SPK
-        if unlabelled_SPK.shape[1] < LEAST_UNLABELLED or not part.head.support_SQK.shape[1]:
+        if unlabelled_SPK.shape[1] < LEAST_UNLABELLED:
             return part
         added_PC = None
         if part.prior is not None:
-            told_PC = read_names(part.prior.names, sample.view, listed.rows, listed.cols)
-            added_PC = part.prior.added_scores(told_PC.to(unlabelled_SPK.device))
+            told_PC = read_names(part.prior.names, sample.view, listed.rows, listed.cols).to(unlabelled_SPK.device)
+            if not part.head.support_SQK.shape[1]:
+                return with_means_by_names(part, part.prior, unlabelled_SPK, told_PC, config)
+            added_PC = part.prior.added_scores(told_PC)
         head = part.head.readapted(
             unlabelled_SPK, part.text_CE, class_priors=config.class_priors == "estimated",
             class_means=config.discriminant, added_PC=added_PC,

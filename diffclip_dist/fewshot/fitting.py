@@ -353,16 +353,39 @@ def _fit_part(
     prior: NamesPrior | None,
 ) -> FittedClassifier:
     shots_SQK = learned.shots.at(support.rows, support.cols)
-    added_PC = None
+    added_PC = names_PC = None
     if prior is not None:
         assert learned.unlabelled_names_PC is not None
-        added_PC = prior.added_scores(learned.unlabelled_names_PC.to(learned.unlabelled_SPK.device))
+        names_PC = learned.unlabelled_names_PC.to(learned.unlabelled_SPK.device)
+        added_PC = prior.added_scores(names_PC)
     with one_thread():  # small equations, in which several threads would mostly wait for each other
         fitted = fit_kernel_classifier(
             learned.by.encoder, learned.by.extractor, shots_SQK, learned.unlabelled_SPK, support.targets, text, config,
             added_PC,
         )  # fmt: skip
+        if prior is not None and names_PC is not None and not len(support.targets):
+            fitted = with_means_by_names(fitted, prior, learned.unlabelled_SPK, names_PC, config)
     return replace(fitted, prior=prior)
+
+
+def with_means_by_names(
+    fitted: FittedClassifier, prior: NamesPrior, unlabelled_SPK: Tensor, names_PC: Tensor, config: FewshotConfig
+) -> FittedClassifier:
+    """A kernel classifier without shots, with class means of a scene, where they are to be estimated.
+
+    Args:
+        fitted: the classifier.
+        prior: what class names tell.
+        unlabelled_SPK: features of pixels of the scene.
+        names_PC: what the names tell of the same pixels.
+        config: whether class means are estimated.
+    """
+    if not config.discriminant or unlabelled_SPK.shape[1] < LEAST_UNLABELLED or not prior.known.any():
+        return fitted
+    assert isinstance(fitted.head, KernelHead)
+    with torch.no_grad():
+        head = fitted.head.adapted_to_names(unlabelled_SPK, fitted.text_CE, prior.alone(names_PC), prior.known)
+    return replace(fitted, head=head)
 
 
 def _with_most_modalities(support: Support, valid: Mapping[str, Mask], pattern: Sequence[str]) -> Support | None:

@@ -37,6 +37,8 @@ LEAST_AGREEMENT: Final = 0.05  # added to that share
 LEAST_WEIGHT: Final = 0.01  # of a kernel; those below are left out, which makes maps faster
 # Of the estimates from another scene: of its class priors beside equal ones, and of its class means beside the own ones
 OTHER_SCENE_TRUST: Final = 0.5
+# Without shots: class names tell a scene's class means about as well as so many shots a class
+NAMES_AS_SHOTS: Final = 3.0
 # Shots that weigh the kernels: more take long, and hardly change which kernel is best
 MOST_WEIGHED: Final = 2_000
 MOST_PIXELS: Final = 20_000  # of a scene, for class priors and class means
@@ -215,15 +217,43 @@ class KernelHead(nn.Module):
             offset_C = torch.lerp(offset_C, found_C, OTHER_SCENE_TRUST)
         return self._with_linear_terms(directions, _of_text(level_C + prior_C + offset_C, text_CE), prior_C, text_CE)
 
+    def adapted_to_names(self, scene_SPK: Tensor, text_CE: Tensor, log_PC: Tensor, known_C: Tensor) -> "KernelHead":
+        """A head without shots, with class means estimated from a scene's pixels by what class names tell of them.
+
+        Names tell each pixel by itself. Classes as Gaussians of one covariance bring in which pixels of the scene are
+        alike. The weight of the class means is the one that they have with `NAMES_AS_SHOTS`.
+
+        Args:
+            scene_SPK: features of the scene's pixels, at least one.
+            text_CE: unit class vectors.
+            log_PC: log P(class | pixel) of the same pixels by the names.
+            known_C: bool, whose names tell anything.
+        """
+        assert not self.support_SQK.shape[1]
+        step = -(-scene_SPK.shape[1] // MOST_PIXELS)
+        means = class_discriminant(
+            scene_SPK[0, ::step], log_PC[::step] / SCORE_SHARPNESS, known_C, NAMES_AS_SHOTS, trust=1.0
+        )
+        directions = [means.direction_KC, *(torch.zeros_like(means.direction_KC) for _ in self._linear_terms[1:])]
+        no_priors_C = text_CE.new_zeros(len(text_CE))
+        return self._with_linear_terms(directions, _of_text(means.offset_C, text_CE), no_priors_C, text_CE)
+
     def with_more_classes(self, more: int) -> "KernelHead":
-        """A head that has more classes at the end, without shots."""
+        """A head that has more classes at the end, without shots.
+
+        Class means that names alone told are left out: they tell the classes of before apart, and no other.
+        """
         prior_C, seen_C = (
             None if of_classes is None else torch.nn.functional.pad(of_classes, (0, more))
             for of_classes in (self.prior_C, self.seen_C)
         )
+        direction_KE, offset_E, metric_direction_KE = self.direction_KE, self.offset_E, self.metric_direction_KE
+        if not self.support_SQK.shape[1]:
+            direction_KE, offset_E = torch.zeros_like(direction_KE), torch.zeros_like(offset_E)
+            metric_direction_KE = None if metric_direction_KE is None else torch.zeros_like(metric_direction_KE)
         return KernelHead(
-            self.extractor, self.support_SQK, self.variance_S, self.weight_G, self.dual_coef_GQE, self.direction_KE,
-            self.offset_E, prior_C, seen_C, self.metric_direction_KE,
+            self.extractor, self.support_SQK, self.variance_S, self.weight_G, self.dual_coef_GQE, direction_KE,
+            offset_E, prior_C, seen_C, metric_direction_KE,
         )  # fmt: skip
 
     @property

@@ -128,6 +128,11 @@ class NamesPrior:
     right_C: Tensor
 
     @property
+    def known(self) -> Tensor:
+        """bool, whose names are near a caption."""
+        return _known(self.names).to(self.count_C.device)
+
+    @property
     def has_shots(self) -> Tensor:
         """bool, which classes have shots."""
         return self.count_C > 0
@@ -205,21 +210,29 @@ class NamesPrior:
         added_PC: Tensor = self.weight * torch.log(share_PC + FLOOR)
         return added_PC
 
+    def alone(self, log_PC: Tensor) -> Tensor:
+        """Log-likelihoods (P, C) of all classes by the names, without shots.
+
+        Args:
+            log_PC: what the names tell of the pixels.
+        """
+        return torch.log(self._trusted(log_PC) + FLOOR)
+
     def logits(self, logits_PC: Tensor, log_PC: Tensor) -> Tensor:
         """Log-likelihoods (P, C) by shots and names together, up to a constant a pixel.
 
         Args:
-            logits_PC: by the shots alone.
+            logits_PC: by the shots alone; without shots, by the class means that the names tell.
             log_PC: what the names tell of the pixels.
         """
         logits_PC = logits_PC + self.added_scores(log_PC)
-        by_name_C = ~self.has_shots & _known(self.names).to(logits_PC.device)
+        by_name_C = ~self.has_shots & self.known
         if not by_name_C.any():
             return logits_PC
         told_PC = self._trusted(log_PC)
         told_PC = told_PC * (by_name_C | self.has_shots)
         told_PC = (told_PC / told_PC.sum(dim=1, keepdim=True).clamp_min(LEAST_PROBABILITY)).clamp_min(LEAST_PROBABILITY)
-        found_PC = torch.log(told_PC)
+        found_PC = torch.log(told_PC) if self.has_shots.any() else self.alone(log_PC) + logits_PC
         if self.has_shots.any():
             seen_P = told_PC[:, self.has_shots].sum(dim=1, keepdim=True)
             found_PC = torch.where(self.has_shots, torch.log(seen_P) + _log_shares(logits_PC, self.has_shots), found_PC)
@@ -228,7 +241,7 @@ class NamesPrior:
 
     def _trusted(self, log_PC: Tensor) -> Tensor:
         """P(class | pixel) (P, C) by the names, corrected and as far as they are trusted."""
-        told_PC = _of_known(log_PC, _known(self.names).to(log_PC.device))
+        told_PC = _of_known(log_PC, self.known)
         corrected_PC = told_PC @ (self.said_CC / self.said_CC.sum(dim=0).clamp_min(LEAST_PROBABILITY)).T
         return self.trust * corrected_PC + (1.0 - self.trust) / log_PC.shape[1]
 

@@ -159,6 +159,20 @@ def test_an_unknown_name_tells_nothing_of_its_class() -> None:
     assert unsure[0] == pytest.approx(float(unsure[1]), abs=1e-5)
 
 
+def test_names_alone_learn_which_pixels_of_the_scene_are_alike(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+    """Names that are unsure of each pixel by itself are surer of it among its like."""
+    told_by_truth(monkeypatch, scene, sharp=0.5)
+    assert scene.labels is not None
+    tested = scene.labels > 0
+    classes = [ClassName(name) for name in scene.record.classes.values()]
+    names = names_prior.NameClassifier.fit(scene, classes)
+    values = torch.from_numpy(scene.values["hsi"][tested].astype(np.float32))
+    by_itself = 1 + names.log_probabilities({"hsi": values}).argmax(dim=1).numpy()
+    ids = np.array(list(scene.record.classes))
+    alone = 100.0 * float(np.mean(ids[by_itself - 1] == scene.labels[tested]))
+    assert mean_oa(run(scene, "words", (0,)), 0) > alone + 2
+
+
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     folder = tmp_path_factory.mktemp("generated") / "archive"
@@ -236,6 +250,15 @@ def test_a_classifier_of_the_format_before_names_still_loads(study: Study, tmp_p
     loaded = load_classifier(older)
     assert loaded.fitted.prior is None
     assert loaded.config.classes == load_classifier(study.folder / "model-1shot").config.classes
+
+
+def test_one_more_class_joins_those_that_names_alone_tell(study: Study, generated: Archive, tmp_path: Path) -> None:
+    file = tmp_path / "map.tif"
+    arguments = ("--model", study.folder / "model-0shot", "--archive", generated.location, "--scene", "small")
+    ended = command("predict.py", *arguments, "--out", file, "--also", "snow")
+    assert ended.status == 0, ended.errors
+    with rasterio.open(file) as read, rasterio.open(study.folder / "maps" / "0shot.tif") as kept:
+        assert len(np.intersect1d(np.unique(read.read(1)), np.unique(kept.read(1)))) > 3
 
 
 def test_without_wavelengths_names_are_off_and_the_study_says_so(
