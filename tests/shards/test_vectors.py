@@ -105,10 +105,12 @@ def test_any_block_reads_the_same_labels(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_all_touched_labels_every_pixel_that_a_polygon_meets(tmp_path: Path) -> None:
-    write_features(tmp_path / "f.gpkg", [polygon(WOOD)], cover=["wood"])
+    corners = [(2.7, 3.6), (9.4, 3.6), (9.4, 8.4), (2.7, 8.4)]  # the centres of its outermost pixels lie outside
+    write_features(tmp_path / "f.gpkg", [polygon(corners)], cover=["wood"])
     scene = scene_with(tmp_path, {"vectors": "f.gpkg", "all_touched": True})
     expected = np.zeros((HEIGHT, WIDTH))
     expected[3:9, 2:10] = 1
+    assert inside(corners).sum() < expected.sum()
     np.testing.assert_array_equal(scene.read_labels(*WHOLE), expected)
 
 
