@@ -1,5 +1,6 @@
 """Runs that a signal stops: the exit status, one line, a checkpoint of every step done, and no process left over."""
 
+import contextlib
 import os
 import secrets
 import signal
@@ -79,18 +80,16 @@ def test_ctrl_c_saves_what_is_done_and_says_how_to_go_on(generated_archive: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
-def test_what_a_scheduler_sends_saves_what_is_done(
-    ray_head: LocalRay, generated_archive: Path, tmp_path: Path, sent: signal.Signals, status: int
-) -> None:
+def test_what_a_scheduler_sends_saves_what_is_done(ray_head: LocalRay, generated_archive: Path, tmp_path: Path) -> None:
+    """SIGTERM does the same: test_resume.py terminates a run and goes on with it."""
     folder = tmp_path / "run"
     # steps are logged rarely, and the run stops all the same
     command = pretrain_command(folder, generated_archive, (*ENDLESS, "--log-every", "3"), ("checkpoint_every=4",))
     started = Started(command, dict(ray_head.environment))
     wait_for_steps(started.process, folder, 5)
-    os.kill(started.process.pid, sent)
-    code, _, errors = started.ended()
-    assert code == status
+    os.kill(started.process.pid, signal.SIGUSR1)
+    status, _, errors = started.ended()
+    assert status == 138
     (line,) = errors
     step = newest_of(folder).state.step
     assert line.endswith(f": {folder}: step {step} of 100000 is saved; go on with the same command and --resume")
@@ -120,12 +119,15 @@ def wait_for_file(started: Started, file: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_job_that_is_stopped_saves_what_is_done(ray_head: LocalRay, generated_archive: Path, tmp_path: Path) -> None:
+def test_a_job_that_is_stopped_saves_what_is_done_and_has_carried_no_secret(
+    ray_head: LocalRay, generated_archive: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
-    name = f"job-{secrets.token_hex(4)}"
+    name, secret = f"job-{secrets.token_hex(4)}", secrets.token_hex(16)
     command = pretrain_command(folder, generated_archive, ENDLESS, ())
     job = [ray_command(), "job"]
-    waiting = {"env": {**ray_head.environment}, "capture_output": True, "text": True, "timeout": 120}
+    environment = {**ray_head.environment, "AWS_SECRET_ACCESS_KEY": secret}  # of whoever submits
+    waiting = {"env": environment, "capture_output": True, "text": True, "timeout": 120}
     # Ray waits 3 s by default, which is enough for a small model on a machine that does nothing else
     patient = '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}}'
     submitted = subprocess.run(
@@ -135,6 +137,7 @@ def test_a_job_that_is_stopped_saves_what_is_done(ray_head: LocalRay, generated_
     deadline = time.monotonic() + 120
     while last_step(folder) < 5 and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert processes_with(secret) == []
     stopped = subprocess.run([*job, "stop", name], **waiting)
     assert stopped.returncode == 0, stopped.stderr
     said = subprocess.run([*job, "logs", name], **waiting).stdout
@@ -142,6 +145,24 @@ def test_a_job_that_is_stopped_saves_what_is_done(ray_head: LocalRay, generated_
     assert f"terminated: {folder}: step {done} of 100000 is saved; go on with the same command and --resume" in said
     assert "Traceback" not in said
     assert newest_of(folder).state.step == done
+
+    listed = subprocess.run([*job, "list"], **waiting).stdout
+    assert name in listed
+    logs = [file for place in (folder, ray_logs(ray_head)) for file in place.rglob("*") if file.is_file()]
+    assert len(logs) > 20
+    for text in (said.encode(), listed.encode(), submitted.stdout.encode(), *(file.read_bytes() for file in logs)):
+        assert secret.encode() not in text
+        assert ray_head.environment["RAY_AUTH_TOKEN"].encode() not in text
+
+
+def ray_logs(head: LocalRay) -> Path:
+    """The folder of a head's logs and of those of all that ran on it."""
+    words: list[str] = []
+    for process in processes_with(head.environment["RAY_AUTH_TOKEN"]):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            words += process.cmdline()
+    (place,) = {word.partition("=")[2] for word in words if word.startswith("--temp-dir=") and "diffclip-ray-" in word}
+    return (Path(place) / "session_latest" / "logs").resolve()
 
 
 IN_ONE_PROCESS = """
