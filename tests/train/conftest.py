@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from small_runs import STEPS, Pretrain, Refused, Run, pretrain_arguments, pretrain_command
+from small_runs import SHARDED, STEPS, Pretrain, Refused, Run, pretrain_arguments, pretrain_command
 from small_study import command
 
 from diffclip_dist.train.cluster.local_ray import LocalRay, local_ray_head
@@ -59,6 +59,15 @@ def refused(generated_archive: Path, monkeypatch: pytest.MonkeyPatch) -> Refused
 def one_worker(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of one worker under ZeRO stage 0; runs of more workers are compared with it."""
     run = pretrain(tmp_path_factory.mktemp("one-worker") / "run", "--zero-stage", "0", "--steps", str(STEPS))
+    assert run.status == 0, run.err
+    return run
+
+
+@pytest.fixture(scope="session")
+def sharded(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two workers under ZeRO stage 3, in micro-batches that leave a remainder."""
+    arguments = ("--zero-stage", "3", "--workers", "2", "--steps", str(STEPS))
+    run = pretrain(tmp_path_factory.mktemp("sharded") / "run", *arguments, settings=SHARDED)
     assert run.status == 0, run.err
     return run
 

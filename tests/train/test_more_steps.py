@@ -20,7 +20,7 @@ CONSTANT = ("optimiser.warmup_steps=0", "optimiser.final_share=1")
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_a_finished_run_goes_on_as_if_it_had_been_given_all_steps_at_first(pretrain: Pretrain, tmp_path: Path) -> None:
-    whole = pretrain(tmp_path / "whole", "--steps", "24", settings=CONSTANT)
+    whole = pretrain(tmp_path / "whole", "--steps", "20", settings=CONSTANT)
     assert whole.status == 0, whole.err
     part = pretrain(tmp_path / "part", "--steps", "10", settings=CONSTANT)
     assert part.status == 0, part.err
@@ -28,13 +28,8 @@ def test_a_finished_run_goes_on_as_if_it_had_been_given_all_steps_at_first(pretr
     assert more.status == 0, more.err
     assert "going on from step 10" in more.out
     assert "the run now has 20 steps, it had 10: from step 11 on the learning rate is that of a run of 20" in more.out
-    assert more.losses == whole.losses[:20]
+    assert more.losses == whole.losses
     assert read_config(more.folder / "encoder").training.steps == 20
-
-    # a smaller micro-batch rounds otherwise, which is no reason to refuse the checkpoint
-    smaller = pretrain(tmp_path / "part", "--steps", "24", "--resume", settings=(*CONSTANT, "micro_batch=5"))
-    assert smaller.status == 0, smaller.err
-    assert smaller.losses == pytest.approx(whole.losses, rel=1e-5)
 
 
 def test_fewer_steps_than_are_done_are_refused(refused: Refused, undisturbed: Run) -> None:

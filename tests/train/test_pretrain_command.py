@@ -37,17 +37,9 @@ def test_the_loss_falls(one_worker: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 2, 3])
-def test_two_workers_compute_what_one_computes(
-    pretrain: Pretrain, one_worker: Run, tmp_path: Path, zero_stage: int
-) -> None:
-    # micro-batches of 5 leave a remainder, and the scene's holes fall on the workers unevenly
-    run = pretrain(
-        tmp_path / "run", "--zero-stage", str(zero_stage), "--workers", "2", "--steps", str(STEPS),
-        settings=("micro_batch=5",),
-    )  # fmt: skip
-    assert run.status == 0, run.err
-    same_losses_and_weights(run, one_worker)
+def test_two_workers_that_share_every_parameter_compute_what_one_computes(sharded: Run, one_worker: Run) -> None:
+    """All stages of ZeRO are held to each other in test_sharded_state.py and test_export.py."""
+    same_losses_and_weights(sharded, one_worker)
 
 
 def test_two_workers_with_the_default_settings_compute_what_one_computes(undisturbed: Run, one_worker: Run) -> None:

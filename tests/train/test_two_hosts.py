@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 from ray_nodes import RayNodes, ray_nodes
-from small_runs import Pretrain, Run, pretrain_command, wait_for_steps
+from small_runs import STEPS, Run, pretrain_command, wait_for_steps
 
 from diffclip_dist.train.run_files import FAULTS_FILE
 
-STEPS = 60
 ARGUMENTS = ("--steps", str(STEPS), "--workers", "2")
 pytestmark = pytest.mark.slow
 FIRST, SECOND = "10.219.77.1", "10.219.77.2"
@@ -73,13 +72,6 @@ def running(
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         wait_for_steps(run, folder, 13)
         yield run
-
-
-@pytest.fixture(scope="module")
-def undisturbed(pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = pretrain(tmp_path_factory.mktemp("undisturbed") / "run", *ARGUMENTS)
-    assert run.status == 0, run.err
-    return run
 
 
 @pytest.fixture
