@@ -20,6 +20,8 @@ EXTRA_OF: Final = MappingProxyType(
         "skimage": "benchmark",
         "sklearn": "benchmark",
         "shtab": "completion",
+        "mlflow": "mlflow",
+        "wandb": "wandb",
         "onnxscript": "onnx",
     }
 )

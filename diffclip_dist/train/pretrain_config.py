@@ -181,6 +181,7 @@ class PretrainConfig:
         seed: of every random draw.
         log_every: steps between log lines.
         log_format: of lines on standard output and in ``RUN/logs``: ``plain``, or ``json``, an object a line.
+        logger: where logged steps go besides ``metrics.jsonl`` and TensorBoard: ``mlflow``, ``wandb`` or ``none``.
         checkpoint_every: steps between checkpoints; the last step always makes one.
         keep_checkpoints: number of newest checkpoints that are kept.
         reconstruct_windows: windows that are reconstructed and drawn at each checkpoint; 0 for none, which a model
@@ -210,6 +211,7 @@ class PretrainConfig:
     seed: int = 0
     log_every: int = 1
     log_format: LogFormat = "plain"
+    logger: Literal["none", "mlflow", "wandb"] = "none"
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     reconstruct_windows: int = 32
@@ -473,7 +475,7 @@ def same_run(config: PretrainConfig, other: PretrainConfig) -> tuple[str, ...]:
     """
     free = {
         "archive", "run_dir", "storage_path", "workers", "min_workers", "zero_stage", "steps", "micro_batch",
-        "activation_checkpointing", "compile", "tf32", "log_every", "log_format", "checkpoint_every",
+        "activation_checkpointing", "compile", "tf32", "log_every", "log_format", "logger", "checkpoint_every",
         "keep_checkpoints", "reconstruct_windows", "max_failures", "timeout_s", "stream.loader_processes",
         "stream.gpu_cache_gib", "stream.verify", "offload.optimizer", "offload.parameters", "offload.folder",
         "probe.scene", "probe.archive", "probe.pixels",

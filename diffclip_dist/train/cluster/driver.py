@@ -23,6 +23,7 @@ from diffclip_dist.train.cluster.interruptible import run_interruptibly
 from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
 from diffclip_dist.train.cluster.worker import pretrain_worker
 from diffclip_dist.train.monitor.faults import FaultLog, cause, newest_fault
+from diffclip_dist.train.monitor.loggers import check_logger, send_metrics
 from diffclip_dist.train.monitor.progress import follow_metrics
 from diffclip_dist.train.monitor.run_report import keep_report
 from diffclip_dist.train.plan import TrainPlan, open_plan
@@ -52,6 +53,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
         Terminated: likewise after another signal of which the command has made an exception.
     """
     start_log(config.log_format, "stdout", run=Path(config.run_dir).name)
+    check_logger(config)
     plan = open_plan(with_recorded_precision(config) if resume else config)
     config = plan.config
     run_dir = Path(config.run_dir)
@@ -102,7 +104,7 @@ def _run_on_ray(plan: TrainPlan, resume: bool, stop_file: StopFile, asked: threa
             if not asked.is_set():
                 compiles = config.compiles("cuda" if scaling.use_gpu else "cpu")
                 follow = follow_metrics(run_dir, config.steps, compiles, config.log_format)
-                with keep_report(run_dir), follow:
+                with send_metrics(config), keep_report(run_dir), follow:
                     _train(plan, scaling, _next_attempt(checkpoint_store(config)))
         finally:
             stop_file.remove()
