@@ -115,7 +115,7 @@ def _setting(rows: Sequence[Mapping[str, Any]], title: str) -> list[str]:
         parts += [f"**{scene}**, {draws} draws.\n", table(by_shots(figures, lambda row: row["classifier"]))]
     gains = [row for row in rows if row["part"] == "mean differences"]
     if gains:
-        parts.append("Paired differences in points, OA [95 % over scenes] [95 % over draws] / AA [95 % over scenes].\n")
+        parts.append("Paired differences in points, OA [95 % over scenes], [95 % over draws] / AA [95 % over scenes].\n")
         parts.append(table(by_shots(gains, _difference_name, cell=_gain)))
     return parts
 
@@ -154,7 +154,8 @@ def _gain(row: Mapping[str, Any]) -> str:
         return f"[{row[f'{metric}_gain_{over}_from_percent']:+.1f}, {row[f'{metric}_gain_{over}_to_percent']:+.1f}]"
 
     oa, aa = f"{row['oa_gain_percent']:+.1f}", f"{row['aa_gain_percent']:+.1f}"
-    return f"{oa} {limits('oa', 'scenes')} {limits('oa', 'draws')} / {aa} {limits('aa', 'scenes')}"
+    # the comma keeps Markdown from taking two pairs of brackets for a link
+    return f"{oa} {limits('oa', 'scenes')}, {limits('oa', 'draws')} / {aa} {limits('aa', 'scenes')}"
 
 
 if __name__ == "__main__":
