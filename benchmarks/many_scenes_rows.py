@@ -161,7 +161,9 @@ def measure(arguments: argparse.Namespace) -> int:
 def generated_scenes(effort: Effort) -> Scenes:
     """Scenes of all sensors to pretrain over, and places inside, outside, and of other sensors."""
     sources = _places(max(count for _, count, _ in effort.encoders), effort.side)
-    outside = {f"elsewhere-{number}": _generated(f"elsewhere-{number}", number, effort.side) for number in range(2)}
+    outside = {
+        f"elsewhere-{number}": generated_place(f"elsewhere-{number}", number, effort.side) for number in range(2)
+    }
     bands, first_nm, last_nm = UNSEEN_SENSOR
     other: dict[str, SceneSource] = {
         "another-sensor": GeneratedScene(
@@ -183,10 +185,11 @@ def generated_scenes(effort: Effort) -> Scenes:
 
 def _places(count: int, side: int) -> dict[str, SceneSource]:
     """Generated scenes to pretrain over, by name."""
-    return {f"place-{number}": _generated(f"place-{number}", FIRST_SEED + number, side) for number in range(count)}
+    return {f"place-{number}": generated_place(f"place-{number}", FIRST_SEED + number, side) for number in range(count)}
 
 
-def _generated(name: str, seed: int, side: int) -> GeneratedScene:
+def generated_place(name: str, seed: int, side: int) -> GeneratedScene:
+    """A generated scene of one of the sensors, as hard to tell as its seed draws."""
     random = np.random.default_rng(seed)
     drawn = {field: float(random.uniform(*limits)) for field, limits in VARIED.items()}
     bands, first_nm, last_nm = SENSORS[(seed - FIRST_SEED) % len(SENSORS)]

@@ -16,7 +16,7 @@ from rich.table import Table
 from diffclip_dist.cli.commandline import EXIT_DONE
 from diffclip_dist.cli.options.fewshot import DEFAULT_ENCODER, DEFAULT_SEEDS, DEFAULT_SHOTS
 from diffclip_dist.cli.progress import progress
-from diffclip_dist.feature_extraction.encoder_source import CONTROL
+from diffclip_dist.feature_extraction.encoder_source import SHIPPED
 from diffclip_dist.fewshot.fewshot_config import FEWSHOT_PRESETS, FewshotConfig
 from diffclip_dist.study.experiment import Task
 from diffclip_dist.study.fit_study import MODEL_FOLDER, FitStudy
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_destination(arguments.out, arguments.force)
     encoder = arguments.encoder
     if encoder is None:
-        encoder = str(DEFAULT_ENCODER) if DEFAULT_ENCODER.exists() else CONTROL
+        encoder = str(DEFAULT_ENCODER) if DEFAULT_ENCODER.exists() else SHIPPED
     ensure_generated_archive(arguments.archive)
     archive = Archive.open(arguments.archive)
     with _nothing_kept(arguments.out), progress(arguments.log_format) as show:

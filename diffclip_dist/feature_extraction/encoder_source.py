@@ -17,6 +17,10 @@ from diffclip_dist.model.saved_encoder import Training, load_encoder, new_encode
 from shards.archive.manifest import SceneRecord
 
 CONTROL: Final = "none"
+SHIPPED: Final = "shipped"
+# benchmarks/shipped_encoder.py pretrains it over generated scenes of many sensors
+SHIPPED_FOLDER: Final = Path(__file__).resolve().parents[1] / "shipped_encoder"
+MOST_NAMED: Final = 5  # scenes that are named one by one
 BANDS_ONLY: Final = "bands only"
 CONTROL_SEED: Final = 0
 
@@ -27,7 +31,7 @@ class NamedEncoder:
 
     Attributes:
         encoder: the module.
-        label: its name in results: a folder, ``none``, ``none:FOLDER`` or ``bands only``.
+        label: its name in results: a folder, ``shipped``, ``none``, ``none:FOLDER`` or ``bands only``.
         training: where its weights come from.
         statistics: of scenes that it was trained on, where known.
         matches: where it was fitted to a scene, modality name to the scene's bands that it reads.
@@ -45,9 +49,10 @@ class NamedEncoder:
             return "no encoder: bands alone"
         if self.training.steps == 0:
             return "random weights: the control for what pretraining brings"
-        scenes = ", ".join(
-            f"{name} (generated)" if name in self.training.generated_scenes else name for name in self.training.scenes
-        )
+        generated, names = self.training.generated_scenes, self.training.scenes
+        scenes = ", ".join(f"{name} (generated)" if name in generated else name for name in names)
+        if len(names) > MOST_NAMED:
+            scenes = f"{len(names)} scenes ({len(generated)} of them generated)"
         return f"pretrained for {self.training.steps} steps on {scenes}, without labels"
 
 
@@ -59,6 +64,14 @@ def read_encoder(folder: Path) -> NamedEncoder:
     """
     config = read_config(folder)
     return NamedEncoder(load_encoder(folder), str(folder), config.training, config.statistics)
+
+
+def read_shipped() -> NamedEncoder:
+    """The encoder that comes with the package, for scenes of any sensor.
+
+    It knows no units: the generated scenes that it was pretrained on say nothing of how a user's values are scaled.
+    """
+    return replace(read_encoder(SHIPPED_FOLDER), label=SHIPPED, statistics=())
 
 
 def fit_to_scene(
@@ -100,8 +113,8 @@ def open_encoder(spec: str, record: SceneRecord, *, map_bands: bool = False, tru
     """Opens the encoder that ``--encoder`` names, fitted to a scene.
 
     Args:
-        spec: an encoder's folder; ``none`` for random weights of the default configuration; ``none:FOLDER`` for random
-            weights of the configuration in that folder.
+        spec: an encoder's folder; ``shipped`` for the one that comes with the package; ``none`` for random weights of
+            the default configuration; ``none:FOLDER`` for random weights of the configuration in that folder.
         record: the scene it is for.
         map_bands: as `fit_to_scene` takes it.
         trust_units: as `fit_to_scene` takes it.
@@ -111,7 +124,8 @@ def open_encoder(spec: str, record: SceneRecord, *, map_bands: bool = False, tru
     """
     kind, _, folder = spec.partition(":")
     if kind != CONTROL:
-        return fit_to_scene(read_encoder(Path(spec)), record, map_bands=map_bands, trust_units=trust_units)
+        named = read_shipped() if spec == SHIPPED else read_encoder(Path(spec))
+        return fit_to_scene(named, record, map_bands=map_bands, trust_units=trust_units)
     config = read_config(Path(folder)).model if folder else ModelConfig()
     schemas = [ModalitySchema.of(modality) for modality in record.modalities]
     encoder = encoder_for_scene(new_encoder(config, schemas, CONTROL_SEED), record, spec)

@@ -36,9 +36,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"archive with the labelled scene ({GENERATED_ARCHIVE}: a generated scene, built if absent)",
     )  # fmt: skip
     parser.add_argument(
-        "--encoder", metavar="DIR|none|none:DIR",
-        help="pretrained encoder; none: random weights of the default configuration; none:DIR: random weights of DIR's "
-        f"configuration ({DEFAULT_ENCODER} where it exists, else none)",
+        "--encoder", metavar="DIR|shipped|none|none:DIR",
+        help="pretrained encoder; shipped: the one that comes with diffclip, pretrained over generated scenes of many "
+        "sensors; none: random weights of the default configuration; none:DIR: random weights of DIR's configuration "
+        f"({DEFAULT_ENCODER} where it exists, else shipped)",
     )  # fmt: skip
     add_match_options(parser, "encoder")
     parser.add_argument("--scene", metavar="NAME", help="scene of the archive (the only one with labels)")
