@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import accuracy_compare as compare
-import accuracy_page
+import accuracy_report
 import accuracy_rows
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_quick_run_measures_every_kind_of_row_and_does_no_job_twice(tmp_path: 
     # one scene has no other to choose a row on
     assert compared == {pair for pair in compare.COMPARED if compare.CHOSEN_PIXEL_ROW not in pair}
     assert (tmp_path / "keep" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
-    assert "## Generated scenes, random" in accuracy_page.page(report)
+    assert "## Generated scenes, random" in accuracy_report.page(report)
     jobs = sorted((tmp_path / "keep" / "jobs").iterdir())
     written = [job.stat().st_mtime_ns for job in jobs]
     assert run(tmp_path / "keep", tmp_path / "second.json")["rows"] == report["rows"]
@@ -185,9 +185,10 @@ def test_a_scene_is_cut_where_it_is_empty() -> None:
 
 
 def test_the_readmes_table_is_written_between_its_marks() -> None:
-    text = f"before\n{accuracy_page.BEGIN}\nold\n{accuracy_page.END}\nafter\n"
+    text = f"before\n{accuracy_report.BEGIN}\nold\n{accuracy_report.END}\nafter\n"
     assert (
-        accuracy_page.with_table(text, "new") == f"before\n{accuracy_page.BEGIN}\n\nnew\n{accuracy_page.END}\nafter\n"
+        accuracy_report.with_table(text, "new")
+        == f"before\n{accuracy_report.BEGIN}\n\nnew\n{accuracy_report.END}\nafter\n"
     )
     with pytest.raises(BadInput, match=r"README\.md"):
-        accuracy_page.with_table("no marks", "new")
+        accuracy_report.with_table("no marks", "new")

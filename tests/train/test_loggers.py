@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from small_runs import Refused
 
+from diffclip_dist.log_lines import start_log
 from diffclip_dist.train.monitor import loggers
 from diffclip_dist.train.monitor.loggers import send_metrics
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
@@ -125,6 +126,7 @@ def replaced(monkeypatch: pytest.MonkeyPatch, made: type) -> Iterator[list[Any]]
 def test_a_service_that_fails_now_and_then_loses_no_step_and_ends_no_run(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    start_log("plain", "stdout")  # a test before may have chosen another
     with replaced(monkeypatch, Stubborn) as made, send_metrics(config(run_dir, "wandb")):
         write_metrics(run_dir, 1, 300)
         while made[0].steps != [*range(1, 301)]:
