@@ -19,14 +19,20 @@ def write_encoder_card(folder: Path) -> None:
     model, side = config.model, config.model.window
     with safe_open(folder / WEIGHTS_FILE, "pt") as weights:
         parameters = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    learned_by = {}
+    if model.reconstructs:
+        learned_by["mask-diffusion"] = f"mask diffusion ({METHOD}, stage 1)"
+    if model.contrast_weight > 0.0:
+        learned_by["contrastive"] = "contrast of two parts of a window"
     front_matter = {
         "pipeline_tag": "image-feature-extraction",
-        "tags": ["remote-sensing", "self-supervised", "mask-diffusion"],
+        "tags": ["remote-sensing", "self-supervised", *learned_by],
     }
     sections = {
         "What it is": (
             f"A transformer that describes each pixel of a co-registered scene from the {side} x {side} pixels around "
-            f"it: {parameters:,} parameters, width {model.width}, depth {model.depth}. Method: {METHOD}, stage 1."
+            f"it: {parameters:,} parameters, width {model.width}, depth {model.depth}. Its objective: "
+            f"{' and '.join(learned_by.values())}."
         ),
         "Data": f"{describe_training(config.training)}\n\nIt reads:\n\n{modality_table(config.modalities)}",
         "Metrics": (
@@ -48,7 +54,12 @@ def write_encoder_card(folder: Path) -> None:
             'features = dc.features(dc.open_archive("ARCHIVE")["SCENE"], encoder)\n```'
         ),
     }
-    write_card(folder, front_matter, f"Encoder of {', '.join(schema.name for schema in config.modalities)}", sections)
+    write_card(
+        folder,
+        front_matter,
+        f"Encoder of {', '.join(dict.fromkeys(schema.name for schema in config.modalities))}",
+        sections,
+    )
 
 
 def describe_training(training: Training) -> str:

@@ -11,6 +11,7 @@ import pytest
 from small_study import CLASSES, Study
 
 import diffclip_dist as dc
+from diffclip_dist.feature_extraction.encoder_source import SHIPPED_FOLDER
 from diffclip_dist.fewshot.classifier import load_classifier
 from diffclip_dist.model.encoder_card import write_encoder_card
 from shards.archive.archive import Archive
@@ -49,6 +50,16 @@ def test_a_classifiers_card_has_the_studys_figures_and_loads_as_it_says(study: S
 
 def test_a_card_of_one_shot_says_that_probabilities_are_not_calibrated(study: Study) -> None:
     assert "probabilities are not calibrated" in (study.folder / "model-1shot" / "README.md").read_text()
+
+
+def test_an_encoders_card_names_what_it_learned_by(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED_FOLDER, tmp_path / "encoder")
+    write_encoder_card(folder)
+    card = huggingface_hub.ModelCard.load(folder / "README.md")
+    assert "contrastive" in card.data.tags
+    assert "mask-diffusion" not in card.data.tags
+    assert "contrast of two parts of a window" in card.text
+    assert huggingface_hub.ModelCard.load(SHIPPED_FOLDER / "README.md").data.license == "apache-2.0"
 
 
 def test_a_classifier_saved_from_python_claims_no_figures(archive: Archive, tmp_path: Path) -> None:
