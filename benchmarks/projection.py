@@ -14,7 +14,7 @@ from report import Value
 from diffclip_dist.data.schema import ModalitySchema
 from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.mask_diffusion import MaskDiffusion
-from diffclip_dist.model.presets import PRESETS, preset_model
+from diffclip_dist.model.presets import preset_model
 from diffclip_dist.train.memory import activation_bytes, state_bytes
 from diffclip_dist.train.pretrain_config import PretrainConfig
 
@@ -74,9 +74,9 @@ def _described(link: Link) -> str:
 def project(
     schemas: Sequence[ModalitySchema], bytes_per_window: float, read_bytes_per_s: float, assumed: Assumptions
 ) -> list[dict[str, Value]]:
-    """A row for each preset, ZeRO stage and number of GPUs."""
+    """A row for each preset whose utilisation is assumed, ZeRO stage and number of GPUs."""
     rows: list[dict[str, Value]] = []
-    for preset in PRESETS:
+    for preset, utilisation in assumed.utilisation:
         config = PretrainConfig(model=preset_model(preset), precision="bfloat16")
         with torch.device("meta"):
             model = MaskDiffusion(config.model, schemas)
@@ -88,7 +88,7 @@ def project(
                 flops, bytes_per_window * assumed.windows, traffic_of_step(sum(tensors), len(tensors), 2, stage, 1)
             )
             cluster = Cluster(
-                flops_per_s=assumed.peak_flops_per_s * dict(assumed.utilisation)[preset],
+                flops_per_s=assumed.peak_flops_per_s * utilisation,
                 near=dict.fromkeys(_KINDS, assumed.near),
                 far=dict.fromkeys(_KINDS, assumed.far),
                 workers_per_node=assumed.gpus_per_node,
@@ -128,7 +128,8 @@ def draw(
         (axes[0, 1], "samples_per_s", "windows / s, all GPUs"),
         (axes[1, 0], "state_gb_per_gpu", "parameters, gradients, optimizer state (GB a GPU)"),
     )
-    colours = dict(zip(PRESETS, ("tab:blue", "tab:green", "tab:orange", "tab:red"), strict=True))
+    presets = dict.fromkeys(row["preset"] for row in rows)
+    colours = dict(zip(presets, ("tab:blue", "tab:green", "tab:orange", "tab:red"), strict=True))
     styles = dict(zip(map(str, STAGES), ("-", "--"), strict=True))
     for axis, key, label in panels:
         for preset, colour in colours.items():

@@ -14,7 +14,6 @@ from scaling_probe import Probe, StageProbe
 
 from diffclip_dist.cli.commandline import run_command
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.model.presets import PRESETS
 
 COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "scaling.py"
 
@@ -85,7 +84,7 @@ def test_the_projection_covers_the_presets_and_says_what_it_is(ended: tuple[str,
     out, rows, picture = ended
     projected = rows_of(rows, "projection, not measured")
     assert {(row["preset"], row["gpus"]) for row in projected} == {
-        (preset, gpus) for preset in PRESETS for gpus in projection.GPUS
+        (preset, gpus) for preset, _ in projection.Assumptions().utilisation for gpus in projection.GPUS
     }
     assert (projection.GPUS[0], projection.GPUS[-1]) == (8, 1024)
     assert all(0.0 < row["efficiency_percent"] <= 100.0 for row in projected)
