@@ -17,6 +17,7 @@ ORDER = (
     "shards.errors",
     "shards.extras",
     "shards.nearest",
+    "shards.band_tolerance",
     "shards.scene",
     "shards.simulate",
     "shards.open_scene",

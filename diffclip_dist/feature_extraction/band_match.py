@@ -6,7 +6,7 @@ there is nothing to compare, and the numbers of bands must agree.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,8 @@ import numpy.typing as npt
 from diffclip_dist.data.schema import ModalitySchema
 from shards.archive.archive import WHOLE, ReadableScene, Scene
 from shards.archive.manifest import ModalityRecord, SceneRecord
+from shards.band_tolerance import REACH, tolerance_nm
 from shards.errors import BadInput
-
-# Part of its wavelength that a band may lie off the known one. Sentinel-2A and 2B differ by up to 0.8 %, Landsat 5 and
-# 8 by up to 4 %
-REACH: Final = 0.05
-# Bands that are nearer are always taken for the same, in nm; between scenes of one spectrometer, centres drift by less
-LEAST_TOLERANCE_NM: Final = 2.0
 
 Reals = npt.NDArray[np.float64]
 Value = TypeVar("Value")
@@ -125,8 +120,7 @@ def _match(
         numbers = " or ".join(str(schema.bands) for schema in named)
         raise BadInput(f"{where}: has {own.bands} bands, and {knower} expects {numbers}{remedy}")
     closest = min(of_same_number, key=lambda schema: float(np.max(_apart_nm(schema, own, in_order))))
-    tolerance_nm = _tolerance_nm(closest)
-    faults = _faults(closest, own, in_order, tolerance_nm)
+    faults = _faults(closest, own, in_order, _tolerance_nm(closest))
     raise BadInput(f"{where}: {knower} has other wavelengths: {faults}{remedy}")
 
 
@@ -157,10 +151,7 @@ def _tolerance_nm(known: ModalitySchema) -> Reals:
     """How far a band may lie off each known one and still agree."""
     if known.wavelengths_nm is None:
         return np.zeros(known.bands)
-    centres_nm = np.array(known.wavelengths_nm)
-    half_spacing = float(np.median(np.diff(np.sort(centres_nm)))) / 2 if known.bands > 1 else np.inf
-    tolerance_nm: Reals = np.minimum(max(half_spacing, LEAST_TOLERANCE_NM), REACH * centres_nm)
-    return tolerance_nm
+    return tolerance_nm(known.wavelengths_nm)
 
 
 def _faults(known: ModalitySchema, own: ModalitySchema, bands: Sequence[int], allowed_nm: Reals) -> str:

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from shards.band_tolerance import tolerance_nm
 from shards.errors import BadInput
 from shards.scene.readers.layer import Affine6, Given, Grid, plain_dtype
 from shards.scene.readers.missing_values import MissingValues, valid_pixels
@@ -26,9 +27,6 @@ from shards.scene.source import Mask, Scaling, Values
 GDAL_CACHE_MB = 64
 OR_STACK = "if each file is a band, write `stack: true`"
 SAME_BANDS = "the files of a mosaic have the same bands in the same order; reorder them (gdal_translate -b)"
-# Centres of one band in two files differ by at most half the spacing and this part of the wavelength, or by these nm
-BAND_REACH = 0.05
-LEAST_TOLERANCE_NM = 2.0
 CANNOT_JOIN = f"carries no transform; several files can only be joined by their transforms; {OR_STACK}"
 
 
@@ -323,12 +321,11 @@ def _check_same_bands(first: _Head, head: _Head) -> None:
     """Refuses a file whose bands are other ones than the first file's, or stand in another order."""
     one, other = first.wavelengths_nm, head.wavelengths_nm
     if one is not None and other is not None:
-        spacing = float(np.median(np.abs(np.diff(one)))) if len(one) > 1 else np.inf
-        for band, (known, found) in enumerate(zip(one, other, strict=True), start=1):
-            if abs(found - known) > max(min(spacing / 2, BAND_REACH * known), LEAST_TOLERANCE_NM):
-                raise BadInput(
-                    f"{head.path}: band {band} lies at {found:g} nm, and at {known:g} nm in {first.path}; {SAME_BANDS}"
-                )
+        for band in np.flatnonzero(np.abs(np.subtract(other, one)) > tolerance_nm(one)).tolist():
+            raise BadInput(
+                f"{head.path}: band {band + 1} lies at {other[band]:g} nm, and at {one[band]:g} nm in {first.path}; "
+                f"{SAME_BANDS}"
+            )
     names, others = first.descriptions, head.descriptions
     if names != others and None not in names and sorted(map(str, names)) == sorted(map(str, others)):
         band = next(place for place, pair in enumerate(zip(names, others, strict=True)) if pair[0] != pair[1])
