@@ -50,9 +50,11 @@ class NamedEncoder:
         if self.training.steps == 0:
             return "random weights: the control for what pretraining brings"
         generated, names = self.training.generated_scenes, self.training.scenes
-        scenes = ", ".join(f"{name} (generated)" if name in generated else name for name in names)
-        if len(names) > MOST_NAMED:
-            scenes = f"{len(names)} scenes ({len(generated)} of them generated)"
+        scenes = (
+            f"{len(names)} scenes ({len(generated)} of them generated)"
+            if len(names) > MOST_NAMED
+            else ", ".join(f"{name} (generated)" if name in generated else name for name in names)
+        )
         return f"pretrained for {self.training.steps} steps on {scenes}, without labels"
 
 

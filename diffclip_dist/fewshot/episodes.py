@@ -40,8 +40,8 @@ class Pixels:
         """The pixels of all parts, in their order."""
         return cls(*(np.concatenate([getattr(one, name) for one in parts]) for name in ("rows", "cols", "class_ids")))
 
-    def where(self, kept: npt.NDArray[np.bool_]) -> "Pixels":
-        """Some of the pixels, bool (pixel)."""
+    def where(self, kept: npt.NDArray[np.bool_] | Positions) -> "Pixels":
+        """Some of the pixels: bool (pixel), or their numbers."""
         return Pixels(self.rows[kept], self.cols[kept], self.class_ids[kept])
 
 

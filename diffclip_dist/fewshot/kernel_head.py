@@ -10,7 +10,7 @@ pixels, K feature width, E text width, C classes.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from diffclip_dist.fewshot.class_priors import (
     score_trust,
 )
 from diffclip_dist.fewshot.label_sample import balanced_quotas
+
+Beside = TypeVar("Beside", Tensor, Tensor | None)
 
 # All chosen on generated scenes, at 1 to 20 shots
 # In standard deviations of the scene's features; each is twice the one before
@@ -230,10 +232,8 @@ class KernelHead(nn.Module):
             known_C: bool, whose names tell anything.
         """
         assert not self.support_SQK.shape[1]
-        step = -(-scene_SPK.shape[1] // MOST_PIXELS)
-        means = class_discriminant(
-            scene_SPK[0, ::step], log_PC[::step] / SCORE_SHARPNESS, known_C, NAMES_AS_SHOTS, trust=1.0
-        )
+        sampled_SPK, log_PC = _sampled(scene_SPK, log_PC)
+        means = class_discriminant(sampled_SPK[0], log_PC / SCORE_SHARPNESS, known_C, NAMES_AS_SHOTS, trust=1.0)
         directions = [means.direction_KC, *(torch.zeros_like(means.direction_KC) for _ in self._linear_terms[1:])]
         no_priors_C = text_CE.new_zeros(len(text_CE))
         return self._with_linear_terms(directions, _of_text(means.offset_C, text_CE), no_priors_C, text_CE)
@@ -333,10 +333,10 @@ class KernelHead(nn.Module):
         return logits_QC
 
 
-def _sampled(scene_SPK: Tensor, added_PC: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """At most `MOST_PIXELS` of a scene's pixels, evenly spread: their features, and what is added to their scores."""
+def _sampled(scene_SPK: Tensor, beside_PC: Beside) -> tuple[Tensor, Beside]:
+    """At most `MOST_PIXELS` of a scene's pixels, evenly spread: their features, and what is known of them beside."""
     step = -(-scene_SPK.shape[1] // MOST_PIXELS)
-    return scene_SPK[:, ::step], None if added_PC is None else added_PC[::step]
+    return scene_SPK[:, ::step], None if beside_PC is None else beside_PC[::step]
 
 
 def _kernels(one_SPK: Tensor, other_SQK: Tensor, variance_S: Tensor, weight_G: Tensor) -> Iterator[tuple[int, Tensor]]:

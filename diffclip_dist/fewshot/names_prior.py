@@ -229,13 +229,15 @@ class NamesPrior:
         by_name_C = ~self.has_shots & self.known
         if not by_name_C.any():
             return logits_PC
-        told_PC = self._trusted(log_PC)
-        told_PC = told_PC * (by_name_C | self.has_shots)
-        told_PC = (told_PC / told_PC.sum(dim=1, keepdim=True).clamp_min(LEAST_PROBABILITY)).clamp_min(LEAST_PROBABILITY)
-        found_PC = torch.log(told_PC) if self.has_shots.any() else self.alone(log_PC) + logits_PC
         if self.has_shots.any():
-            seen_P = told_PC[:, self.has_shots].sum(dim=1, keepdim=True)
-            found_PC = torch.where(self.has_shots, torch.log(seen_P) + _log_shares(logits_PC, self.has_shots), found_PC)
+            told_PC = self._trusted(log_PC) * (by_name_C | self.has_shots)
+            share_PC = told_PC / told_PC.sum(dim=1, keepdim=True).clamp_min(LEAST_PROBABILITY)
+            share_PC = share_PC.clamp_min(LEAST_PROBABILITY)
+            seen_P = share_PC[:, self.has_shots].sum(dim=1, keepdim=True)
+            by_shots_PC = torch.log(seen_P) + _log_shares(logits_PC, self.has_shots)
+            found_PC = torch.where(self.has_shots, by_shots_PC, torch.log(share_PC))
+        else:
+            found_PC = self.alone(log_PC) + logits_PC
         nameless_C = ~(by_name_C | self.has_shots)
         return torch.where(nameless_C, found_PC.amin(dim=1, keepdim=True) - 1.0, found_PC)
 

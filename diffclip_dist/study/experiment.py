@@ -363,8 +363,7 @@ def _reported_blocks(reader: SceneReader, wanted: Wanted, block_bytes: int, repo
 
 def _evenly_spread(pixels: Pixels, most: int) -> Pixels:
     """At most so many of the pixels."""
-    kept = np.linspace(0, len(pixels) - 1, min(len(pixels), most)).astype(np.int64)
-    return Pixels(pixels.rows[kept], pixels.cols[kept], pixels.class_ids[kept])
+    return pixels.where(np.linspace(0, len(pixels) - 1, min(len(pixels), most)).astype(np.int64))
 
 
 def pixels_to_read(grid: Grid, reference: Reference, limit: int | None) -> Wanted:

@@ -8,7 +8,7 @@ import numpy as np
 from diffclip_dist.feature_extraction.encoder_source import NamedEncoder
 from diffclip_dist.fewshot.calibration import CalibrationTest, Reliability
 from diffclip_dist.fewshot.classifier import Classifier, MappedClass, classifier_config
-from diffclip_dist.fewshot.episodes import Pixels, Protocol
+from diffclip_dist.fewshot.episodes import Protocol
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, Summary, summarise
 from diffclip_dist.fewshot.names_prior import ToldByName
@@ -156,7 +156,7 @@ class Study:
             model_folder=f"model-{shots}shot",
             classifier=self.classifier(shots),
             learned=run.episode.support,
-            tested=Pixels(query.rows[read], query.cols[read], query.class_ids[read]),
+            tested=query.where(read),
             right=(run.predicted == true)[read],
             figures=self.summaries(shots),
             per_class=self.per_class(shots),
