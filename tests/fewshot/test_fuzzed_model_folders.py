@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from changed_bytes import changed_bytes
 from corruptions import NASTY, leaves
 from small_study import Study
 
@@ -70,15 +71,5 @@ def test_bytes_of_any_kind_are_taken_or_refused(kind: str, name: str, folders: d
     whole = file.read_bytes()
     rng = np.random.default_rng(1)
     for _ in range(COUNT):
-        content = bytearray(whole)
-        for _ in range(rng.integers(1, 4)):
-            place = int(rng.integers(min(len(content), HEADER)))
-            match rng.integers(3):
-                case 0:
-                    content[place] = int(rng.integers(256))
-                case 1:
-                    del content[place : place + int(rng.integers(1, 50))]
-                case _:
-                    content[place:place] = rng.bytes(int(rng.integers(1, 9)))
-        file.write_bytes(content)
+        file.write_bytes(changed_bytes(whole, rng, HEADER))
         loads_or_is_refused_in_one_line(kind, folder)

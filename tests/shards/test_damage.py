@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from changed_bytes import changed_bytes
 from corruptions import NASTY, leaves
 from small_scenes import ShardCommand
 
@@ -404,17 +405,7 @@ def test_fuzzed_manifests_end_in_a_clear_error(archive: Path) -> None:
     whole = (archive / "manifest.json").read_bytes()
     original = Archive.open(archive).manifest
     for _ in range(150):
-        content = bytearray(whole)
-        for _ in range(rng.integers(1, 4)):
-            place = int(rng.integers(len(content)))
-            match rng.integers(3):
-                case 0:
-                    content[place] = int(rng.integers(256))
-                case 1:
-                    del content[place : place + int(rng.integers(1, 50))]
-                case _:
-                    content[place:place] = rng.bytes(int(rng.integers(1, 9)))
-        (archive / "manifest.json").write_bytes(content)
+        (archive / "manifest.json").write_bytes(changed_bytes(whole, rng))
         opened = opened_or_fault(archive)
         if isinstance(opened, Archive):  # only blanks changed
             assert write_manifest(opened.manifest) == write_manifest(original)

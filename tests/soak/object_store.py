@@ -8,10 +8,8 @@ requests came and failed, and how memory and open files of this process grow; a 
 Exit status 1 says that bytes differ or that something was left over.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +21,8 @@ sys.path += [str(REPOSITORY / folder) for folder in ("", "benchmarks", "tests/sh
 
 from failing_s3 import BUCKET, failing_s3  # noqa: E402
 from process_samples import Sampler, draw, slope_rows  # noqa: E402
-from report import Row, check_destination, print_table, write_json  # noqa: E402
+from report import Row  # noqa: E402
+from soak_command import run_soak, soak_parser  # noqa: E402
 
 from shards.archive.archive import Archive  # noqa: E402
 from shards.archive.store import open_store  # noqa: E402
@@ -89,21 +88,14 @@ def soak(scratch: Path, seconds: float, one_in: int, picture: Path | None) -> tu
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long rounds begin (10)")
+    parser = soak_parser(__doc__, 10.0, "rounds begin")
     parser.add_argument("--one-in", type=int, default=20, metavar="N", help="one request in N fails (20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures there, and a picture beside it (off)")
-    given = parser.parse_args()
-    check_destination(given.json)
-    with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
-        os.environ["TMPDIR"] = tempfile.tempdir = scratch  # what is left there at the end was left over
-        picture = None if given.json is None else given.json.with_suffix(".png").absolute()
-        rows, passed = soak(Path(scratch), given.minutes * 60, given.one_in, picture)
-    for part in ("failures", "growth", "run"):
-        print_table(part, [row for row in rows if row["part"] == part])
-    if given.json is not None:
-        write_json(given.json, {"minutes": given.minutes, "one_in_requests": given.one_in}, rows)
-    return 0 if passed else 1
+    return run_soak(
+        parser,
+        lambda scratch, given, picture: soak(scratch, given.minutes * 60, given.one_in, picture),
+        ("failures", "growth", "run"),
+        lambda given: {"minutes": given.minutes, "one_in_requests": given.one_in},
+    )
 
 
 if __name__ == "__main__":

@@ -9,13 +9,10 @@ to the last bit. A picture beside it shows memory and open files over time. Exit
 that something was left over; how fast memory grows is for the reader to judge.
 """
 
-import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +28,9 @@ sys.path += [str(REPOSITORY / folder) for folder in ("", "benchmarks", "tests/tr
 from marked_processes import processes_with  # noqa: E402
 from process_samples import Sampler, draw, slope_rows  # noqa: E402
 from ray_nodes import RayNodes, ray_nodes  # noqa: E402
-from report import Row, check_destination, print_table, write_json  # noqa: E402
+from report import Row  # noqa: E402
 from small_runs import leftover_checkpoints, pretrain_command  # noqa: E402
+from soak_command import run_soak, soak_parser  # noqa: E402
 
 from shards.archive.tiling import ArchiveSettings  # noqa: E402
 from shards.build.build_archive import build_archive  # noqa: E402
@@ -208,21 +206,14 @@ def soak(scratch: Path, seconds: float, every_s: float, picture: Path | None) ->
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long faults come (60)")
+    parser = soak_parser(__doc__, 60.0, "faults come")
     parser.add_argument("--every", type=float, default=120.0, metavar="S", help="seconds between faults (120)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures there, and a picture beside it (off)")
-    given = parser.parse_args()
-    check_destination(given.json)
-    with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
-        os.environ["TMPDIR"] = tempfile.tempdir = scratch  # what is left there at the end was left over
-        picture = None if given.json is None else given.json.with_suffix(".png").absolute()
-        rows, passed = soak(Path(scratch), given.minutes * 60, given.every, picture)
-    for part in ("faults", "growth", "run"):
-        print_table(part, [row for row in rows if row["part"] == part])
-    if given.json is not None:
-        write_json(given.json, {"minutes": given.minutes, "every_s": given.every, "workers": 2}, rows)
-    return 0 if passed else 1
+    return run_soak(
+        parser,
+        lambda scratch, given, picture: soak(scratch, given.minutes * 60, given.every, picture),
+        ("faults", "growth", "run"),
+        lambda given: {"minutes": given.minutes, "every_s": given.every, "workers": 2},
+    )
 
 
 if __name__ == "__main__":

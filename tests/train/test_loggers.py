@@ -42,16 +42,28 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_mlflow_has_every_step_once(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracking = pytest.importorskip("mlflow.tracking")
+@pytest.fixture
+def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """MLflow's client library, with a store in a folder."""
+    library = pytest.importorskip("mlflow.tracking")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    return library
+
+
+def sent_to(tracking: Any) -> tuple[Any, Any]:
+    """A client of the store, and the only run in it."""
+    client = tracking.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("diffclip").experiment_id])
+    return client, run
+
+
+def test_mlflow_has_every_step_once(run_dir: Path, tmp_path: Path, tracking: Any) -> None:
     with send_metrics(config(run_dir, "mlflow")):
         write_metrics(run_dir, 1, 250)
         write_metrics(run_dir, 201, 300)  # workers that start anew take steps again
-    client = tracking.MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name("diffclip").experiment_id])
+    client, run = sent_to(tracking)
     assert (run.info.run_name, run.info.status) == ("mine", "FINISHED")
     losses = client.get_metric_history(run.info.run_id, "loss")
     assert sorted((one.step, one.value) for one in losses) == [(step, 1.0 / step) for step in range(1, 301)]
@@ -65,15 +77,10 @@ def test_mlflow_has_every_step_once(run_dir: Path, tmp_path: Path, monkeypatch: 
     assert not any(SECRET in text or str(run_dir) in text for text in written)
 
 
-def test_a_run_that_ends_early_is_failed(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracking = pytest.importorskip("mlflow.tracking")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+def test_a_run_that_ends_early_is_failed(run_dir: Path, tracking: Any) -> None:
     with send_metrics(config(run_dir, "mlflow")):
         write_metrics(run_dir, 1, 3)
-    client = tracking.MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name("diffclip").experiment_id])
+    _, run = sent_to(tracking)
     assert run.info.status == "FAILED"
 
 
