@@ -13,6 +13,7 @@ from diffclip_dist.fewshot.metrics import KAPPA, PERCENT, PERCENT_DIFFERENCE, su
 
 OURS: Final = "ours"
 RANDOM: Final = "ours, random weights"
+SHIPPED: Final = "ours, shipped encoder"
 PUBLISHED: Final = "published second stage, random weights"
 # Both are pixel rows: the first is chosen by looking at the test, which favours it; the second is not
 BEST_PIXEL_ROW: Final = "best pixel row of this scene"
@@ -21,11 +22,13 @@ CHOSEN_PIXEL_ROW: Final = "pixel row chosen on the other scenes"
 COMPARED: Final = (
     *(
         (row, against)
-        for row in (OURS, RANDOM)
+        for row in (OURS, SHIPPED, RANDOM)
         for against in ("SVM", CHOSEN_PIXEL_ROW, BEST_PIXEL_ROW, f"{row}, no names", PUBLISHED)
     ),
     (f"{RANDOM}, shuffled names", f"{RANDOM}, no names"),
     (OURS, RANDOM),
+    (SHIPPED, RANDOM),
+    (f"{SHIPPED}, no names", f"{RANDOM}, no names"),
     (f"{OURS}, no names", f"{RANDOM}, no names"),
     (f"{OURS}, cosine head", f"{RANDOM}, cosine head"),
     (f"{OURS}, equal priors", OURS),

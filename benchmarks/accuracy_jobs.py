@@ -23,7 +23,7 @@ from scene_halves import halves
 
 from diffclip_dist.api.few_shot_classifier import FewShotClassifier
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.feature_extraction.encoder_source import CONTROL
+from diffclip_dist.feature_extraction.encoder_source import CONTROL, fit_to_scene, read_shipped
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene
 from diffclip_dist.feature_extraction.views import Grid
 from diffclip_dist.fewshot.episodes import Pixels, Protocol, Reference, draw_episode
@@ -65,6 +65,7 @@ class Job:
         seeds: draws of each.
         model: of the encoder.
         steps: of pretraining on the scene; 0 for random weights.
+        shipped: whether the encoder is the one that comes with the package.
         fewshot: how classifiers are fitted.
         windows: that are read for the test at most, evenly spread over the labelled pixels; None for all.
         text: the frozen text, as ``--text`` takes it; empty: class names by the sentence model.
@@ -78,6 +79,7 @@ class Job:
     seeds: int
     model: ModelConfig = field(default_factory=ModelConfig)
     steps: int = 0
+    shipped: bool = False
     fewshot: FewshotConfig = field(default_factory=FewshotConfig)
     windows: int | None = None
     text: str = ""
@@ -209,8 +211,7 @@ def _pixel_row(job: Job, scene: Scene) -> list[Measurement]:
 
 
 def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measurement]:
-    schemas = [ModalitySchema.of(one) for one in scene.record.modalities]
-    encoder = _pretrained(job, archive, folder) if job.steps else new_encoder(job.model, schemas, seed=0)
+    encoder = _encoder(job, scene, archive, folder)
     found = []
     for part in job.parts:
         row, config, text, shown, alone = f"{job.label}, {part}", job.fewshot, WITHOUT_WORDS, scene, None
@@ -231,9 +232,8 @@ def _ours(job: Job, scene: Scene, archive: Archive, folder: Path) -> list[Measur
             found += _across(changed, shown, row, text)
         else:
             # without shots an encoder has no say, and blocks test on the same pixels
-            found += _within(
-                changed, shown, encoder, row, text, None if job.steps or job.setting == "blocks" else alone
-            )
+            again = job.steps or job.shipped or job.setting == "blocks"
+            found += _within(changed, shown, encoder, row, text, None if again else alone)
     return found
 
 
@@ -291,6 +291,16 @@ def _across(job: Job, scene: Scene, row: str, text: str) -> list[Measurement]:
             scores.append(_scored(learned_from, draw.query, class_map[draw.query.rows, draw.query.cols]))
         found.append(Measurement.of(row, job, "unlabelled pixels", shots, scores))
     return found
+
+
+def _encoder(job: Job, scene: Scene, archive: Archive, folder: Path) -> MultimodalEncoder:
+    if job.shipped:
+        shipped = fit_to_scene(read_shipped(), scene.record).encoder
+        assert isinstance(shipped, MultimodalEncoder)
+        return shipped
+    if job.steps:
+        return _pretrained(job, archive, folder)
+    return new_encoder(job.model, [ModalitySchema.of(one) for one in scene.record.modalities], seed=0)
 
 
 def _pretrained(job: Job, archive: Archive, folder: Path) -> MultimodalEncoder:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from accuracy_compare import BEST_PIXEL_ROW, OURS, RANDOM
+from accuracy_compare import BEST_PIXEL_ROW, OURS, RANDOM, SHIPPED
 from accuracy_jobs import NAMES_ALONE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,8 +15,9 @@ MOST_ACROSS: Final = 3  # panels
 SETTING: Final = "random"
 # Row to its colour and line; of ours the pretrained one is drawn where it was measured on every scene
 DRAWN: Final = {
-    OURS: ("#1b7837", "-"),
-    f"{OURS}, no names": ("#7fbf7b", "-"),
+    OURS: ("#762a83", "-"),
+    SHIPPED: ("#1b7837", "-"),
+    f"{SHIPPED}, no names": ("#7fbf7b", "-"),
     RANDOM: ("#2166ac", "-"),
     f"{RANDOM}, no names": ("#92c5de", "-"),
     BEST_PIXEL_ROW: ("#000000", ":"),
@@ -65,7 +66,7 @@ def _draw_scene(axis: Axes, scene: str, rows: Sequence[Row], names: Sequence[str
         )  # fmt: skip
     for row in rows:
         if row["classifier"] == NAMES_ALONE:
-            axis.axhline(float(str(row["oa_percent"])), color="#762a83", linewidth=1, label=f"{NAMES_ALONE}, 0 shots")
+            axis.axhline(float(str(row["oa_percent"])), color="#c51b7d", linewidth=1, label=f"{NAMES_ALONE}, 0 shots")
     axis.set_xscale("log")
     axis.set_xticks(counts, [str(count) for count in counts], minor=False)
     axis.set_xticks([], minor=True)

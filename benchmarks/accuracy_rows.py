@@ -15,6 +15,7 @@ from accuracy_compare import (
     OURS,
     PUBLISHED,
     RANDOM,
+    SHIPPED,
     difference_rows,
     figure_rows,
     mean_difference_rows,
@@ -115,6 +116,7 @@ def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
     fewshot = FewshotConfig(steps=3, views=1, statistics_windows=64) if quick else FewshotConfig()
     ours = Job(RANDOM, "", ("names", "no names"), "random", shots, draws, fewshot=fewshot)
     pretrained = replace(ours, label=OURS, parts=("names", "no names", "equal priors"), steps=steps)
+    shipped = replace(ours, label=SHIPPED, shipped=True)
     published = Job(
         PUBLISHED, "", ("frozen text",), "random", PUBLISHED_SHOTS, draws, PUBLISHED_MODEL,
         fewshot=replace(FEWSHOT_PRESETS["published"], steps=1 if quick else FEWSHOT_PRESETS["published"].steps),
@@ -123,7 +125,7 @@ def job_list(scenes: Sequence[str], quick: bool) -> list[Job]:
     # each classifier of a kernel head reads both halves anew
     across = min(draws, CROSS_DRAWS)
     kinds = [
-        *_pixel_jobs("random", shots, draws), ours, replace(ours, parts=("shuffled names",)), pretrained,
+        *_pixel_jobs("random", shots, draws), shipped, ours, replace(ours, parts=("shuffled names",)), pretrained,
         *_pixel_jobs("blocks", shots, draws), replace(ours, setting="blocks"),
         replace(ours, parts=("cosine head",)), replace(ours, label=OURS, parts=("cosine head",), steps=steps),
         published, *_pixel_jobs("cross-scene", shots, across), replace(ours, setting="cross-scene", seeds=across),

@@ -45,7 +45,9 @@ def test_a_quick_run_measures_every_kind_of_row_and_does_no_job_twice(tmp_path: 
     rows = {row["classifier"] for row in figures}
     assert rows >= {row.name for row in PIXEL_ROWS}
     assert rows >= {NAMES_ALONE, SHUFFLED_ALONE, compare.BEST_PIXEL_ROW, compare.PUBLISHED}
-    assert rows >= {f"{label}{said}" for label in (compare.OURS, compare.RANDOM) for said in ("", ", no names")}
+    assert rows >= {
+        f"{label}{said}" for label in (compare.OURS, compare.SHIPPED, compare.RANDOM) for said in ("", ", no names")
+    }
     assert rows >= {f"{label}, cosine head" for label in (compare.OURS, compare.RANDOM)}
     assert {row["setting"] for row in figures} == {"random", "blocks", "cross-scene"}
     assert all(row["generated"] for row in figures)
