@@ -15,7 +15,7 @@ from diffclip_dist.feature_extraction.scene_reader import SceneReader
 from diffclip_dist.feature_extraction.scene_survey import Pattern
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
-from diffclip_dist.fewshot.fitting import LEAST_UNLABELLED, with_means_by_names
+from diffclip_dist.fewshot.kernel_fitting import LEAST_UNLABELLED, with_means_by_names
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.names_prior import NamesPrior, read_names
 from diffclip_dist.fewshot.pattern_features import extractor_of

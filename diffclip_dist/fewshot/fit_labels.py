@@ -17,12 +17,14 @@ from diffclip_dist.fewshot.cross_validation import CrossValidation
 from diffclip_dist.fewshot.episodes import LabelMap, Pixels, Protocol, official_split
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
-from diffclip_dist.fewshot.fitting import MOST_SUPPORT, Support, fit_classifiers
+from diffclip_dist.fewshot.fitting import fit_classifiers
+from diffclip_dist.fewshot.kernel_fitting import MOST_SUPPORT
 from diffclip_dist.fewshot.label_folds import Fold, Folds, block_folds, stratified_folds
 from diffclip_dist.fewshot.label_sample import balanced_quotas, proportional_quotas, spread_sample
 from diffclip_dist.fewshot.labelled_pixels import LabelGatherer
 from diffclip_dist.fewshot.names_prior import ToldByName, tell_by_name
 from diffclip_dist.fewshot.prediction import probabilities_at
+from diffclip_dist.fewshot.support import Support
 from diffclip_dist.words.class_name import ClassName
 from shards.archive.archive import ReadableScene
 from shards.errors import BadInput

@@ -20,13 +20,14 @@ from diffclip_dist.fewshot.class_text import ClassText, build_text
 from diffclip_dist.fewshot.episodes import Episode, Pixels, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
-from diffclip_dist.fewshot.fitting import Support, fit_classifiers
+from diffclip_dist.fewshot.fitting import fit_classifiers
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.labelled_pixels import LabelGatherer, LabelledPixels, Positions
 from diffclip_dist.fewshot.metrics import Scores, score
 from diffclip_dist.fewshot.names_prior import WORDS, ToldByName, tell_by_name
 from diffclip_dist.fewshot.pattern_features import PatternFeatures, extract_for
 from diffclip_dist.fewshot.prediction import classify_each, logits_at, sharing_encoder
+from diffclip_dist.fewshot.support import Support
 from diffclip_dist.mapping.predict import ClassMap, map_dtype
 from shards.archive.archive import ReadableScene
 from shards.archive.manifest import SceneRecord

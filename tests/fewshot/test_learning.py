@@ -13,11 +13,12 @@ from diffclip_dist.feature_extraction.pixel_features import FeatureStatistics, P
 from diffclip_dist.feature_extraction.scene_sample import SceneSample
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene, view_scene
 from diffclip_dist.fewshot.class_text import ClassText, build_text
+from diffclip_dist.fewshot.cosine_fitting import feature_statistics, fit_cosine_classifier
 from diffclip_dist.fewshot.cosine_head import CosineHead
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.fitted_classifier import FittedClassifier
-from diffclip_dist.fewshot.fitting import Support, feature_statistics, fit_cosine_classifier
 from diffclip_dist.fewshot.prediction import classify
+from diffclip_dist.fewshot.support import Support
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.saved_encoder import load_encoder, new_encoder
 from diffclip_dist.study.experiment import Outcome, Task, run_task
