@@ -3,10 +3,11 @@
     python tests/soak/pretraining.py --minutes 60 --every 120 --json soak.json
 
 A run of a small model goes on until the time is up, on a Ray cluster of its own: a head, and two nodes of one core.
-Every so many seconds one of `FAULTS` comes, in turn. Then as many steps are run without any fault. The JSON has the
-faults, how memory and open files of each kind of process grow, what was left over, and whether the losses are the same
-to the last bit. A picture beside it shows memory and open files over time. Exit status 1 says that a loss differs or
-that something was left over; how fast memory grows is for the reader to judge.
+Every so many seconds one of `FAULTS` comes, in turn. Beside it the same run goes on without any fault, on another such
+cluster, until it has as many steps. The JSON has the faults, how memory and open files of each kind of process of the
+disturbed cluster grow, what was left over, and whether the losses are the same to the last bit. A picture beside it
+shows memory and open files over time. Exit status 1 says that a loss differs or that something was left over; how fast
+memory grows is for the reader to judge.
 """
 
 import json
@@ -100,6 +101,18 @@ class Cluster:
         self.storage_state.write_text("")
 
 
+@contextmanager
+def cluster_of_two(storage_state: Path) -> Iterator[Cluster]:
+    """A cluster of two nodes of one core and a head without."""
+    storage_state.touch()
+    with ray_nodes() as nodes:
+        cluster = Cluster(nodes, storage_state)
+        nodes.start("head", cores=0)
+        cluster.add_node()
+        cluster.add_node()
+        yield cluster
+
+
 FAULTS: tuple[tuple[str, Callable[[Cluster], None]], ...] = (
     ("worker killed", Cluster.kill_worker),
     ("worker stopped and continued", Cluster.stop_and_continue_worker),
@@ -170,39 +183,32 @@ def under_faults(cluster: Cluster, folder: Path, archive: Path, seconds: float, 
 def soak(scratch: Path, seconds: float, every_s: float, picture: Path | None) -> tuple[list[Row], bool]:
     """The rows of a soak, and whether nothing was left over and no loss differs."""
     archive, run, undisturbed = scratch / "archive", scratch / "disturbed", scratch / "undisturbed"
+    states = scratch / "storage-state", scratch / "storage-state-undisturbed"
     spec = GeneratedSceneSpec(name="soaked", height=256, width=256, bands=12)
     build_archive([GeneratedScene(spec)], archive, ArchiveSettings(tile_size=16, halo=5))
     begun = time.monotonic()
-    with ray_nodes() as nodes:
-        cluster = Cluster(nodes, scratch / "storage-state")
-        cluster.storage_state.touch()
-        nodes.start("head", cores=0)
-        cluster.add_node()
-        cluster.add_node()
-        token = nodes.environment["RAY_AUTH_TOKEN"]
-        sampler = Sampler(partial(processes_with, token), KINDS, "Ray's other processes")
+    with cluster_of_two(states[0]) as cluster, cluster_of_two(states[1]) as quiet_cluster:
+        tokens = [each.nodes.environment["RAY_AUTH_TOKEN"] for each in (cluster, quiet_cluster)]
+        sampler = Sampler(partial(processes_with, tokens[0]), KINDS, "Ray's other processes")
         sampler.start()
-        rows = under_faults(cluster, run, archive, seconds, every_s)
-        sampler.stop()
-        soaked_s, done = time.monotonic() - begun, len(losses(run))
-        with running(cluster, undisturbed, archive) as process:
-            wait_for_step(process, undisturbed, done, seconds + PATIENCE_S)
+        with running(quiet_cluster, undisturbed, archive) as quiet_run:
+            rows = under_faults(cluster, run, archive, seconds, every_s)
+            sampler.stop()
+            soaked_s, done = time.monotonic() - begun, len(losses(run))
+            wait_for_step(quiet_run, undisturbed, done, seconds + PATIENCE_S)
     expected, found = losses(undisturbed)[:done], losses(run)
-    left = [" ".join(process.cmdline())[:200] for process in processes_with(token)]
+    left = [" ".join(process.cmdline())[:200] for token in tokens for process in processes_with(token)]
     left += leftover_checkpoints(run, keep=2) + leftover_checkpoints(undisturbed, keep=2)
-    kept = {archive, run, undisturbed, cluster.storage_state, run.with_suffix(".log"), undisturbed.with_suffix(".log")}
+    kept = {archive, run, undisturbed, *states, run.with_suffix(".log"), undisturbed.with_suffix(".log")}
     left += [path.name for path in sorted(scratch.iterdir()) if path not in kept]
     same = expected == found
     if picture is not None:
         draw(sampler.samples, [(float(str(row["at_s"])), str(row["fault"])) for row in rows], picture)
-    rows += slope_rows(sampler.samples)
-    rows.append(
-        {
-            "part": "run", "soaked_s": round(soaked_s, 1), "done_steps": done, "faults": len(rows),
-            "losses_equal": same, "left_over": "; ".join(left) or "nothing",
-        }
-    )  # fmt: skip
-    return rows, same and not left
+    ending: Row = {
+        "part": "run", "soaked_s": round(soaked_s, 1), "done_steps": done, "faults": len(rows),
+        "losses_equal": same, "left_over": "; ".join(left) or "nothing",
+    }  # fmt: skip
+    return [*rows, *slope_rows(sampler.samples), ending], same and not left
 
 
 def main() -> int:
