@@ -76,12 +76,23 @@ def class_value(value: object, start: str, attribute: str) -> ClassValue:
     if text in ("", "nan", "None"):
         raise BadInput(f"{start}: attribute {attribute} is empty; give the feature a class, or leave it out")
     try:
-        number = float(text)
+        number = as_number(text)
     except ValueError:
         return text
     if not number.is_integer():
         raise BadInput(f"{start}: attribute {attribute} is {text}; expected a whole number or a text")
     return int(number)
+
+
+def as_number(text: str) -> float:
+    """A number as files write it.
+
+    Raises:
+        ValueError: it is none. ``1_000`` is one in Python's source alone.
+    """
+    if "_" in text:
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
 
 
 def library(name: str) -> ModuleType:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.errors import BadInput
-from shards.scene.readers.features import ClassValue, Features, VectorSource, chosen_attribute, class_value
+from shards.scene.readers.features import ClassValue, Features, VectorSource, as_number, chosen_attribute, class_value
 
 X_NAMES, Y_NAMES = ("x", "easting"), ("y", "northing")
 LONGITUDE_NAMES, LATITUDE_NAMES = ("lon", "longitude", "lng"), ("lat", "latitude")
@@ -47,7 +47,7 @@ def read_table(path: Path, source: VectorSource) -> Features:
         if separator == ";":  # where a decimal comma is written, columns are kept apart by semicolons
             x, y = x.replace(",", "."), y.replace(",", ".")
         try:
-            point = (float(x), float(y))
+            point = (as_number(x), as_number(y))
         except ValueError as error:
             raise BadInput(f"{start}: {name}: {across} {x!r}, {down} {y!r}; expected two numbers") from error
         if not np.isfinite(point).all() or (pixels and not (point[0].is_integer() and point[1].is_integer())):
