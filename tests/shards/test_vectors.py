@@ -100,7 +100,11 @@ def test_any_block_reads_the_same_labels(tmp_path: Path, monkeypatch: pytest.Mon
     scene = scene_with(tmp_path, {"vectors": "f.gpkg", "attribute": "cover"})
     whole = scene.read_labels(*WHOLE)
     assert 0.2 < (whole > 0).mean() < 1
-    for rows, cols in ((slice(0, 1), slice(0, 30)), (slice(5, 16), slice(13, 14)), (slice(19, 20), slice(29, 30))):
+    blocks = [
+        (slice(0, 1), slice(0, 30)), (slice(5, 16), slice(13, 14)), (slice(19, 20), slice(29, 30)),
+        (slice(8, 12), slice(9, 12)), (slice(9, 17), slice(9, 17)),  # within a cell, and across four
+    ]  # fmt: skip
+    for rows, cols in blocks:
         np.testing.assert_array_equal(scene.read_labels(rows, cols), whole[rows, cols])
 
 

@@ -330,22 +330,16 @@ def _onto_grid(path: Path, features: Features, layer: VectorLayer) -> Any:
 
     def onto_grid(places_P2: Floats) -> Floats:
         x, y = places_P2.T
-        if to_scene is not None:
-            x, y = to_scene.transform(x, y)
-        x, y = np.asarray(x), np.asarray(y)
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise BadInput(
-                f"{path}: {field}: the CRS {_crs_name(features.crs)} cannot place its coordinates; give `crs`"
-            )
+        if to_scene is not None:  # a table without a CRS holds finite numbers
+            x, y = map(np.asarray, to_scene.transform(x, y))
+            if not (np.isfinite(x).all() and np.isfinite(y).all()):
+                name = pyproj.CRS.from_user_input(features.crs).name
+                raise BadInput(f"{path}: {field}: the CRS {name} cannot place its coordinates; give `crs`")
         columns = inverse.a * x + inverse.b * y + inverse.c
         rows = inverse.d * x + inverse.e * y + inverse.f
         return np.stack([columns, rows], axis=1)
 
     return onto_grid
-
-
-def _crs_name(crs: str | None) -> str:
-    return "of the scene" if crs is None else pyproj.CRS.from_user_input(crs).name
 
 
 @functools.lru_cache(maxsize=8)
