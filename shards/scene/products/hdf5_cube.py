@@ -55,14 +55,6 @@ class Hdf5Cube(StoredValues):
         return (self.path,)
 
     @property
-    def mask_bands(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def band_names(self) -> None:
-        return None
-
-    @property
     def notes(self) -> tuple[str, ...]:
         return ()
 

@@ -61,14 +61,6 @@ class ArrayLayer(StoredValues):
         return ()
 
     @property
-    def mask_bands(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def band_names(self) -> None:
-        return None
-
-    @property
     def notes(self) -> tuple[str, ...]:
         height, width = self.grid.height, self.grid.width
         if self.bands <= MANY_BANDS * min(height, width):

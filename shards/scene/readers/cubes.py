@@ -69,14 +69,6 @@ class CubeLayer(StoredValues):
     def bad_bands(self) -> tuple[int, ...]:
         return ()
 
-    @property
-    def mask_bands(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def band_names(self) -> None:
-        return None
-
     def _stored(self, rows: slice, cols: slice, bands: tuple[int, ...]) -> Values:
         """Values as the file holds them."""
         row, col, *band = self.axes

@@ -23,6 +23,14 @@ class StoredValues(ABC):
     scaling: Scaling | None
 
     @property
+    def mask_bands(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def band_names(self) -> None:
+        return None
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         return scaled_dtype(self.stored_dtype, self.scaling)
 
