@@ -233,7 +233,7 @@ def _train(context: TrainContext, steps: int) -> StageProbe:
     step()
     traffic = counted(dist.get_world_size())
     end_engine(engine)
-    return StageProbe(context.config.zero_stage, seconds, waited, under_way * 1e-6 / elapsed, traffic)
+    return StageProbe(context.config.chosen_stage, seconds, waited, under_way * 1e-6 / elapsed, traffic)
 
 
 def _held(context: TrainContext) -> HeldState:

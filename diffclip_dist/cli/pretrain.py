@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from diffclip_dist.log_lines import log, start_log
-from diffclip_dist.train.cluster.driver import check_run_dir, pretrain, with_recorded_precision
-from diffclip_dist.train.dry_run import describe, estimate_run
+from diffclip_dist.train.cluster.driver import check_run_dir, pretrain, with_recorded_choices
+from diffclip_dist.train.dry_run import describe, estimate_run, figures
 from diffclip_dist.train.plan import plan_run
 from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import resolve_config
+from diffclip_dist.train.zero_stage import with_stage_for_this_machine
 from shards.build.default_archive import ensure_generated_archive, known_archive
 
 
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     config = resolve_config(arguments.config, given, arguments.settings)
     if arguments.resume:
-        config = with_recorded_precision(config)
+        config = with_recorded_choices(config)
     if config.log_format == "plain":
         print(config.to_yaml())
     else:
@@ -43,7 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         check_run_dir(config, arguments.resume)
         here = with_chosen_precision(config, on_gpus=torch.cuda.is_available())
-        print(describe(estimate_run(plan_run(here, known_archive(here.archive)))))
+        estimate = estimate_run(with_stage_for_this_machine(plan_run(here, known_archive(here.archive))))
+        if config.log_format == "plain":
+            print(describe(estimate))
+        else:
+            log("dry run", **figures(estimate))
         return 0
     ensure_generated_archive(config.archive)
     encoder = pretrain(config, arguments.resume)

@@ -1,9 +1,9 @@
 """What a planned run needs: memory, operations and time, estimated without starting any of it."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import StringIO
-from typing import Final
+from typing import Any, Final
 
 import torch
 from rich import box
@@ -95,6 +95,29 @@ def _matrix_rate(config: PretrainConfig) -> tuple[str, float]:
     return f"this machine's {torch.get_num_threads()} of {os.cpu_count()} cores, shared by the workers", matrix_rate(
         torch.device("cpu"), dtype
     )
+
+
+def figures(estimate: RunEstimate) -> dict[str, Any]:
+    """The estimate as values that JSON can hold."""
+    plan, config = estimate.plan, estimate.plan.config
+    return {
+        "scenes": [{"name": scene.name, "generated": scene.generated} for scene in plan.manifest.scenes],
+        "parameters": plan.parameters,
+        "encoder_parameters": plan.encoder_parameters,
+        "steps": config.steps,
+        "steps_per_epoch": plan.data.order.steps_per_epoch,
+        "flop_per_window": estimate.sample_flops,
+        "seconds": estimate.seconds,
+        "assumed_utilisation": ASSUMED_UTILISATION,
+        "precision": config.precision,
+        "matrix_flop_per_s": estimate.matrix_rate,
+        "device": estimate.device,
+        "workers": config.workers,
+        "zero_stage": config.chosen_stage,
+        "bytes_by_zero_stage": [asdict(state) for state in estimate.states],
+        "micro_batch": estimate.micro_batch,
+        "activation_bytes": estimate.activations,
+    }
 
 
 def describe(estimate: RunEstimate) -> str:

@@ -79,6 +79,20 @@ def sharding_stage(zero_stage: int, workers: int, offload: OffloadConfig) -> int
     return 0 if alone and zero_stage < 3 else zero_stage
 
 
+def held_bytes(config: PretrainConfig, parameters: int) -> int:
+    """Bytes of state that a worker's device holds throughout a run whose stage is chosen.
+
+    Args:
+        config: the run's settings.
+        parameters: number of the model's parameters.
+    """
+    stage = sharding_stage(config.chosen_stage, config.workers, config.offload)
+    averaged = config.optimiser.ema_decay > 0.0
+    state = state_bytes(parameters, stage, config.workers, config.precision, averaged=averaged)
+    sizes = (state.parameters, state.gradients, state.optimizer)
+    return sum(size for size, place in zip(sizes, config.offload.places(stage), strict=True) if place == "none")
+
+
 def checkpoint_bytes(parameters: int, *, averaged: bool = False) -> int:
     """Bytes of a checkpoint, over all workers; everything is float32, whatever the run's precision.
 

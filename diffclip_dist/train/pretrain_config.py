@@ -18,6 +18,8 @@ from shards.nearest import did_you_mean, nearest
 
 Place = Literal["none", "host", "disk"]
 Precision = Literal["auto", "float32", "bfloat16"]
+ZeroStage = Literal[0, 1, 2, 3]
+STAGES: Final[tuple[ZeroStage, ...]] = (0, 1, 2, 3)
 
 # section, name in earlier versions, name now
 _RENAMED: Final = (("stream", "lanes", "shuffle_streams"), ("stream", "pool_tiles", "shuffle_buffer"))
@@ -161,7 +163,11 @@ class PretrainConfig:
         workers: Ray Train workers, one for each GPU; on CPUs, one for each process.
         min_workers: fewest workers that the run goes on with after others are lost. It takes up to ``workers``
             again when nodes come back. 0 waits for all of them.
-        zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too.
+        zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too; or
+            ``auto``, the lowest under which parameters, gradients and optimizer state take at most a quarter of a
+            worker's memory: of its GPU's, or of its share of the node's, on the node that has least. Where the memory
+            of a GPU is not known, ``auto`` is 1. All workers take the same. The run's ``config.yaml`` holds the
+            choice, and a resumed run keeps it.
         steps: optimizer steps.
         global_batch: windows a step over all workers; a multiple of the number of workers.
         micro_batch: most windows in one forward pass of a worker.
@@ -200,7 +206,7 @@ class PretrainConfig:
     storage_path: str = ""
     workers: int = 1
     min_workers: int = 0
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
     steps: int = 300
     global_batch: int = 128
     micro_batch: int = 128
@@ -240,24 +246,14 @@ class PretrainConfig:
             raise BadInput(
                 f"global_batch: expected a multiple of the workers ({self.workers}), found {self.global_batch}"
             )
-        if self.compile in (True, "graphs") and self.zero_stage == 3:
-            raise BadInput("compile: expected zero_stage 0, 1 or 2, found 3")
         fewest = self.min_workers or self.workers
         if self.compile == "graphs" and self.global_batch > fewest * self.micro_batch:
             raise BadInput(
                 f"compile=graphs: expected a micro_batch of at least {self.global_batch // fewest}, a worker's share "
                 f"of the global batch, found {self.micro_batch}"
             )
-        parameters, _, optimizer = self.offload.places(self.zero_stage)
-        if self.offload.parameters != parameters:
-            raise BadInput(
-                f"offload.parameters={self.offload.parameters}: expected zero_stage 3, found {self.zero_stage}"
-            )
-        if self.offload.optimizer != optimizer:
-            stages = "1, 2 or 3" if self.offload.optimizer == "host" else "3"
-            raise BadInput(
-                f"offload.optimizer={self.offload.optimizer}: expected zero_stage {stages}, found {self.zero_stage}"
-            )
+        if not self.possible_stages:
+            raise BadInput(self._stage_fault(3 if self.zero_stage == "auto" else self.zero_stage) or "")
         if not 0 <= self.min_workers <= self.workers:
             raise BadInput(f"min_workers: expected 0 to workers ({self.workers}), found {self.min_workers}")
         for count in range(self.min_workers, self.workers) if self.min_workers else ():
@@ -268,6 +264,30 @@ class PretrainConfig:
                 )
         self._check_contrast_groups()
         _ = self.order  # validates the stream's settings against the batch
+
+    @property
+    def possible_stages(self) -> tuple[ZeroStage, ...]:
+        """The ZeRO stages that the run may take: all that the other settings allow, or the one that it names."""
+        asked = STAGES if self.zero_stage == "auto" else (self.zero_stage,)
+        return tuple(stage for stage in asked if self._stage_fault(stage) is None)
+
+    def _stage_fault(self, stage: ZeroStage) -> str | None:
+        """Which setting does not allow a ZeRO stage; None where all do."""
+        if self.compile in (True, "graphs") and stage == 3:
+            return "compile: expected zero_stage 0, 1 or 2, found 3"
+        parameters, _, optimizer = self.offload.places(stage)
+        if self.offload.parameters != parameters:
+            return f"offload.parameters={self.offload.parameters}: expected zero_stage 3, found {stage}"
+        if self.offload.optimizer != optimizer:
+            stages = "1, 2 or 3" if self.offload.optimizer == "host" else "3"
+            return f"offload.optimizer={self.offload.optimizer}: expected zero_stage {stages}, found {stage}"
+        return None
+
+    @property
+    def chosen_stage(self) -> ZeroStage:
+        """The ZeRO stage, which must have been chosen."""
+        assert self.zero_stage != "auto", "zero_stage: expected `zero_stage.with_chosen_stage` to have chosen it"
+        return self.zero_stage
 
     def _check_contrast_groups(self) -> None:
         if self.model.contrast_weight == 0.0:
@@ -287,12 +307,12 @@ class PretrainConfig:
 
         Stage 3 gathers its parameters in bfloat16 instead: casts of whole parameters would outlive their layers.
         """
-        return self.precision == "bfloat16" and self.zero_stage < 3
+        return self.precision == "bfloat16" and self.zero_stage != 3
 
     def compiles(self, device_type: str) -> bool:
         """Whether a worker with such a device compiles its model."""
         if self.compile == "auto":
-            return device_type == "cuda" and self.zero_stage < 3
+            return device_type == "cuda" and self.zero_stage != 3
         return self.compile is not False
 
     @property

@@ -1,5 +1,6 @@
 """launch/pretrain.py --dry-run: what a run would be, with nothing started and nothing written."""
 
+import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.log_lines import start_log
 from diffclip_dist.model.mask_diffusion import draw_noise_and_masks
 from diffclip_dist.model.saved_encoder import new_encoder
 from diffclip_dist.train.backend.deepspeed_engine import build_model, build_optimiser
@@ -34,7 +36,7 @@ def dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DryRun:
 
 
 def test_a_dry_run_says_what_the_run_would_be_and_leaves_nothing(dry_run: DryRun, tmp_path: Path) -> None:
-    run = ("--workers", "4", "--steps", "160", "--global-batch", "256")
+    run = ("--workers", "4", "--steps", "160", "--global-batch", "256", "--zero-stage", "1")
     done = dry_run(*run, "--set", "preset=huge", "--set", "precision=bfloat16")
     assert done.status == 0, done.errors
     assert not list(tmp_path.iterdir())
@@ -46,6 +48,18 @@ def test_a_dry_run_says_what_the_run_would_be_and_leaves_nothing(dry_run: DryRun
     assert re.search(r"time +about [\d.]+ (days|hours|minutes|s), at 40% \(assumed\) of [\d,]+ GFLOP/s", figures)
     for stage in ("0", "1 \\*", "2", "3"):
         assert re.search(rf"^ +{stage}( +[\d.]+ [MGT]B){{5}} *$", figures, re.MULTILINE), figures
+
+
+def test_as_json_a_dry_run_prints_objects_alone_and_the_stage_that_the_run_would_take(dry_run: DryRun) -> None:
+    done = dry_run("--log-format", "json", "--workers", "2", "--set", "model.width=32", "--set", "model.depth=2")
+    assert done.status == 0, done.errors
+    settings, figures = (json.loads(line) for line in done.output.splitlines())
+    assert settings["settings"]["zero_stage"] == "auto"
+    assert figures["scenes"] == [{"name": "synthetic", "generated": True}]
+    assert figures["zero_stage"] == 0  # some hundred kilobytes fit into any machine
+    assert figures["bytes_by_zero_stage"][0]["parameters"] == 4 * figures["parameters"]
+    assert figures["seconds"] > 0.0
+    start_log("plain", "stdout")
 
 
 def test_the_plan_tells_what_lies_off_the_device(generated_archive: Path) -> None:

@@ -13,7 +13,7 @@ from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.transformer import written_out_attention
 from diffclip_dist.train import precision
 from diffclip_dist.train.backend.deepspeed_engine import build_model
-from diffclip_dist.train.cluster.driver import with_recorded_precision
+from diffclip_dist.train.cluster.driver import with_recorded_choices
 from diffclip_dist.train.precision import faster_on_cpu, with_chosen_precision
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.run_files import CONFIG_FILE
@@ -62,13 +62,13 @@ def test_the_machine_chooses_once_and_a_resumed_run_keeps_it(
 ) -> None:
     config = run_config(generated_archive, tmp_path, "precision=auto")
     assert with_chosen_precision(config, on_gpus=True).precision == "bfloat16"
-    assert with_recorded_precision(config) == config
+    assert with_recorded_choices(config) == config
     monkeypatch.setattr(precision, "faster_on_cpu", lambda _: "float32")
     chosen = with_chosen_precision(config, on_gpus=False)
     assert chosen.precision == "float32"
     (tmp_path / CONFIG_FILE).write_text(chosen.to_yaml())
     monkeypatch.setattr(precision, "faster_on_cpu", lambda _: "bfloat16")
-    assert with_recorded_precision(config) == chosen
+    assert with_recorded_choices(config) == chosen
     assert with_chosen_precision(chosen, on_gpus=False) == chosen
 
 

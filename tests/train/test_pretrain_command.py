@@ -44,6 +44,8 @@ def test_two_workers_that_share_every_parameter_compute_what_one_computes(sharde
 
 def test_two_workers_with_the_default_settings_compute_what_one_computes(undisturbed: Run, one_worker: Run) -> None:
     same_losses_and_weights(undisturbed, one_worker)
+    assert "zero_stage: auto is 0 here" in undisturbed.out
+    assert yaml.safe_load((undisturbed.folder / "config.yaml").read_text())["zero_stage"] == 0
 
 
 def same_losses_and_weights(run: Run, expected: Run) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from diffclip_dist.log_lines import LogFormat
-from diffclip_dist.train.pretrain_config import PretrainConfig
+from diffclip_dist.train.pretrain_config import STAGES, PretrainConfig
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, metavar="FILE", help="YAML file of settings, such as a run's config.yaml (none)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help=f"Ray Train workers, one a GPU ({default.workers})")
-    parser.add_argument("--zero-stage", type=int, choices=(0, 1, 2, 3), help=f"ZeRO stage ({default.zero_stage})")
+    parser.add_argument(
+        "--zero-stage", type=_stage, choices=("auto", *STAGES),
+        help="ZeRO stage; auto takes the lowest whose state fits a quarter of a worker's memory "
+        f"({default.zero_stage})",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, metavar="N", help=f"optimizer steps ({default.steps})")
     parser.add_argument(
         "--global-batch", type=int, metavar="N", help=f"windows a step over all workers ({default.global_batch})"
@@ -44,3 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="any other setting, such as model.depth=6, or preset=published|base|large|huge for the model's sizes; may "
         "be given again; every setting is printed with its value",
     )  # fmt: skip
+
+
+def _stage(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text

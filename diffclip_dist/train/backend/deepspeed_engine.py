@@ -39,7 +39,7 @@ def deepspeed_settings(config: PretrainConfig, world_size: int, model: nn.Module
     They leave out the learning rate, which `train_step` sets at each step.
     """
     sizes = [parameter.numel() for parameter in model.parameters()]
-    stage = sharding_stage(config.zero_stage, world_size, config.offload)
+    stage = sharding_stage(config.chosen_stage, world_size, config.offload)
     share = config.global_batch // world_size
     micro_batch = min(config.micro_batch, share)
     return {
@@ -152,7 +152,7 @@ def start_engine(
         config=deepspeed_settings(config, world_size, model),
         dist_init_required=False,
     )
-    if sharding_stage(config.zero_stage, world_size, config.offload) == 0:
+    if sharding_stage(config.chosen_stage, world_size, config.offload) == 0:
         _clip_at_once(engine)
         if world_size == 1:
             engine.enable_backward_allreduce = False

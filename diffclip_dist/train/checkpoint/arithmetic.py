@@ -47,7 +47,7 @@ def arithmetic(config: PretrainConfig, device: torch.device, versions: Mapping[s
     return {
         "devices": ", ".join(sorted(set(devices))),
         "workers": str(dist.get_world_size()),
-        "zero_stage": str(config.zero_stage),
+        "zero_stage": str(config.chosen_stage),
         "micro_batch": str(min(config.micro_batch, config.global_batch // dist.get_world_size())),
         "precision": config.precision,
         "matrix_precision": torch.get_float32_matmul_precision(),

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,12 +16,14 @@ import ray.train
 import ray.train.torch
 from ray.train.v2.api.config import FailureConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from rich.filesize import decimal
 
 from diffclip_dist.log_lines import log, start_log
 from diffclip_dist.train.checkpoint.stored_checkpoint import checkpoint_store, newest_checkpoint
 from diffclip_dist.train.cluster.interruptible import run_interruptibly
 from diffclip_dist.train.cluster.preflight import DiskNeed, check_nodes
 from diffclip_dist.train.cluster.worker import pretrain_worker
+from diffclip_dist.train.memory import held_bytes
 from diffclip_dist.train.monitor.faults import FaultLog, cause, newest_fault
 from diffclip_dist.train.monitor.loggers import check_logger, send_metrics
 from diffclip_dist.train.monitor.progress import follow_metrics
@@ -32,6 +34,7 @@ from diffclip_dist.train.pretrain_config import PretrainConfig, read_run_config,
 from diffclip_dist.train.run_files import CONFIG_FILE, FAULTS_FILE, STOPPED_FILE
 from diffclip_dist.train.schedule import learning_rate
 from diffclip_dist.train.stop import StopFile
+from diffclip_dist.train.zero_stage import NodeMemory, with_chosen_stage
 from shards.archive.store import RemoteStore, Store
 from shards.errors import BadInput, FailedRun, Terminated
 
@@ -54,7 +57,7 @@ def pretrain(config: PretrainConfig, resume: bool = False) -> Path:
     """
     start_log(config.log_format, "stdout", run=Path(config.run_dir).name)
     check_logger(config)
-    plan = open_plan(with_recorded_precision(config) if resume else config)
+    plan = open_plan(with_recorded_choices(config) if resume else config)
     config = plan.config
     run_dir = Path(config.run_dir)
     check_run_dir(config, resume)
@@ -92,7 +95,13 @@ def _run_on_ray(plan: TrainPlan, resume: bool, stop_file: StopFile, asked: threa
             config = with_chosen_precision(config, on_gpus=bool(scaling.use_gpu))
             plan = replace(plan, config=config)
             log(f"precision: auto is {config.precision} here")
-        check_nodes(plan, DiskNeed.of(plan, resume))
+        memory = worker_memory(scaling, check_nodes(plan, DiskNeed.of(plan, resume)))
+        if config.zero_stage == "auto":
+            plan = with_chosen_stage(plan, memory)
+            config = plan.config
+            known = "unknown memory" if memory is None else decimal(memory)
+            held = decimal(held_bytes(config, plan.parameters))
+            log(f"zero_stage: auto is {config.zero_stage} here: a worker with {known} holds {held} throughout")
         if asked.is_set():
             return
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -163,12 +172,17 @@ def _storage(store: Store) -> dict[str, Any]:
     return {"storage_path": store.location}
 
 
-def with_recorded_precision(config: PretrainConfig) -> PretrainConfig:
-    """The configuration with ``precision: auto`` as the run in its folder was started, if there is one."""
+def with_recorded_choices(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with ``auto`` as the run in its folder was started, if there is one: precision and stage."""
     recorded = Path(config.run_dir) / CONFIG_FILE
-    if config.precision != "auto" or not recorded.is_file():
+    if "auto" not in (config.precision, config.zero_stage) or not recorded.is_file():
         return config
-    return replace(config, precision=read_run_config(recorded).precision)
+    begun = read_run_config(recorded)
+    return replace(
+        config,
+        precision=begun.precision if config.precision == "auto" else config.precision,
+        zero_stage=begun.zero_stage if config.zero_stage == "auto" else config.zero_stage,
+    )
 
 
 def check_run_dir(config: PretrainConfig, resume: bool) -> None:
@@ -255,6 +269,29 @@ def worker_resources(config: PretrainConfig) -> ScalingConfig:
         use_gpu=use_gpu,
         resources_per_worker={"CPU": share, "GPU": 1.0 * use_gpu},
     )
+
+
+def worker_memory(scaling: ScalingConfig, nodes: Mapping[str, NodeMemory]) -> int | None:
+    """Bytes that a worker has on the node that has least: its GPU's, or an equal share of the node's.
+
+    Args:
+        scaling: what each worker gets.
+        nodes: id of each node to its memory.
+
+    Returns:
+        None where they are not known.
+    """
+    assert isinstance(scaling.resources_per_worker, dict)
+    share, most = scaling.resources_per_worker["CPU"], scaling.max_workers
+    assert isinstance(share, float)
+    found: list[int | None] = []
+    for node in ray.nodes():
+        memory, cores = nodes.get(node["NodeID"]), node["Resources"].get("CPU", 0.0)
+        if memory is None or cores < share or (scaling.use_gpu and not node["Resources"].get("GPU")):
+            continue
+        found.append(memory.gpu if scaling.use_gpu else memory.host // min(int(cores / share), most))
+    known = [each for each in found if each is not None]
+    return min(known) if known and len(known) == len(found) else None
 
 
 def cores_per_worker(cores: Sequence[float], most: Sequence[int], workers: int) -> float:

@@ -26,6 +26,7 @@ from diffclip_dist.train.checkpoint.manager import library_versions
 from diffclip_dist.train.memory import checkpoint_bytes
 from diffclip_dist.train.plan import TrainPlan
 from diffclip_dist.train.pretrain_config import OffloadConfig, PretrainConfig
+from diffclip_dist.train.zero_stage import NodeMemory
 from shards.archive.archive import Archive
 from shards.archive.store import LocalStore, Store, open_store
 from shards.errors import BadInput, DamagedArchive
@@ -97,6 +98,7 @@ class NodeReport:
         scratch_free: bytes in the folder for temporary files.
         collectives_fault: why other nodes cannot reach gloo on this one; ``None`` where they can.
         offload_fault: why the node cannot keep state on its disk; ``None`` where it can, or need not.
+        memory: of the node.
     """
 
     versions: Mapping[str, str]
@@ -105,14 +107,18 @@ class NodeReport:
     scratch_free: int
     collectives_fault: str | None
     offload_fault: str | None
+    memory: NodeMemory
 
 
-def check_nodes(plan: TrainPlan, need: DiskNeed) -> None:
+def check_nodes(plan: TrainPlan, need: DiskNeed) -> dict[str, NodeMemory]:
     """Checks every living node of the Ray cluster.
 
     Args:
         plan: the run's, with absolute folders.
         need: of disk.
+
+    Returns:
+        The id of each node to its memory.
 
     Raises:
         BadInput: a node lacks something that the run needs; the message names both. The run's folder stays as it was.
@@ -138,6 +144,7 @@ def check_nodes(plan: TrainPlan, need: DiskNeed) -> None:
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise BadInput(faults[0] + more)
+    return {node: answer.memory for node, answer in answers.items() if not isinstance(answer, str)}
 
 
 def inspect_node(config: PretrainConfig, places: Sequence[MarkedPlace]) -> NodeReport:
@@ -154,6 +161,7 @@ def inspect_node(config: PretrainConfig, places: Sequence[MarkedPlace]) -> NodeR
         scratch_free=shutil.disk_usage(tempfile.gettempdir()).free,
         collectives_fault=_collectives_fault(),
         offload_fault=_offload_fault(config.offload),
+        memory=NodeMemory.here(),
     )
 
 

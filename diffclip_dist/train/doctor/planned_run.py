@@ -14,10 +14,11 @@ import torch
 from rich.filesize import decimal
 
 from diffclip_dist.train.doctor.finding import Finding
-from diffclip_dist.train.memory import activation_bytes, checkpoint_bytes, sharding_stage, state_bytes
+from diffclip_dist.train.memory import activation_bytes, checkpoint_bytes, held_bytes
 from diffclip_dist.train.plan import TrainPlan, plan_run
 from diffclip_dist.train.precision import with_chosen_precision
 from diffclip_dist.train.pretrain_config import PretrainConfig
+from diffclip_dist.train.zero_stage import with_stage_for_this_machine
 from shards.archive.archive import Archive
 from shards.archive.store import LocalStore, open_store
 from shards.errors import BadInput, DamagedArchive
@@ -47,7 +48,8 @@ def check_planned_run(config: PretrainConfig) -> Iterator[Finding]:
         names = ", ".join(f"{one.name}{' (generated)' * one.generated}" for one in archive.manifest.scenes)
         yield Finding("archive", f"{config.archive} can be read: {names}")
         try:
-            plan = plan_run(with_chosen_precision(config, on_gpus=torch.cuda.is_available()), archive)
+            chosen = with_chosen_precision(config, on_gpus=torch.cuda.is_available())
+            plan = with_stage_for_this_machine(plan_run(chosen, archive))
         except BadInput as error:
             yield Finding("settings", " ".join(str(error).split()), "stop", "change them")
     need = None
@@ -132,14 +134,10 @@ def _check_memory(plan: TrainPlan) -> Finding:
     """What a worker holds at least, against what its device has free."""
     config = plan.config
     on_gpus = torch.cuda.is_available()
-    stage = sharding_stage(config.zero_stage, config.workers, config.offload)
-    state = state_bytes(
-        plan.parameters, stage, config.workers, config.precision, averaged=config.optimiser.ema_decay > 0.0
-    )
-    sizes = (state.parameters, state.gradients, state.optimizer)
-    held = sum(size for size, place in zip(sizes, config.offload.places(stage), strict=True) if place == "none")
     windows = min(config.micro_batch, config.global_batch // config.workers)
-    need = held + max(activation_bytes(config, group.schemas, windows) for group in plan.data.groups)
+    need = held_bytes(config, plan.parameters) + max(
+        activation_bytes(config, group.schemas, windows) for group in plan.data.groups
+    )
     if on_gpus:
         free, where = torch.cuda.mem_get_info()[0], "GPU 0"
     else:
