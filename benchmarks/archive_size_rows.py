@@ -1,6 +1,6 @@
 """What grows with an archive: the order of a step's samples, opening a manifest, and what each rank is sent.
 
-The manifests are generated: as many tars as tiles, without any tar behind them.
+The manifests are generated: as many tars as tiles, of zeros where opening looks at them and else absent.
 """
 
 import hashlib
@@ -74,7 +74,10 @@ def step_us(order: GlobalOrder, positions: range, at_once: int) -> float:
 
 
 def opening_row(tiles: int) -> dict[str, Value]:
-    """Time and memory of a process that opens such a manifest and plans a run, and what it sends to each rank."""
+    """Time and memory of a process that opens such an archive and plans a run, and what it sends to each rank.
+
+    A rank has started when it has received the order and found the tiles of its first step.
+    """
     with tempfile.TemporaryDirectory(prefix="diffclip-manifest-") as folder:
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
@@ -87,14 +90,18 @@ def opened_row(folder: str) -> dict[str, Value]:
     """Measures in a process of its own."""
     before = peak_mib()
     begun = time.perf_counter()
-    archive = Archive.open_unverified(folder)
+    archive = Archive.open(folder)
     open_ms = (time.perf_counter() - begun) * 1e3
     open_peak = peak_mib() - before
     data = TrainingData.of(archive, 11, ORDER)
     planned_ms = (time.perf_counter() - begun) * 1e3
     sent = pickle.dumps(data)
     begun = time.perf_counter()
-    pickle.loads(sent)  # noqa: S301  our own, as Ray and the loader send it
+    received: TrainingData = pickle.loads(sent)  # noqa: S301  our own, as Ray and the loader send it
+    received_ms = (time.perf_counter() - begun) * 1e3
+    (step,) = received.order.samples(range(1), range(ORDER.global_batch))
+    for tile in np.unique(step.tile_B):
+        received.groups[step.sensor].tiles[int(tile)]
     return {
         "manifest_kb": Path(folder, MANIFEST_NAME).stat().st_size / 1e3,
         "open_ms": open_ms,
@@ -102,12 +109,13 @@ def opened_row(folder: str) -> dict[str, Value]:
         "open_and_plan_ms": planned_ms,
         "open_and_plan_peak_mib": peak_mib() - before,
         "sent_to_rank_mb": len(sent) / 1e6,
-        "received_ms": (time.perf_counter() - begun) * 1e3,
+        "received_ms": received_ms,
+        "rank_start_ms": (time.perf_counter() - begun) * 1e3,
     }
 
 
 def write_archive(folder: str, tiles: int) -> None:
-    """Writes a generated manifest, with its tables, of so many tiles in as many tars."""
+    """Writes a generated manifest, with its tables or tars of zeros, of so many tiles in as many tars."""
     across = max(1, int(tiles**0.5))
     height, width = -(-tiles // across) * TILE, across * TILE
     modality = ModalityRecord(
@@ -124,6 +132,10 @@ def write_archive(folder: str, tiles: int) -> None:
         "generated", height, width, (modality,), None, None, {}, {}, False, True, TILE, 5, 1, None, tuple(records)
     )  # fmt: skip
     manifest, tables = archive_manifest([scene], files)
+    Path(folder, "tiles").mkdir()
+    for record in files if manifest.tables is None else ():
+        with Path(folder, record.path).open("wb") as file:
+            file.truncate(record.bytes)
     for path, content in tables.items():
         Path(folder, path).parent.mkdir(exist_ok=True)
         Path(folder, path).write_bytes(content)

@@ -26,6 +26,10 @@ def main() -> int:
     parser.add_argument(
         "--sizes", action="store_true", help="measure by the archive's size alone, without workers (off)"
     )
+    parser.add_argument(
+        "--weak", action="store_true",
+        help="measure weak scaling under ZeRO 0 and 1 alone, one worker and two in three turns (off)",
+    )  # fmt: skip
     arguments = parser.parse_args()
     with end_at_once():
         from scaling_rows import measure  # takes seconds, and --help does without

@@ -5,7 +5,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +44,8 @@ class Effort:
         held_width: of the model whose memory is counted: the larger, the less weigh the small parameters, which ZeRO 3
             leaves whole on every worker.
         windows: of a worker in a step.
-        steps: that are timed for each stage.
+        steps: that are timed for each stage, in each turn.
+        turns: that one worker and two take, so that a machine that slows down slows both.
         tile_size: side of the generated scene's tiles in pixels.
         tiles: of generated archives of different sizes, whose order is timed.
         opened: those whose manifest is opened as well.
@@ -58,6 +59,7 @@ class Effort:
     tile_size: int
     tiles: tuple[int, ...]
     opened: tuple[int, ...]
+    turns: int = 1
 
 
 QUICK: Final = Effort(
@@ -73,6 +75,8 @@ FULL: Final = Effort(
     tiles=(1_000, 10_000, 25_000, 100_000, 1_000_000),
     opened=(1_000, 25_000, 100_000, 1_000_000),  # of 25,000 tiles in as many files, the largest without tables
 )
+WEAK: Final = replace(FULL, timed=(0, 1), held=((1, ()), (2, ())), steps=6, turns=3)
+WEAK_TITLE: Final = "Weak scaling on a generated scene, one thread a worker: medians (lowest to highest)"
 
 
 def measure(arguments: argparse.Namespace) -> int:
@@ -82,9 +86,11 @@ def measure(arguments: argparse.Namespace) -> int:
         raise BadInput(f"--project {arguments.project}: expected a file in a folder that exists")
     effort = QUICK if arguments.quick else FULL
     busy = os.getloadavg()[0]
+    if (arguments.project is not None) + arguments.sizes + arguments.weak > 1:
+        raise BadInput("expected at most one of --project, --sizes and --weak")
+    if arguments.weak:
+        effort = replace(WEAK, windows=effort.windows, steps=effort.steps, turns=1) if arguments.quick else WEAK
     if arguments.sizes:
-        if arguments.project is not None:
-            raise BadInput("--project: expected no --sizes, which measures no workers")
         sizes = archive_size_rows(effort.tiles, effort.opened)
         print_table(SIZES_TITLE, [*map(_short, sizes)])
         if arguments.json is not None:
@@ -92,18 +98,25 @@ def measure(arguments: argparse.Namespace) -> int:
         return EXIT_DONE
     with tempfile.TemporaryDirectory(prefix="diffclip-scaling-") as scratch, ray_cluster():
         archive = build_generated(Path(scratch) / "archive", effort.tile_size)
-        probes = []
-        for workers, held in effort.held:
-            print(f"measuring {workers} worker{'s' * (workers > 1)}", flush=True)
-            timed = effort.timed if workers <= 2 else ()
-            probes.append(probe(probe_plan(archive, f"{scratch}/{workers}", workers, timed, held, effort)))
+        found: dict[int, list[Probe]] = {workers: [] for workers, _ in effort.held}
+        for turn in range(effort.turns):
+            for workers, held in effort.held:
+                print(f"measuring {workers} worker{'s' * (workers > 1)}", flush=True)
+                timed = effort.timed if workers <= 2 else ()
+                plan = probe_plan(archive, f"{scratch}/{workers}-{turn}", workers, timed, held, effort)
+                found[workers].append(probe(plan))
+        probes = [pooled(turns) for turns in found.values()]
         sample = Sample.of(archive)
+    if arguments.weak:
+        timing = scaling_rows(probes, sample, effort.windows)
+        print_table(WEAK_TITLE, [*map(_short, timing)])
+        if arguments.json is not None:
+            write_json(arguments.json, config_of(arguments, busy), timing)
+        return EXIT_DONE
     sizes = archive_size_rows(effort.tiles, effort.opened)
     timing = scaling_rows(probes, sample, effort.windows)
     traffic, memory = traffic_rows(probes, sample), memory_rows(probes)
-    print_table(
-        "Weak scaling on a generated scene, one thread a worker: medians (lowest to highest)", [*map(_short, timing)]
-    )
+    print_table(WEAK_TITLE, [*map(_short, timing)])
     print_table("A worker's collectives in a step: logged by DeepSpeed, and as modelled", [*map(_short, traffic)])
     print_table(
         f"MiB a worker holds, {probes[-1].held_parameters:,} parameters in float32: measured (formula)",
@@ -127,7 +140,8 @@ def measure(arguments: argparse.Namespace) -> int:
 
 def config_of(arguments: argparse.Namespace, busy: float) -> dict[str, Value]:
     """What a reader needs to know of the run."""
-    command = "python benchmarks/scaling.py" + " --sizes" * arguments.sizes + " --quick" * arguments.quick
+    parts = " --sizes" * arguments.sizes + " --weak" * arguments.weak
+    command = "python benchmarks/scaling.py" + parts + " --quick" * arguments.quick
     return {
         "command": command, "scene": "generated", "threads_per_worker": 1, "processes_waiting_to_run_before": busy,
     }  # fmt: skip
@@ -165,6 +179,25 @@ def probe_plan(
 
     holding = ModelConfig(window=3, width=effort.held_width, mlp_ratio=4.0)
     return ProbePlan(run(effort.windows, PUBLISHED), run(2, holding), timed, held, effort.steps, threads=1)
+
+
+def pooled(turns: Sequence[Probe]) -> Probe:
+    """The measurements of several turns as one, what is measured once from the last."""
+    stages = tuple(
+        replace(
+            same[-1],
+            step_s=tuple(seconds for stage in same for seconds in stage.step_s),
+            wait_s=tuple(seconds for stage in same for seconds in stage.wait_s),
+            communication_share=statistics.fmean(stage.communication_share for stage in same),
+        )
+        for same in zip(*(turn.stages for turn in turns), strict=True)
+    )
+    return replace(
+        turns[-1],
+        bare_s=tuple(seconds for turn in turns for seconds in turn.bare_s),
+        read_s=tuple(seconds for turn in turns for seconds in turn.read_s),
+        stages=stages,
+    )
 
 
 def scaling_rows(probes: Sequence[Probe], sample: Sample, windows: int) -> list[dict[str, Value]]:

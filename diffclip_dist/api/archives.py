@@ -12,7 +12,7 @@ from shards.scene.source import SceneSource
 
 
 def open_archive(location: str | Path) -> Archive:
-    """Opens an archive and checks that its files are there.
+    """Opens an archive, and checks that its files are there unless they are very many, see `Archive.open`.
 
     Args:
         location: its folder or fsspec URL.

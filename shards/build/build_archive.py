@@ -63,7 +63,7 @@ def build_archive(
         FailedRun: a file cannot be written, as on a full disk; nothing is left behind.
     """
     names = [source.name for source in sources]
-    older = Archive.open(out).manifest if add else None
+    older = Archive.open(out, verify="size").manifest if add else None
     taken = [scene.name for scene in older.scenes] if older else []
     if not sources:
         raise BadInput("no scene given")

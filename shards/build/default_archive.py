@@ -28,7 +28,7 @@ def known_archive(location: str) -> Archive:
         return _archive_in_memory()
     from shards.archive.archive import Archive
 
-    return Archive.open(location)
+    return Archive.open(location, verify="size")
 
 
 @cache

@@ -60,6 +60,9 @@ def test_efficiency_is_what_a_worker_keeps_of_its_rate_alone() -> None:
     assert (alone["efficiency_percent"], alone["samples_per_s_per_worker"]) == (100.0, 20.0)
     assert (both["efficiency_percent"], both["samples_per_s_per_worker"]) == (40.0, 8.0)
     assert (both["communication_percent"], both["data_wait_percent"]) == (25.0, pytest.approx(2.0))
+    turns = [scaling_rows.pooled([probe(1, 1.0), probe(1, 2.0, 1.0, 4.0)]), scaling_rows.pooled([probe(2, 2.5)])]
+    alone, both = scaling_rows.scaling_rows(turns, sample, windows=40)
+    assert (alone["step_s"], both["efficiency_percent"]) == (1.5, 60.0)  # the median over all turns
 
 
 @pytest.mark.slow

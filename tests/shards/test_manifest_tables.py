@@ -2,8 +2,12 @@
 
 import json
 import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +71,51 @@ def test_opening_reads_no_table(archive: Path) -> None:
         path.unlink()
     assert len(Archive.open_unverified(archive).manifest.scenes[0].tiles) > 3
     with pytest.raises(DamagedArchive, match=r"tables/tiles\.key-.*: is missing"):
-        Archive.open(archive)
+        Archive.open(archive, verify="size")
+
+
+@contextmanager
+def touched(archive: Path) -> Iterator[list[str]]:
+    """What this process opens or lists below an archive meanwhile, a path each time."""
+    found: list[str] = []
+    recording = True
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if recording and event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith(str(archive)):
+            found.append(str(Path(arguments[0]).relative_to(archive)))
+
+    sys.addaudithook(hear)  # Python takes none away again
+    try:
+        yield found
+    finally:
+        recording = False
+
+
+@pytest.mark.parametrize("tile_size", [8, 4])
+def test_opening_touches_the_manifest_alone_however_many_tiles_there_are(
+    tile_size: int, plain_scene: Path, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, tile_size=tile_size, samples_per_shard=1)
+    build_archive([open_scene(str(plain_scene))], tmp_path / "archive", settings)
+    with touched(tmp_path / "archive") as at_opening:
+        archive = Archive.open(tmp_path / "archive")
+        assert len(archive.manifest.scenes[0].tiles) == archive.manifest.tables.tiles["place"]  # type: ignore[union-attr]
+    assert at_opening == ["manifest.json"]
+    with touched(tmp_path / "archive") as at_reading:
+        tile = archive.manifest.scenes[0].tiles[1]
+        archive.read_tile(tile)
+    assert sorted({path for path in at_reading if not path.startswith("tables/tiles.")}) == [tile.path]
+    assert len(at_reading) == 11  # ten columns and the tar; no file of files, and nothing is listed
+
+
+def test_a_file_that_is_not_there_is_named_when_it_is_read(archive: Path) -> None:
+    opened = Archive.open(archive)
+    tile = opened.manifest.scenes[0].tiles[0]
+    (archive / tile.path).unlink()
+    with pytest.raises(DamagedArchive, match=f"{tile.path}: tile {tile.key}"):
+        Archive.open(archive).read_tile(tile)
+    with pytest.raises(DamagedArchive, match=f"{tile.path}: is missing"):
+        Archive.open(archive, verify="size")
 
 
 def test_training_is_sent_no_table_and_takes_the_same_samples(tmp_path: Path) -> None:
@@ -101,13 +149,13 @@ def test_adding_a_scene_writes_new_tables_and_takes_the_old_away(location: str, 
 
 
 @pytest.mark.parametrize("column", ["tiles.key", "tiles.offset", "files.path", "files.sha256"])
-def test_a_changed_table_is_named_at_opening(column: str, archive: Path) -> None:
+def test_a_changed_table_is_named_where_sizes_are_checked(column: str, archive: Path) -> None:
     path = table(archive, column)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(DamagedArchive, match=rf"tables/{column}-.*: its content was changed"):
-        Archive.open(archive)
+        Archive.open(archive, verify="size")
 
 
 def forge(archive: Path, change: dict[str, object], file: dict[str, object] | None = None) -> None:
@@ -146,7 +194,7 @@ def test_forged_tables_are_refused_even_where_their_hashes_fit(
 ) -> None:
     forge(archive, change)
     with pytest.raises(DamagedArchive, match=words):
-        Archive.open(archive)
+        Archive.open(archive, verify="size")
 
 
 @pytest.mark.parametrize("path", ["../../outside", "/etc/passwd", "a//b", "a\\b"])
@@ -156,7 +204,7 @@ def test_no_path_of_a_table_leads_out_of_the_archive(path: str, archive: Path) -
     with pytest.raises(DamagedArchive, match="not a plain relative path"):
         opened.read_tile(opened.manifest.scenes[0].tiles[0])
     with pytest.raises(DamagedArchive):
-        Archive.open(archive)
+        Archive.open(archive, verify="size")
 
 
 def test_a_table_of_another_kind_is_refused_when_it_is_looked_at(archive: Path) -> None:
