@@ -78,7 +78,7 @@ def test_a_worker_that_dies_is_replaced_within_the_run(
     ray_head: LocalRay, generated_archive: Path, undisturbed: Run, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    arguments = ("--steps", str(STEPS), "--workers", "2", "--zero-stage", "1")
+    arguments = ("--steps", str(STEPS), "--workers", "2")
     command = pretrain_command(folder, generated_archive, arguments, ("checkpoint_every=10", "max_failures=2"))
     run = signal_after(command, ray_head, folder, 23, True)
     assert run.status == 0, run.out
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_without_a_whole_one_the_run_is_
     shutil.copytree(undisturbed.folder, folder)
     older, newest = (folder / CHECKPOINTS / name for name in complete_folders(open_store(folder / CHECKPOINTS).sizes()))
     file = damage(newest)
-    again = ("--steps", str(STEPS), "--workers", "2", "--zero-stage", "1", "--resume")
+    again = ("--steps", str(STEPS), "--workers", "2", "--resume")
     run = pretrain(folder, *again, settings=SETTINGS)
     assert run.status == 0, run.err
     (line,) = [line for line in run.out.splitlines() if str(file) in line]
