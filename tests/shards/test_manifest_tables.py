@@ -245,3 +245,17 @@ def test_tiles_are_records(archive: Path) -> None:
     assert tiles[-1] == list(tiles)[-1]
     with pytest.raises(IndexError):
         tiles[len(tiles)]
+
+
+def test_tiles_of_scenes_that_lie_apart_in_the_table_come_together(tmp_path: Path) -> None:
+    build_archive([generated(name) for name in "abc"], tmp_path / "archive", SETTINGS)
+    a, b, c = Archive.open(tmp_path / "archive").manifest.scenes
+    for scenes in ([a, c], [c, a], [a, b], [b]):
+        assert list(manifest_tables.tile_table(scenes)) == [tile for scene in scenes for tile in scene.tiles]
+
+
+def test_a_manifest_with_a_constant_that_json_lacks_is_refused(archive: Path) -> None:
+    text = (archive / "manifest.json").read_text()
+    (archive / "manifest.json").write_text(text.replace('"halo": 2', '"halo": NaN'))
+    with pytest.raises(DamagedArchive, match=r"manifest\.json: is not JSON: NaN is not JSON"):
+        Archive.open(archive)
