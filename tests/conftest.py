@@ -25,6 +25,14 @@ def handlers_of_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def torch_extensions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder of this test run's own for compiled extensions: torch waits for ever at a lock of a killed process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of small real scenes; a test that asks for it skips where it is absent."""

@@ -1,7 +1,9 @@
 """One Ray head on loopback and two runs on it, which all tests of runs share; and runs that are refused."""
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,18 +14,14 @@ from small_study import command
 from diffclip_dist.train.cluster.local_ray import LocalRay, local_ray_head
 
 
-@pytest.fixture(scope="session", autouse=True)
-def torch_extensions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A folder of this test run's own for compiled extensions: torch waits for ever at a lock of a killed process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
-        yield
-
-
 @pytest.fixture(scope="session")
-def ray_head() -> Iterator[LocalRay]:
-    """The one Ray head of all tests that need no cluster of their own; it has two cores."""
-    with local_ray_head(cores=2) as head:
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRay]:
+    """The one Ray head of all tests that need no cluster of their own: two cores, temporary files of its own."""
+    tempfile.gettempdir()  # Python keeps it: the head's sockets need its short path
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary-files")))
+            head = stack.enter_context(local_ray_head(cores=2))
         yield head
 
 

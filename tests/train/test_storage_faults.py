@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,9 @@ def faulty(head: LocalRay, fault: str, folder: Path, archive: Path, *settings: s
 def test_a_writer_killed_at_every_stage_of_a_checkpoint_changes_nothing(
     ray_head: LocalRay, generated_archive: Path, undisturbed: Run, tmp_path: Path
 ) -> None:
-    snapshots = Path(tempfile.gettempdir())
+    snapshots = Path(ray_head.environment["TMPDIR"])
     abandoned = snapshots / "diffclip-checkpoint-abandoned"
-    abandoned.mkdir(exist_ok=True)
+    abandoned.mkdir()
     run = faulty(ray_head, "killed", tmp_path / "run", generated_archive, f"max_failures={len(MOMENTS)}")
     assert (tmp_path / "ledger").read_text().splitlines() == list(MOMENTS)
     assert run.status == 0, run.err
