@@ -10,6 +10,7 @@ import numpy as np
 import pyogrio.raw
 import pyproj
 import pytest
+import rasterio
 import shapely
 import yaml
 from small_scenes import ShardCommand, pixels, write_raster, write_scene
@@ -347,3 +348,61 @@ def test_shared_cases_of_features(shared_case: Callable[[str], Path]) -> None:
     points = np.zeros_like(quadrants)
     points[::4, ::4] = quadrants[::4, ::4]
     np.testing.assert_array_equal(open_scene(str(shared_case("02-points-csv"))).read_labels(rows, cols), points)
+
+
+def test_single_points_of_a_vector_file_label_their_pixels(tmp_path: Path) -> None:
+    spots = shapely.points(in_metres([(4.5, 4.1), (0.0, 0.0), (29.99, 19.99)]))
+    write_features(tmp_path / "f.gpkg", list(spots), cover=[3, 4, 3])
+    labels = scene_with(tmp_path, {"vectors": "f.gpkg"}).read_labels(*WHOLE)
+    assert {(row, col): int(labels[row, col]) for row, col in np.argwhere(labels).tolist()} == {
+        (4, 4): 3, (0, 0): 4, (19, 29): 3,
+    }  # fmt: skip
+
+
+def test_polygons_at_the_scenes_edges_are_in_it_where_they_share_an_area(tmp_path: Path) -> None:
+    def box(left: float, top: float, right: float, bottom: float) -> shapely.Polygon:
+        return polygon([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+    inside = [box(-5, 2, 0.9, 3), box(29.1, 2, 40, 3), box(3, -5, 4, 0.9), box(3, 19.1, 4, 30)]
+    beside = [box(-5, 5, 0, 6), box(30, 5, 40, 6), box(5, -5, 6, 0), box(5, 20, 6, 30)]
+    away = [box(-9, 5, -3, 6), box(35, 5, 40, 6), box(5, -9, 6, -3), box(5, 25, 6, 30)]
+    for number, shape in enumerate(inside):
+        write_features(tmp_path / f"{number}.gpkg", [shape], cover=["wood"])
+        assert scene_with(tmp_path, {"vectors": f"{number}.gpkg"}).read_labels(*WHOLE).sum() == 1
+    write_features(tmp_path / "f.gpkg", [*inside, *beside, *away], cover=["wood"] * 12)
+    (note,) = scene_with(tmp_path, {"vectors": "f.gpkg"}).notes
+    assert note.endswith("f.gpkg: labels: 8 of 12 features lie outside the scene: left out")
+
+
+def test_a_layers_own_attributes_are_chosen_from(tmp_path: Path) -> None:
+    write_features(tmp_path / "f.gpkg", [polygon(WOOD)], layer="spring", cover=["wood"], owner=["church"])
+    write_features(tmp_path / "f.gpkg", [polygon(LAKE)], layer="autumn", append=True, kind=["lake"])
+    scene = scene_with(tmp_path, {"vectors": "f.gpkg", "layer": "autumn"})
+    assert scene.classes is not None
+    assert scene.classes.names == {1: "lake"}
+    np.testing.assert_array_equal(scene.read_labels(*WHOLE), inside(LAKE))
+
+
+def test_a_scene_that_is_turned_has_its_labels_turned_with_it(tmp_path: Path) -> None:
+    turned = rasterio.Affine.translation(500, 900) * rasterio.Affine.rotation(-30) * rasterio.Affine.scale(10, -8)
+    corners = [turned @ corner for corner in WOOD]
+    write_features(tmp_path / "f.gpkg", [shapely.Polygon(corners)], cover=["wood"])
+    x, y = turned @ (22.5, 15.5)
+    (tmp_path / "points.csv").write_text(f"x,y,cover\n{x},{y},wood\n")
+    scene = scene_with(tmp_path, {"vectors": "f.gpkg"}, transform=turned)
+    np.testing.assert_array_equal(scene.read_labels(*WHOLE), inside(WOOD))
+    scene = scene_with(tmp_path, {"vectors": "points.csv"}, transform=turned)
+    assert np.argwhere(scene.read_labels(*WHOLE)).tolist() == [[15, 22]]
+
+
+def test_a_scene_with_a_place_but_no_crs_takes_tables_in_its_own_system_alone(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("x,y,cover\n505,895,wood\n")
+    (tmp_path / "lonlat.csv").write_text("lon,lat,cover\n15,0,wood\n")
+    scene = scene_with(tmp_path, {"vectors": "points.csv"}, crs=None)
+    assert np.argwhere(scene.read_labels(*WHOLE)).tolist() == [[0, 0]]
+    with pytest.raises(ValueError, match="lonlat") as refused:
+        scene_with(tmp_path, {"vectors": "lonlat.csv"}, crs=None)
+    assert str(refused.value).endswith(
+        "lonlat.csv: labels: the scene carries no CRS and transform to place x and y by; give the modality's files a "
+        "georeference, or a table of `row`, `col` and the class"
+    )
