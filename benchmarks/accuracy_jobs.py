@@ -29,13 +29,14 @@ from diffclip_dist.feature_extraction.views import Grid
 from diffclip_dist.fewshot.episodes import Pixels, Protocol, Reference, draw_episode
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import Scores, score
-from diffclip_dist.fewshot.names_prior import WITHOUT_WORDS, WORDS
+from diffclip_dist.fewshot.names_prior import WITHOUT_WORDS
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.model.model_config import ModelConfig
 from diffclip_dist.model.saved_encoder import load_encoder, new_encoder
 from diffclip_dist.study.experiment import Task, run_task
 from diffclip_dist.train.pretrain_config import PretrainConfig
 from diffclip_dist.train.single_process import pretrain_single_process
+from diffclip_dist.words.text_vectors import WORDS
 from shards.archive.archive import Archive, Scene
 from shards.errors import BadInput
 

@@ -58,7 +58,8 @@ class FewShotClassifier(EstimatorParameters):
         encoder: from `load_encoder`, or its folder; ``"none"`` for random weights; None to use the bands alone.
         text: what class names do. ``words``: they act as a prior, through the spectra of the materials that they name,
             with ``kernel`` and where the scene's bands have wavelengths and its values are reflectance; else as
-            ``scratch``. ``scratch``, ``bank:FILE.npy`` and ``open_clip:MODEL[:PRETRAINED]`` turn them into vectors.
+            ``scratch``. ``bank:FILE.npy`` and ``open_clip:MODEL[:PRETRAINED]``: the same by their vectors, which with
+            ``cosine`` are the class vectors. ``scratch``: a small transformer learns class vectors.
         class_names: id to name; None takes those of the scene. A class without a name is called ``class 7``.
         head: ``kernel``, solved in closed form, or ``cosine``, learned by steps (published).
         class_priors: ``estimated`` from the unlabelled scene, or ``equal``.

@@ -23,6 +23,7 @@ COMMANDS: Final = MappingProxyType(
         "fewshot": "classifiers from a few labelled pixels a class, with figures and a report",
         "predict": "a map of a whole scene from a classifier",
         "stac": "a STAC item of an archive's scene or of a map, for catalogues",
+        "textbank": "vectors of class names by a CLIP model, to use where it cannot be had",
         "export": "an encoder as an ONNX graph, for programs without PyTorch",
         "doctor": "whether this machine can pretrain, and what to do where it cannot",
         "status": "how a pretraining run is",

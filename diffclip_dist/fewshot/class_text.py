@@ -3,7 +3,6 @@
 Shapes: C classes, L text tokens, E text width.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +11,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from diffclip_dist.words.class_name import ClassName
+from diffclip_dist.words.open_clip_text import OpenClipTexts
+from diffclip_dist.words.text_bank import TextBank
+from diffclip_dist.words.text_vectors import WORDS
 from shards.errors import BadInput
 from shards.extras import install_line, installed
-from shards.nearest import did_you_mean
 
 PROMPT = "a multimodal fusion patch of a {}."
 SCRATCH_WIDTH = 128
 SCRATCH_DEPTH = 2
 SCRATCH_HEADS = 4
-# Qualifiers that banks of stuff classes add to a plain name, as in "water-other"
-BANK_QUALIFIERS = (" other", " stuff")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,11 @@ class ClassText(ClassName):
 
     def prompt(self) -> str:
         """The name, expanded by the description where there is one, in the paper's template."""
-        return PROMPT.format(self.name if self.description is None else f"{self.name}, {self.description}")
+        return PROMPT.format(self.described())
+
+    def described(self) -> str:
+        """The name, and the description where there is one."""
+        return self.name if self.description is None else f"{self.name}, {self.description}"
 
 
 class ClassTextEncoder(nn.Module):
@@ -69,10 +71,16 @@ class FrozenTextEncoder(ClassTextEncoder):
 
 
 class SeparateClasses(FrozenTextEncoder):
-    """Class vectors at right angles: the names act through what they tell of pixels, and not through these."""
+    """Class vectors at right angles: the names act through what they tell of pixels, and not through these.
 
-    def __init__(self, classes: int) -> None:
-        super().__init__("words", torch.eye(classes))
+    Args:
+        classes: how many.
+        label: of the text whose vectors told what the names mean.
+        entries: for a bank, the names in the bank that stand for each class.
+    """
+
+    def __init__(self, classes: int, label: str = WORDS, entries: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__(label, torch.eye(classes), entries)
 
 
 class ScratchTextEncoder(ClassTextEncoder):
@@ -152,14 +160,17 @@ def _tokenizer() -> Callable[[list[str]], Any]:
     return tokenizer
 
 
-def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generator) -> ClassTextEncoder:
+def build_text(
+    spec: str, classes: Sequence[ClassText], generator: torch.Generator, by_name: bool = False
+) -> ClassTextEncoder:
     """Builds the text side that `spec` names.
 
     Args:
         spec: ``words``, ``scratch``, ``bank:FILE.npy`` or ``open_clip:MODEL[:PRETRAINED]``; MODEL may be
-            ``local-dir:FOLDER``.
+            ``local-dir:FOLDER``, and PRETRAINED a checkpoint file.
         classes: the classes, at least one.
         generator: draws the weights of ``scratch``.
+        by_name: whether the names act on pixels. The vectors are then at right angles.
 
     Raises:
         BadInput: an unknown kind, a file that cannot be used, or a class that the bank does not know.
@@ -168,99 +179,23 @@ def build_text(spec: str, classes: Sequence[ClassText], generator: torch.Generat
     kind, _, source = spec.partition(":")
     if kind == "words":
         return SeparateClasses(len(classes))
-    if kind == "bank":
-        return _bank(Path(source), classes)
-    if kind == "open_clip":
-        return _open_clip(source, classes)
-    return ScratchTextEncoder(classes, generator)
+    if kind == "scratch":
+        return ScratchTextEncoder(classes, generator)
+    text = _bank(Path(source), classes) if kind == "bank" else _open_clip(source, classes)
+    return SeparateClasses(len(classes), text.label, text.entries) if by_name else text
 
 
 def _bank(file: Path, classes: Sequence[ClassText]) -> FrozenTextEncoder:
-    vectors = _bank_vectors(file)
-    names_file, names = _bank_names(file, len(vectors))
-    row_of = {_plain(name): row for row, name in reversed(list(enumerate(names)))}
-    rows: dict[str, list[int]] = {}
-    for text in classes:
-        listed = (text.description or "").split(",")
-        for wanted in ([text.name], listed):
-            found = [row_of[_plain(name)] for name in wanted if _plain(name) in row_of]
-            if len(found) == len(wanted):
-                rows[text.name] = found
-                break
-    missing = [text.name for text in classes if text.name not in rows]
-    if missing:
-        raise BadInput(
-            f"{names_file}: no entry for class {', '.join(missing)}; name each class, or list entries in its "
-            f"description in the scene.yaml, as the bank does{did_you_mean(missing[0], names)}"
-        )
-    vectors_CE = np.stack([vectors[rows[text.name]].mean(axis=0) for text in classes])
-    entries = {name: [names[row] for row in found] for name, found in rows.items()}
+    bank = TextBank.read(file)
+    entries = bank.entries(classes)
     twins = [name for name in entries if list(entries.values()).count(entries[name]) > 1]
     if twins:
-        raise BadInput(f"{names_file}: classes {', '.join(twins)} have the same entries and cannot be told apart")
-    return FrozenTextEncoder(f"bank:{file}", torch.from_numpy(vectors_CE), entries)
-
-
-def _plain(name: str) -> str:
-    plain = " ".join(name.casefold().replace("-", " ").replace("_", " ").split())
-    for qualifier in BANK_QUALIFIERS:
-        plain = plain.removesuffix(qualifier)
-    return plain
-
-
-def _bank_vectors(file: Path) -> npt.NDArray[np.float32]:
-    try:
-        # mapped, since a header may claim any size, and the file must then have it
-        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{file}: not a readable .npy file of text embeddings ({error})") from error
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
-        raise BadInput(f"{file}: expected floating-point text embeddings of shape (names, width)")
-    vectors = vectors.astype(np.float32)
-    if not np.isfinite(vectors).all() or not np.linalg.norm(vectors, axis=1).all():
-        raise BadInput(f"{file}: text embeddings must be finite and not zero")
-    # A mean of entries is a mean of directions
-    return cast(npt.NDArray[np.float32], vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-
-
-def _bank_names(file: Path, count: int) -> tuple[Path, list[str]]:
-    """The list of names that belongs to a bank: the JSON file of its own name, else the only fitting one beside it."""
-    own = file.with_suffix(".json")
-    candidates = [own] if own.is_file() else sorted(file.parent.glob("*.json"))
-    fitting: list[tuple[Path, list[str]]] = []
-    for candidate in candidates:
-        try:
-            names = json.loads(candidate.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names):
-            fitting.append((candidate, names))
-    if len(fitting) != 1:
-        raise BadInput(
-            f"{file}: expected one JSON list of its {count} names beside it ({own.name}), found {len(fitting)}"
-        )
-    return fitting[0]
+        raise BadInput(f"{bank.names_file}: classes {', '.join(twins)} have the same entries and cannot be told apart")
+    vectors_CE = np.stack([bank.vectors(entries[text.name]).mean(axis=0) for text in classes])
+    return FrozenTextEncoder(bank.label, torch.from_numpy(vectors_CE), entries)
 
 
 def _open_clip(source: str, classes: Sequence[ClassText]) -> FrozenTextEncoder:
-    import open_clip  # takes seconds to import, and not every text needs it
-
-    if source.startswith("local-dir:"):
-        model_name, pretrained = source, None
-        has_weights = True
-    else:
-        model_name, _, tag = source.partition(":")
-        pretrained = tag or None
-        has_weights = pretrained is not None
-    try:
-        with torch.random.fork_rng(devices=[]):
-            # Weights that are not loaded are drawn by open_clip from the global generator
-            torch.manual_seed(0)
-            model = open_clip.create_model(model_name, pretrained=pretrained, require_pretrained=has_weights)
-        tokenize = open_clip.get_tokenizer(model_name)
-    except (RuntimeError, ValueError, OSError, AssertionError) as error:
-        raise BadInput(f"--text open_clip:{source}: cannot be loaded: {error}") from error
-    model.eval()
-    with torch.no_grad():
-        vectors_CE = model.encode_text(tokenize([text.prompt() for text in classes]))
-    return FrozenTextEncoder(f"open_clip:{source}" + ("" if has_weights else " (random weights)"), vectors_CE)
+    texts = OpenClipTexts(source)
+    vectors = texts.vectors([text.described() for text in classes])
+    return FrozenTextEncoder(texts.label, torch.from_numpy(vectors))

@@ -114,7 +114,7 @@ class LabelledScene:
     def build_text(self) -> ClassTextEncoder:
         """The class texts, as they are before they learn."""
         texts = [ClassText(name, self.descriptions.get(class_id)) for class_id, name in self.names.items()]
-        return build_text(self.text, texts, torch.Generator().manual_seed(self.seed))
+        return build_text(self.text, texts, torch.Generator().manual_seed(self.seed), self.told is not None)
 
 
 def labelled_scene(

@@ -21,15 +21,16 @@ from diffclip_dist.feature_extraction.scene_view import SceneView
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.words.class_name import ClassName
 from diffclip_dist.words.name_classifier import NameClassifier
+from diffclip_dist.words.text_vectors import WORDS, text_vectors
 from diffclip_dist.words.words_unavailable import WordsUnavailable
 from shards.archive.archive import ReadableScene
 
 Mask = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
 
-# Kinds of text: names that act on pixels, and what follows where they cannot
-WORDS: Final = "words"
+# The text with which names never act on pixels; it follows where those of `words` cannot
 WITHOUT_WORDS: Final = "scratch"
+NEEDS_KERNEL: Final = "class names act with the kernel head alone"
 # Chosen on generated scenes at 1 to 10 shots, with posteriors that were right, half right, shuffled and surely wrong
 FULL_WEIGHT: Final = 2.0  # of the log-prior at one shot a class; it falls as 1 / shots
 FLOOR: Final = 0.02  # added to the prior's probabilities: no class is ruled out by its name
@@ -58,10 +59,10 @@ class ByName:
     """Whether class names act, and for which classes.
 
     Attributes:
-        text: kind of text that the class vectors are made from, as `build_text` takes it.
+        text: what the class vectors are made from, as `build_text` takes it.
         class_ids: of the classes to tell apart: those with labels, and where names act those with a known name.
         told: tells these classes by their names; None where names tell nothing of the scene's pixels.
-        reason: why they do not, in one line; None where they do, or were not asked for.
+        reason: why they do not, in one line; None where they do, were not asked for, or act as class vectors.
     """
 
     text: str
@@ -79,30 +80,38 @@ def tell_by_name(
 ) -> ByName:
     """Makes class names act where they were asked for and can; else class vectors come from ``scratch``.
 
+    Vectors of a bank or of CLIP act through materials with the kernel head, and as class vectors with the cosine head.
+    They are class vectors too where names tell nothing of the scene.
+
     Args:
-        text: kind of text; ``words`` asks for names.
+        text: kind of text, as `build_text` takes it; all but ``scratch`` ask for names.
         scene: the scene of the shots.
         listed: names of all classes by their ids, ascending.
         labelled: ids of the classes that have labels.
         config: has the head.
+
+    Raises:
+        BadInput: the vectors cannot be read, or a bank has none of a class with labels.
     """
     with_labels = tuple(class_id for class_id in listed if class_id in labelled)
-    if text != WORDS:
+    if text == WITHOUT_WORDS:
         return ByName(text, with_labels)
+    otherwise = WITHOUT_WORDS if text == WORDS else text
     if config.head != "kernel":
-        return ByName(WITHOUT_WORDS, with_labels, reason="class names act with the kernel head alone")
-    classes = tuple(listed.values())
+        return ByName(otherwise, with_labels, reason=NEEDS_KERNEL if text == WORDS else None)
+    source = text_vectors(text)
+    listed = {c: one for c, one in listed.items() if c in labelled or source.knows_class(one)}
     try:
-        names = NameClassifier.fit(scene, classes)
+        names = NameClassifier.fit(scene, tuple(listed.values()), text=text)
     except WordsUnavailable as reason:
-        return ByName(WITHOUT_WORDS, with_labels, reason=str(reason))
+        return ByName(otherwise, with_labels, reason=str(reason))
     known_C = _known(names)
     if not known_C.any():
-        return ByName(WITHOUT_WORDS, with_labels, reason="class names: none is near the caption of a material")
+        return ByName(otherwise, with_labels, reason="class names: none is near the caption of a material")
     kept = {c: one for (c, one), known in zip(listed.items(), known_C.tolist(), strict=True) if known or c in labelled}
     if len(kept) < len(listed):
         names = names.with_classes(list(kept.values())).for_scene(scene)
-    return ByName(WORDS, tuple(kept), ToldByName(names, tuple(kept.values())))
+    return ByName(text, tuple(kept), ToldByName(names, tuple(kept.values())))
 
 
 @dataclass(frozen=True)

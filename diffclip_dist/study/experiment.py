@@ -24,11 +24,12 @@ from diffclip_dist.fewshot.fitting import fit_classifiers
 from diffclip_dist.fewshot.kernel_head import KernelHead
 from diffclip_dist.fewshot.labelled_pixels import LabelGatherer, LabelledPixels, Positions
 from diffclip_dist.fewshot.metrics import Scores, score
-from diffclip_dist.fewshot.names_prior import WORDS, ToldByName, tell_by_name
+from diffclip_dist.fewshot.names_prior import NEEDS_KERNEL, WITHOUT_WORDS, ToldByName, tell_by_name
 from diffclip_dist.fewshot.pattern_features import PatternFeatures, extract_for
 from diffclip_dist.fewshot.prediction import classify_each, logits_at, sharing_encoder
 from diffclip_dist.fewshot.support import Support
 from diffclip_dist.mapping.predict import ClassMap, map_dtype
+from diffclip_dist.words.text_vectors import WORDS
 from shards.archive.archive import ReadableScene
 from shards.archive.manifest import SceneRecord
 from shards.errors import BadInput
@@ -66,9 +67,10 @@ class Task:
     def __post_init__(self) -> None:
         if not self.shots or min(self.shots) < 0:
             raise BadInput(f"--shots: expected numbers of at least 0, found {','.join(map(str, self.shots)) or 'none'}")
-        if 0 in self.shots and self.text != WORDS:
+        if 0 in self.shots and self.text == WITHOUT_WORDS:
             raise BadInput(
-                f"--shots 0: expected --text {WORDS}, found {self.text}; without shots, only names tell classes apart"
+                f"--shots 0: expected --text {WORDS}, bank:FILE or open_clip:MODEL, found {self.text}; without shots, "
+                "only names tell classes apart"
             )
         if self.seeds < 1:
             raise BadInput(f"--seeds: expected at least 1, found {self.seeds}")
@@ -160,10 +162,11 @@ def run_task(
     listed = {c: ClassText(name, record.descriptions.get(c)) for c, name in sorted(reference.names.items())}
     by_name = tell_by_name(task.text, reader.scene, listed, reference.classes(), config)
     class_ids = by_name.class_ids
-    if by_name.reason is not None and 0 in task.shots:
-        raise BadInput(f"--shots 0: {by_name.reason}")
+    acts = by_name.told is not None
+    if not acts and 0 in task.shots:
+        raise BadInput(f"--shots 0: {by_name.reason or NEEDS_KERNEL}")
     names = [listed[c] for c in class_ids]
-    text = build_text(by_name.text, names, torch.Generator().manual_seed(MAPPED_SEED))
+    text = build_text(by_name.text, names, torch.Generator().manual_seed(MAPPED_SEED), acts)
     grid = reader.grid
     footprint = grid.footprint + 2 * config.smoothing_reach
     episodes = [
@@ -173,7 +176,7 @@ def run_task(
     ]
     learns = any(True for _ in text.parameters())  # such an encoder starts anew for each classifier
     texts = [
-        build_text(by_name.text, names, torch.Generator().manual_seed(episode.seed)) if learns else text
+        build_text(by_name.text, names, torch.Generator().manual_seed(episode.seed), acts) if learns else text
         for episode in episodes
     ]
     maps = record.height * record.width <= MOST_MAPPED_PIXELS

@@ -21,6 +21,7 @@ from diffclip_dist.words.reflectance_scale import reflectance_scale
 from diffclip_dist.words.scene_pixels import ScenePixels, sample_pixels
 from diffclip_dist.words.spectral_bands import BandGroup, SpectralBands
 from diffclip_dist.words.spectral_library import read_library
+from diffclip_dist.words.text_vectors import WORDS
 from diffclip_dist.words.words_config import WordsConfig
 from shards.archive.archive import ReadableScene
 
@@ -36,6 +37,7 @@ class NameClassifier(nn.Module):
 
     Attributes:
         config: how it was made.
+        text: whose vectors of names and captions were compared, as `text_vectors` takes it.
         bands: the bands that it reads.
         matches: what each class name was taken for, in the order of the classes.
         network: tells materials by spectra.
@@ -48,9 +50,15 @@ class NameClassifier(nn.Module):
     """
 
     def __init__(
-        self, bands: SpectralBands, matches: Sequence[NameMatch], heights: HeightSplit | None, config: WordsConfig
+        self,
+        bands: SpectralBands,
+        matches: Sequence[NameMatch],
+        heights: HeightSplit | None,
+        config: WordsConfig,
+        text: str = WORDS,
     ) -> None:
         super().__init__()
+        self.text = text
         self.config, self.bands, self.matches = config, bands, tuple(matches)
         self.network = MaterialNetwork(bands, config)
         self.heights = heights
@@ -70,17 +78,25 @@ class NameClassifier(nn.Module):
 
     @classmethod
     def fit(
-        cls, scene: ReadableScene, classes: Sequence[ClassName], config: WordsConfig = DEFAULTS
+        cls, scene: ReadableScene, classes: Sequence[ClassName], config: WordsConfig = DEFAULTS, text: str = WORDS
     ) -> "NameClassifier":
         """Trains for the bands of a scene, from the library's spectra alone; no label is read.
 
+        Args:
+            scene: to be classified.
+            classes: their names.
+            config: how it is made.
+            text: whose vectors of names and captions are compared, as `text_vectors` takes it.
+
         Raises:
-            WordsUnavailable: the scene has no wavelengths or no reflectance, or a package is missing.
+            WordsUnavailable: the scene has no wavelengths or no reflectance, a package is missing, or a text bank has
+                captions of too few materials.
+            BadInput: the vectors cannot be read, or a bank has none of a class.
         """
         bands = SpectralBands.of(scene.record.modalities)
-        matches, materials_CM = match_names(classes, config)
+        matches, materials_CM = match_names(classes, config, text)
         split = find_split(scene)
-        classifier = cls(bands, matches, split[0] if split else None, config)
+        classifier = cls(bands, matches, split[0] if split else None, config, text)
         classifier.materials_CM.copy_(materials_CM)
         if split is not None:
             classifier.ground_YX.copy_(split[1])
@@ -99,12 +115,12 @@ class NameClassifier(nn.Module):
     def with_classes(self, classes: Sequence[ClassName]) -> "NameClassifier":
         """Other names over the same materials. Class shares are then not corrected; `for_scene` estimates them."""
         split = None if self.heights is None else (self.heights, self.ground_YX)
-        return self._copy(*match_names(classes, self.config), split)
+        return self._copy(*match_names(classes, self.config, self.text), split)
 
     def _copy(
         self, matches: Sequence[NameMatch], materials_CM: Tensor, split: tuple[HeightSplit, Tensor] | None
     ) -> "NameClassifier":
-        other = NameClassifier(self.bands, matches, split[0] if split else None, self.config)
+        other = NameClassifier(self.bands, matches, split[0] if split else None, self.config, self.text)
         other.network.load_state_dict(self.network.state_dict())
         other.scale_G.copy_(self.scale_G)
         other.offset_G.copy_(self.offset_G)
@@ -178,6 +194,7 @@ class NameClassifier(nn.Module):
         """Everything but the tensors, as JSON values; see `from_settings`."""
         return {
             "config": asdict(self.config),
+            "text": self.text,
             "groups": [asdict(group) for group in self.bands.groups],
             "matches": [asdict(match) for match in self.matches],
             "heights": None if self.heights is None else asdict(self.heights),
@@ -194,9 +211,9 @@ class NameClassifier(nn.Module):
             NameMatch(one["name"], tuple(NearCaption(**near) for near in one["nearest"]), one["known"])
             for one in settings["matches"]
         )
-        heights = settings["heights"]
+        heights, text = settings["heights"], settings.get("text", WORDS)
         split = None if heights is None else HeightSplit(**heights | {"cells": tuple(heights["cells"])})
-        return cls(SpectralBands(groups), matches, split, WordsConfig(**settings["config"]))
+        return cls(SpectralBands(groups), matches, split, WordsConfig(**settings["config"]), text)
 
 
 def _height_likelihood(tall_P: Tensor) -> Tensor:

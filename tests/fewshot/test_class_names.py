@@ -92,7 +92,8 @@ def told_by_truth(
 
     class Fitted(NamesByTruth):
         @classmethod
-        def fit(cls, _: ReadableScene, classes: Sequence[ClassName]) -> NamesByTruth:
+        def fit(cls, _: ReadableScene, classes: Sequence[ClassName], *, text: str = "words") -> NamesByTruth:
+            assert text == "words"
             known = {name: mean_B for name, mean_B in means.items() if mean_B.isfinite().all()}
             return NamesByTruth(classes, known, scale_B, sharp)
 

@@ -2,13 +2,10 @@
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import safetensors.torch
 import torch
 
 from diffclip_dist.fewshot.class_text import ClassText, ScratchTextEncoder, build_text
@@ -126,44 +123,6 @@ def test_real_clip_embeddings_tell_that_a_tree_is_nearer_to_a_bush_than_to_a_roa
     vectors_CE = build_text(f"bank:{bank}", [ClassText(name) for name in ("tree", "bush", "road")], generator())()
     assert vectors_CE.shape == (3, 512)
     assert vectors_CE[0] @ vectors_CE[1] > vectors_CE[0] @ vectors_CE[2]
-
-
-@pytest.fixture
-def clip_folder(tmp_path: Path) -> Path:
-    """A very small CLIP, saved as open_clip saves one."""
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    }
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": asdict(open_clip.transform.PreprocessCfg())})
-    )
-    return folder
-
-
-def test_open_clip_from_a_folder_is_frozen_and_gives_its_own_text_vectors(clip_folder: Path) -> None:
-    torch.manual_seed(5)
-    model = open_clip.create_model(f"local-dir:{clip_folder}").eval()
-    safetensors.torch.save_file(model.state_dict(), clip_folder / "open_clip_model.safetensors")
-    text = build_text(f"open_clip:local-dir:{clip_folder}", CLASSES, generator())
-    with torch.no_grad():
-        tokens = open_clip.get_tokenizer("ViT-B-32")([text.prompt() for text in CLASSES])
-        expected = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1)
-    assert torch.allclose(text(), expected, atol=1e-6)
-    assert not list(text.parameters())
-    assert "random" not in text.label
-
-
-def test_open_clip_without_the_weights_that_were_asked_for_is_refused(clip_folder: Path) -> None:
-    with pytest.raises(BadInput, match="cannot be loaded"):
-        build_text(f"open_clip:local-dir:{clip_folder}", CLASSES, generator())
-    with pytest.raises(BadInput, match="cannot be loaded"):
-        build_text("open_clip:ViT-B-32:no-such-weights", CLASSES, generator())
-    with pytest.raises(BadInput, match="cannot be loaded"):
-        build_text("open_clip:no-such-model", CLASSES, generator())
 
 
 @pytest.mark.parametrize("spec", ["", "clip", "bank", "bank:", "open_clip:", "scratch:x"])

@@ -6,7 +6,14 @@ import pytest
 
 from diffclip_dist.words.class_name import ClassName
 from diffclip_dist.words.materials import MATERIALS, SOURCES
-from diffclip_dist.words.name_matching import NameMatch, match_names
+from diffclip_dist.words.name_matching import (
+    CAPTIONS_DEVIATION,
+    CAPTIONS_MEAN,
+    NameMatch,
+    caption_cosines,
+    match_names,
+)
+from diffclip_dist.words.sentence_model import sentence_vectors
 from diffclip_dist.words.words_config import WordsConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "names.md"
@@ -48,6 +55,11 @@ def test_a_match_does_not_depend_on_the_other_classes() -> None:
     alone = _match("lawn")
     among = match_names([ClassName(name) for name in ("sea", "lawn", "a gravel road in a wood")], WordsConfig())[0][1]
     assert alone == among
+
+
+def test_the_cosines_between_captions_are_those_that_other_vectors_are_scaled_by() -> None:
+    found = caption_cosines(sentence_vectors([caption for one in MATERIALS for caption in one.captions]))
+    assert found == pytest.approx((CAPTIONS_MEAN, CAPTIONS_DEVIATION), abs=2e-3)
 
 
 def test_every_material_names_sources_and_their_licence_and_the_page_lists_them() -> None:

@@ -63,7 +63,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="words: class names act as a prior, through the spectra of the materials that they name, with --head "
         "kernel and where the scene's bands have wavelengths and its values are reflectance, else scratch; scratch: a "
         "small text transformer that learns with the shots; bank:FILE.npy: stored embeddings with a JSON list of names "
-        "beside them; open_clip:MODEL[:PRETRAINED]: a frozen CLIP text tower (words)",
+        "beside them, see diffclip textbank; open_clip:MODEL[:PRETRAINED]: a frozen CLIP text tower. A bank or CLIP "
+        "tells with --head kernel which materials the names mean, and gives the class vectors of --head cosine (words)",
     )  # fmt: skip
     parser.add_argument(
         "--preset", choices=tuple(FEWSHOT_PRESETS), default="default",
