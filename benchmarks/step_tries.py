@@ -130,7 +130,7 @@ def tries(device: torch.device) -> Iterator[Try]:
         )  # fmt: skip
     yield Try(
         "micro-batches of 16 windows, in place of one of 64", "default, float32, forward and backward",
-        "left to micro_batch", partial(micro_batch_sides, device, "default", 64, 16),
+        "left to micro_batch", partial(micro_batch_sides, device),
     )  # fmt: skip
     yield Try(
         "distances by a matrix product", "16,384 pixels, 300 support pixels, 64 features, float32",
@@ -151,19 +151,8 @@ def tries(device: torch.device) -> Iterator[Try]:
     yield Try(
         "the whole model compiled", f"default, {PEER_BATCH} windows, float32, forward, backward and update",
         "kept on GPUs; on CPUs left to compile=true: it takes minutes before the first step",
-        partial(compiled_model_sides, device, "default", PEER_BATCH),
+        partial(compiled_model_sides, device),
     )  # fmt: skip
-    if cpu:
-        published = "published, 16 windows, float32, forward, backward and update"
-        yield Try(
-            "the whole model compiled", published, "left to compile=true: it takes minutes before the first step",
-            partial(compiled_model_sides, device, "published", 16),
-        )  # fmt: skip
-        yield Try(
-            "micro-batches of 4 windows, whose tensors of 1 MB stay in the cache, in place of one of 16",
-            "published, float32, forward and backward", "left to micro_batch",
-            partial(micro_batch_sides, device, "published", 16, 4),
-        )  # fmt: skip
     for preset in ("published", "default"):
         for dtype, windows in ((torch.float32, PEER_BATCH), (torch.float32, 16), (torch.bfloat16, 16)):
             yield Try(
@@ -348,18 +337,18 @@ def clip_sides(device: torch.device, preset: str) -> tuple[Work, Work]:
     return loop, lambda: nn.utils.clip_grad_norm_(parameters, 1.0)
 
 
-def micro_batch_sides(device: torch.device, preset: str, windows: int, few: int) -> tuple[Work, Work]:
-    """Forward and backward pass of some windows at once, and a few at a time."""
-    config = model_of(preset)
+def micro_batch_sides(device: torch.device) -> tuple[Work, Work]:
+    """Forward and backward pass of 64 windows at once, and 16 at a time."""
+    config = model_of("default")
     torch.manual_seed(0)
     model = MaskDiffusion(config, SCHEMAS).to(device)
-    batch = random_batch(config, windows, device)
+    batch = random_batch(config, 64, device)
 
     def work(micro_batch: int) -> None:
         for part in batch.split(micro_batch):
             model(part, draw_noise_and_masks(part, config, 0, 0)).sum().backward()
 
-    return lambda: work(windows), lambda: work(few)
+    return lambda: work(64), lambda: work(16)
 
 
 def distance_sides(device: torch.device) -> tuple[Work, Work]:
@@ -426,10 +415,10 @@ def our_step(device: torch.device, preset: str, dtype: torch.dtype, windows: int
     return step
 
 
-def compiled_model_sides(device: torch.device, preset: str, windows: int) -> tuple[Work, Work]:
+def compiled_model_sides(device: torch.device) -> tuple[Work, Work]:
     """Our step as it is written, and with the model compiled."""
     plain, compiled = (
-        our_step(device, preset, torch.float32, windows, compiled=compiled) for compiled in (False, True)
+        our_step(device, "default", torch.float32, PEER_BATCH, compiled=compiled) for compiled in (False, True)
     )
     return plain, compiled
 
