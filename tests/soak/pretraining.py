@@ -200,6 +200,7 @@ def soak(scratch: Path, seconds: float, every_s: float, picture: Path | None) ->
     left = [" ".join(process.cmdline())[:200] for token in tokens for process in processes_with(token)]
     left += leftover_checkpoints(run, keep=2) + leftover_checkpoints(undisturbed, keep=2)
     kept = {archive, run, undisturbed, *states, run.with_suffix(".log"), undisturbed.with_suffix(".log")}
+    kept |= {*scratch.glob("torchinductor_*")}  # PyTorch's compiler keeps it for the next process
     left += [path.name for path in sorted(scratch.iterdir()) if path not in kept]
     same = expected == found
     if picture is not None:
