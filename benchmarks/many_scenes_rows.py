@@ -241,13 +241,15 @@ def _rows(test: Test, scenes: Scenes, effort: Effort, keep: Path) -> list[Row]:
                     "pretraining_scenes": len(test.pretraining.scenes),
                     "windows": test.pretraining.steps * effort.global_batch, "place": test.place, "scene": test.scene,
                     "readout": readout, "shots": shots, "oa_percent": float(np.mean(ours)),
-                    "random_oa_percent": float(np.mean(control)), **_gain(gains), "gains_by_draw": json.dumps(gains),
+                    "random_oa_percent": float(np.mean(control)), **percent_gain(gains),
+                    "gains_by_draw": json.dumps(gains),
                 }
             )  # fmt: skip
     return rows
 
 
-def _gain(gains: Sequence[float]) -> dict[str, Value]:
+def percent_gain(gains: Sequence[float]) -> dict[str, Value]:
+    """The mean of gains in points of OA, and the 95 % interval."""
     found = summarise(list(gains), PERCENT_DIFFERENCE)
     low, high = found.ci95 or (found.mean, found.mean)
     key = "gain_oa_percent"
@@ -266,7 +268,7 @@ def mean_rows(rows: Sequence[Row]) -> list[Row]:
             "ahead_scenes": sum(float(str(row["gain_oa_percent"])) > 0 for row in found),
             "oa_percent": float(np.mean([row["oa_percent"] for row in found])),
             "random_oa_percent": float(np.mean([row["random_oa_percent"] for row in found])),
-            **_gain([gain for row in found for gain in json.loads(str(row["gains_by_draw"]))]),
+            **percent_gain([gain for row in found for gain in json.loads(str(row["gains_by_draw"]))]),
         }
         for values, found in grouped.items()
     ]  # fmt: skip

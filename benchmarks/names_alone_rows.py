@@ -63,11 +63,13 @@ def _row(label: str, scene: Scene, effort: Effort) -> dict[str, Value]:
     started = time.perf_counter()
     classifier = NameClassifier.fit(scene, classes, effort.words)
     fit_s = time.perf_counter() - started
-    own = _scores(classifier, scene)
+    own = name_scores(classifier, scene)
     shuffled = []
     for draw in range(effort.shuffles):
         order = permutation(len(classes), effort.words.seed, draw)
-        shuffled.append(_scores(classifier.with_classes([classes[place] for place in order]).for_scene(scene), scene))
+        shuffled.append(
+            name_scores(classifier.with_classes([classes[place] for place in order]).for_scene(scene), scene)
+        )
     return {
         "scene": label,
         "classes": len(classes),
@@ -80,7 +82,8 @@ def _row(label: str, scene: Scene, effort: Effort) -> dict[str, Value]:
     }
 
 
-def _scores(classifier: NameClassifier, scene: Scene) -> Scores:
+def name_scores(classifier: NameClassifier, scene: Scene) -> Scores:
+    """How well names alone tell the labelled pixels of a scene."""
     assert scene.labels is not None
     rows, cols = np.nonzero(scene.labels)
     values = {}
