@@ -32,7 +32,7 @@ from diffclip_dist.data.windows import SceneWindows
 from diffclip_dist.feature_extraction.scene_view import encoder_for_scene
 from diffclip_dist.fewshot.fewshot_config import FewshotConfig
 from diffclip_dist.fewshot.metrics import score
-from diffclip_dist.fewshot.names_prior import WITHOUT_WORDS, WORDS
+from diffclip_dist.fewshot.names_prior import WITHOUT_WORDS
 from diffclip_dist.model.encoder import MultimodalEncoder
 from diffclip_dist.study.experiment import Task, run_task
 from diffclip_dist.words.class_name import ClassName
@@ -41,6 +41,7 @@ from diffclip_dist.words.name_classifier import NameClassifier
 from diffclip_dist.words.name_matching import match_names
 from diffclip_dist.words.sentence_model import sentence_vectors
 from diffclip_dist.words.spectral_library import LibrarySpectra, read_library
+from diffclip_dist.words.text_vectors import WORDS
 from diffclip_dist.words.words_config import WordsConfig
 from shards.archive.archive import Scene
 from shards.build.load_scene import load_scene
