@@ -19,11 +19,11 @@ pytestmark = pytest.mark.slow
 def faulty(head: LocalRay, fault: str, folder: Path, archive: Path, *settings: str) -> Run:
     script = [sys.executable, str(Path(__file__).with_name("faulty_run.py")), fault, str(folder.parent / "ledger")]
     command = script + pretrain_command(folder, archive, ARGUMENTS, (EVERY, *settings))[1:]
-    ended = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=550)
+    ended = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=850)
     return Run(ended.returncode, ended.stdout, ended.stderr, folder)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_writer_killed_at_every_stage_of_a_checkpoint_changes_nothing(
     ray_head: LocalRay, generated_archive: Path, undisturbed: Run, tmp_path: Path
 ) -> None:
