@@ -21,7 +21,7 @@ from diffclip_dist.words.reflectance_scale import reflectance_scale
 from diffclip_dist.words.scene_pixels import ScenePixels, sample_pixels
 from diffclip_dist.words.spectral_bands import BandGroup, SpectralBands
 from diffclip_dist.words.spectral_library import read_library
-from diffclip_dist.words.text_vectors import WORDS
+from diffclip_dist.words.text_vectors import WORDS, is_text_source
 from diffclip_dist.words.words_config import WordsConfig
 from shards.archive.archive import ReadableScene
 
@@ -202,7 +202,11 @@ class NameClassifier(nn.Module):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "NameClassifier":
-        """A classifier as `settings` describes it; `load_state_dict` gives it its tensors."""
+        """A classifier as `settings` describes it; `load_state_dict` gives it its tensors.
+
+        Raises:
+            ValueError: the settings are no classifier's. They may be a stranger's.
+        """
         groups = tuple(
             BandGroup(one["modality"], *(tuple(one[key]) for key in ("bands", "centres_nm", "widths_nm")))
             for one in settings["groups"]
@@ -212,6 +216,8 @@ class NameClassifier(nn.Module):
             for one in settings["matches"]
         )
         heights, text = settings["heights"], settings.get("text", WORDS)
+        if not is_text_source(text):
+            raise ValueError(f"names' text: expected words, bank:FILE.npy or open_clip:MODEL, found {text!r}")
         split = None if heights is None else HeightSplit(**heights | {"cells": tuple(heights["cells"])})
         return cls(SpectralBands(groups), matches, split, WordsConfig(**settings["config"]), text)
 

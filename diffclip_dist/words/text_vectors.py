@@ -54,6 +54,14 @@ class SentenceTexts:
         return sentence_vectors(one.texts())
 
 
+def is_text_source(spec: object) -> bool:
+    """Whether `text_vectors` knows such a source; its files may still be missing."""
+    if not isinstance(spec, str):
+        return False
+    kind, _, source = spec.partition(":")
+    return spec == WORDS or (kind in ("bank", "open_clip") and bool(source))
+
+
 def text_vectors(spec: str) -> TextVectors:
     """Opens a source of vectors.
 

@@ -6,6 +6,7 @@ that open_clip itself gives.
 
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -159,6 +160,17 @@ def test_a_class_is_added_to_a_saved_classifier_by_the_same_vectors(
     arguments = ("--archive", generated.location, "--scene", "small", "--also", "snow", "--out", tmp_path / "map.tif")
     ended = command("predict.py", "--model", model, *arguments)
     assert ended.status == 0, ended.errors
+
+
+@pytest.mark.parametrize("text", [None, 5, "", "scratch", "sentences", "bank", "https://example.org/bank.npy"])
+def test_a_classifier_that_names_no_source_of_vectors_is_refused(study: Path, tmp_path: Path, text: object) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(study / "model-1shot", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["names"]["settings"]["text"] = text
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=r"names' text: expected words, bank:FILE\.npy or open_clip:MODEL, found"):
+        load_classifier(folder)
 
 
 def test_the_cosine_head_aligns_with_the_mean_of_the_prompts_unit_vectors(
