@@ -1,14 +1,18 @@
 """A run's report: one page with the probe, the loss, the speed and the picture, for a run of any length."""
 
+import gc
 import itertools
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from small_runs import SMALL_MODEL, Pretrain
 
+from diffclip_dist.train.monitor import run_report
 from diffclip_dist.train.monitor.run_history import RunHistory
 from diffclip_dist.train.monitor.run_report import keep_report
 from diffclip_dist.train.pretrain_config import resolve_config
@@ -60,6 +64,35 @@ def test_a_report_that_cannot_be_written_does_not_end_the_run(
     with keep_report(tmp_path):
         pass
     assert "report.html: not written: Is a directory" in capsys.readouterr().out
+
+
+def test_charts_of_earlier_reports_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text(resolve_config(None, {"run_dir": str(tmp_path), "steps": 9}, []).to_yaml())
+    monkeypatch.setattr(run_report, "_EVERY_S", 0.01)
+    written, write = [], run_report.write_report
+    monkeypatch.setattr(run_report, "write_report", lambda history: (write(history), written.append(history)))
+    gc.collect()
+    before = figures()
+    gc.disable()  # in a driver, which holds far more objects than this test, Python collects late
+    more = {"samples_per_s_per_worker": 10.0, "mfu": 0.1}
+    try:
+        with keep_report(tmp_path), (tmp_path / "metrics.jsonl").open("a") as metrics:
+            for step in range(1, 4):
+                metrics.write(f"{logged(step, **more)}\n")
+                metrics.flush()
+                deadline = time.monotonic() + 60
+                while len(written) < step and time.monotonic() < deadline:
+                    time.sleep(0.01)
+        held = figures()
+    finally:
+        gc.enable()  # which collects at once
+    assert len(written) >= 4
+    assert held == before
+
+
+def figures() -> int:
+    """Charts that the process holds."""
+    return sum(type(one) is Figure for one in gc.get_objects())
 
 
 def test_a_long_run_is_thinned_and_keeps_its_ends_and_its_probes(tmp_path: Path) -> None:
