@@ -19,10 +19,10 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path += [str(REPOSITORY / folder) for folder in ("", "benchmarks", "tests/shards")]
 
-from failing_s3 import BUCKET, failing_s3  # noqa: E402
-from process_samples import Sampler, draw, slope_rows  # noqa: E402
+from failing_s3 import BUCKET, FailingS3, failing_s3  # noqa: E402
+from process_samples import Sampler  # noqa: E402
 from report import Row  # noqa: E402
-from soak_command import run_soak, soak_parser  # noqa: E402
+from soak_command import Figures, run_soak, soak_parser  # noqa: E402
 
 from shards.archive.archive import Archive  # noqa: E402
 from shards.archive.store import open_store  # noqa: E402
@@ -53,7 +53,7 @@ def one_round(location: str, expected: dict[str, bytes], scene: dict[str, np.nda
     return wrong
 
 
-def soak(scratch: Path, seconds: float, one_in: int, picture: Path | None) -> tuple[list[Row], bool]:
+def soak(scratch: Path, seconds: float, one_in: int, figures: Figures) -> tuple[list[Row], bool]:
     """The rows of a soak, and whether nothing was wrong."""
     build_archive([GeneratedScene(SCENE)], scratch / "archive", SETTINGS)
     expected = all_bytes(str(scratch / "archive"))
@@ -62,6 +62,18 @@ def soak(scratch: Path, seconds: float, one_in: int, picture: Path | None) -> tu
     sampler = Sampler(lambda: [psutil.Process()], {}, "this process, the server in it")
     rounds: list[float] = []
     wrong: list[str] = []
+
+    def rows(server: FailingS3) -> list[Row]:
+        found: list[Row] = [
+            {"part": "failures", "kind": kind, "requests": count} for kind, count in server.failures.items()
+        ]
+        ending: Row = {
+            "part": "run", "soaked_s": round(sum(rounds), 1), "rounds": len(rounds), "requests": server.requests,
+            "failed_requests": server.failures.total(), "median_round_s": round(float(np.median(rounds)), 2),
+            "wrong": "; ".join(wrong) or "nothing",
+        }  # fmt: skip
+        return [*found, ending]
+
     with failing_s3(one_in) as server:
         sampler.start()
         start = time.monotonic()
@@ -70,21 +82,11 @@ def soak(scratch: Path, seconds: float, one_in: int, picture: Path | None) -> tu
             wrong = one_round(f"s3://{BUCKET}/archive-{len(rounds)}", expected, scene)
             rounds.append(time.monotonic() - began)
             print(f"round {len(rounds)}: {rounds[-1]:.1f} s, {server.failures.total()} of {server.requests} failed")
+            figures.keep(rows(server), sampler.samples, [], ended=False)
         sampler.stop()
     kept = {scratch / "archive", scratch / "cache"}
     wrong += [f"{path.name} was left over" for path in scratch.iterdir() if path not in kept]
-    if picture is not None:
-        draw(sampler.samples, [], picture)
-    rows: list[Row] = slope_rows(sampler.samples)
-    rows += [{"part": "failures", "kind": kind, "requests": count} for kind, count in server.failures.items()]
-    rows.append(
-        {
-            "part": "run", "soaked_s": round(sum(rounds), 1), "rounds": len(rounds), "requests": server.requests,
-            "failed_requests": server.failures.total(), "median_round_s": round(float(np.median(rounds)), 2),
-            "wrong": "; ".join(wrong) or "nothing",
-        }
-    )  # fmt: skip
-    return rows, not wrong
+    return figures.keep(rows(server), sampler.samples, [], ended=True), not wrong
 
 
 def main() -> int:
@@ -92,7 +94,7 @@ def main() -> int:
     parser.add_argument("--one-in", type=int, default=20, metavar="N", help="one request in N fails (20)")
     return run_soak(
         parser,
-        lambda scratch, given, picture: soak(scratch, given.minutes * 60, given.one_in, picture),
+        lambda scratch, given, figures: soak(scratch, given.minutes * 60, given.one_in, figures),
         ("failures", "growth", "run"),
         lambda given: {"minutes": given.minutes, "one_in_requests": given.one_in},
     )

@@ -27,18 +27,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path += [str(REPOSITORY / folder) for folder in ("", "benchmarks", "tests/train")]
 
 from marked_processes import processes_with  # noqa: E402
-from process_samples import Sampler, draw, slope_rows  # noqa: E402
+from process_samples import Sampler  # noqa: E402
 from ray_nodes import RayNodes, ray_nodes  # noqa: E402
 from report import Row  # noqa: E402
 from small_runs import leftover_checkpoints, pretrain_command  # noqa: E402
-from soak_command import run_soak, soak_parser  # noqa: E402
+from soak_command import Figures, run_soak, soak_parser  # noqa: E402
 
 from shards.archive.tiling import ArchiveSettings  # noqa: E402
 from shards.build.build_archive import build_archive  # noqa: E402
 from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec  # noqa: E402
 
 STEPS = 10**7  # more than any time allows
-SETTINGS = ("checkpoint_every=50", "max_failures=100000", "timeout_s=120")
+SETTINGS = ("checkpoint_every=50", "max_failures=100000", "timeout_s=300")
 STOPPED_S = 15.0  # that a worker stands still
 STORAGE_S = 20.0  # that the storage is slow, or full
 PATIENCE_S = 900.0  # in which a step must follow a fault, and the run must end when asked to; for busy machines too
@@ -105,7 +105,8 @@ class Cluster:
 def cluster_of_two(storage_state: Path) -> Iterator[Cluster]:
     """A cluster of two nodes of one core and a head without."""
     storage_state.touch()
-    with ray_nodes(RAY_worker_niceness="0") as nodes:  # Ray's 15 has workers starve on a machine that does much else
+    # on a machine that does much else workers starve with Ray's 15, and nodes answer late
+    with ray_nodes(RAY_worker_niceness="0", RAY_health_check_timeout_ms="30000") as nodes:
         cluster = Cluster(nodes, storage_state)
         nodes.start("head", cores=0)
         cluster.add_node()
@@ -157,59 +158,71 @@ def wait_for_step(run: "subprocess.Popen[bytes]", folder: Path, step: int, patie
         time.sleep(0.5)
 
 
-def under_faults(cluster: Cluster, folder: Path, archive: Path, seconds: float, every_s: float) -> list[Row]:
-    """Runs for so long; a row for each fault."""
-    rows: list[Row] = []
-    start = time.monotonic()
+def under_faults(
+    cluster: Cluster, folder: Path, archive: Path, start: float, ends: float, every_s: float
+) -> Iterator[Row]:
+    """Runs until it ends (s, by the clock of its start); a row for each fault, once the run goes on after it."""
+    brought = 0
     with running(cluster, folder, archive) as run:
-        wait_for_step(run, folder, 1)
         while True:
+            wait_for_step(run, folder, len(losses(folder)) + 1)  # its workers have come up
             time.sleep(every_s)
-            if time.monotonic() - start > seconds:
-                return rows
-            name, bring = FAULTS[len(rows) % len(FAULTS)]
-            began, step = time.monotonic(), len(losses(folder))
+            if time.monotonic() > ends:
+                return
+            wait_for_step(run, folder, len(losses(folder)) + 1)  # they are at work, whatever happened meanwhile
+            name, bring = FAULTS[brought % len(FAULTS)]
+            began = time.monotonic()
             bring(cluster)
+            step = len(losses(folder))
             wait_for_step(run, folder, step + 1)  # the log goes back to the newest checkpoint first
-            rows.append(
-                {
-                    "part": "faults", "fault": name, "at_s": round(began - start, 1), "done_steps": step,
-                    "next_step_after_s": round(time.monotonic() - began, 1),
-                }
-            )  # fmt: skip
-            print(rows[-1], flush=True)
+            brought += 1
+            yield {
+                "part": "faults", "fault": name, "at_s": round(began - start, 1), "done_steps": step,
+                "next_step_after_s": round(time.monotonic() - began, 1),
+            }  # fmt: skip
 
 
-def soak(scratch: Path, seconds: float, every_s: float, picture: Path | None) -> tuple[list[Row], bool]:
+def soak(scratch: Path, seconds: float, every_s: float, figures: Figures) -> tuple[list[Row], bool]:
     """The rows of a soak, and whether nothing was left over and no loss differs."""
     archive, run, undisturbed = scratch / "archive", scratch / "disturbed", scratch / "undisturbed"
     states = scratch / "storage-state", scratch / "storage-state-undisturbed"
     spec = GeneratedSceneSpec(name="soaked", height=256, width=256, bands=12)
     build_archive([GeneratedScene(spec)], archive, ArchiveSettings(tile_size=16, halo=5))
-    begun = time.monotonic()
+    rows: list[Row] = []
+
+    def rows_so_far(done: int, left: str) -> list[Row]:
+        same = losses(undisturbed)[:done] == losses(run)[:done]
+        ending: Row = {
+            "part": "run", "soaked_s": round(soaked_s, 1), "compared_steps": done, "faults": len(rows),
+            "losses_equal": same, "left_over": left,
+        }  # fmt: skip
+        return [*rows, ending]
+
+    def events() -> list[tuple[float, str]]:
+        return [(float(str(row["at_s"])), str(row["fault"])) for row in rows]
+
     with cluster_of_two(states[0]) as cluster, cluster_of_two(states[1]) as quiet_cluster:
         tokens = [each.nodes.environment["RAY_AUTH_TOKEN"] for each in (cluster, quiet_cluster)]
         sampler = Sampler(partial(processes_with, tokens[0]), KINDS, "Ray's other processes")
         sampler.start()
+        begun = time.monotonic()
         with running(quiet_cluster, undisturbed, archive) as quiet_run:
-            rows = under_faults(cluster, run, archive, seconds, every_s)
+            for row in under_faults(cluster, run, archive, begun, begun + seconds, every_s):
+                print(row, flush=True)
+                rows.append(row)
+                soaked_s = time.monotonic() - begun
+                both = min(len(losses(run)), len(losses(undisturbed)))
+                figures.keep(rows_so_far(both, "not known yet"), sampler.samples, events(), ended=False)
             sampler.stop()
             soaked_s, done = time.monotonic() - begun, len(losses(run))
             wait_for_step(quiet_run, undisturbed, done, seconds + PATIENCE_S)
-    expected, found = losses(undisturbed)[:done], losses(run)
     left = [" ".join(process.cmdline())[:200] for token in tokens for process in processes_with(token)]
     left += leftover_checkpoints(run, keep=2) + leftover_checkpoints(undisturbed, keep=2)
     kept = {archive, run, undisturbed, *states, run.with_suffix(".log"), undisturbed.with_suffix(".log")}
     kept |= {*scratch.glob("torchinductor_*")}  # PyTorch's compiler keeps it for the next process
     left += [path.name for path in sorted(scratch.iterdir()) if path not in kept]
-    same = expected == found
-    if picture is not None:
-        draw(sampler.samples, [(float(str(row["at_s"])), str(row["fault"])) for row in rows], picture)
-    ending: Row = {
-        "part": "run", "soaked_s": round(soaked_s, 1), "done_steps": done, "faults": len(rows),
-        "losses_equal": same, "left_over": "; ".join(left) or "nothing",
-    }  # fmt: skip
-    return [*rows, *slope_rows(sampler.samples), ending], same and not left
+    found = figures.keep(rows_so_far(done, "; ".join(left) or "nothing"), sampler.samples, events(), ended=True)
+    return found, bool(found[len(rows)]["losses_equal"]) and not left
 
 
 def main() -> int:
@@ -217,7 +230,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=120.0, metavar="S", help="seconds between faults (120)")
     return run_soak(
         parser,
-        lambda scratch, given, picture: soak(scratch, given.minutes * 60, given.every, picture),
+        lambda scratch, given, figures: soak(scratch, given.minutes * 60, given.every, figures),
         ("faults", "growth", "run"),
         lambda given: {"minutes": given.minutes, "every_s": given.every, "workers": 2},
     )

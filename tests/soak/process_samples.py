@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 SAMPLE_S = 3.0
-WARM_S = 30.0  # a process's first seconds, in which it is still loading, do not count for its slope
+WARM_S = 120.0  # a process's first seconds, in which it is still loading, do not count for its slope
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Sample:
         kind: what the process is.
         pid: its id.
         age_s: how long it has run.
-        memory_mib: its proportional set size: shared pages count as shares.
+        memory_mib: that is no file's: its own, and its share of what it shares. Pages of libraries are left out: how
+            many count for a process depends on who else has them open.
         open_files: descriptors.
     """
 
@@ -65,10 +66,15 @@ class Sampler(threading.Thread):
     def _sample(self, process: psutil.Process) -> Sample:
         now, line = time.time(), " ".join(process.cmdline())
         kind = next((kind for part, kind in self._kinds.items() if part in line), self._rest)
-        memory_mib = process.memory_full_info().pss / 2**20
-        return Sample(
-            now - self._start_s, kind, process.pid, now - process.create_time(), memory_mib, process.num_fds()
-        )
+        age_s = now - process.create_time()
+        return Sample(now - self._start_s, kind, process.pid, age_s, memory_mib(process.pid), process.num_fds())
+
+
+def memory_mib(pid: int) -> float:
+    """Memory of a process that is no file's, as `Sample` has it."""
+    lines = (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
+    kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    return (kib["Pss_Anon"] + kib["Pss_Shmem"]) / 1024
 
 
 def slope_per_hour(samples: Sequence[Sample], value: Callable[[Sample], float]) -> tuple[float, float] | None:
@@ -130,7 +136,7 @@ def draw(samples: Sequence[Sample], events: Sequence[tuple[float, str]], file: P
         place = {"rotation": 90, "va": "top", "fontsize": 7, "transform": memory.get_xaxis_transform()}
         memory.text(at_s / 60, 0.99, name, **place)
     memory.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    memory.set_ylabel("memory (PSS), MiB")
+    memory.set_ylabel("memory, MiB")
     files.set_ylabel("open files")
     files.set_xlabel("minutes")
     figure.savefig(file, dpi=110)
