@@ -40,6 +40,7 @@ from shards.simulate.generated_scene import GeneratedScene, GeneratedSceneSpec  
 STEPS = 10**7  # more than any time allows
 SETTINGS = ("checkpoint_every=50", "max_failures=100000", "timeout_s=300")
 STOPPED_S = 15.0  # that a worker stands still
+NODE_TRIES = 5
 STORAGE_S = 20.0  # that the storage is slow, or full
 PATIENCE_S = 900.0  # in which a step must follow a fault, and the run must end when asked to; for busy machines too
 KINDS = {
@@ -63,9 +64,18 @@ class Cluster:
     _started: int = 0
 
     def add_node(self) -> None:
-        self._started += 1
-        self.names.append(f"node {self._started}")
-        self.nodes.start(self.names[-1], cores=1)
+        for left in reversed(range(NODE_TRIES)):
+            self._started += 1
+            name = f"node {self._started}"
+            try:
+                self.nodes.start(name, cores=1)
+            except AssertionError:  # on a busy machine: Ray gives a node 30 s to come up
+                self.nodes.remove(name)
+                if not left:
+                    raise
+                continue
+            self.names.append(name)
+            return
 
     def kill_worker(self) -> None:
         self._worker()[1].kill()
