@@ -28,7 +28,7 @@ from diffclip_dist.model.flops import training_flops
 from diffclip_dist.model.presets import PUBLISHED
 from diffclip_dist.train.cluster.driver import pretrain
 from diffclip_dist.train.monitor.matrix_rate import matrix_rate
-from diffclip_dist.train.monitor.run_log import read_lines
+from diffclip_dist.train.monitor.new_lines import NewLines
 from diffclip_dist.train.plan import open_plan
 from diffclip_dist.train.pretrain_config import PretrainConfig, StreamConfig
 from diffclip_dist.train.run_files import METRICS_FILE
@@ -151,7 +151,7 @@ def run_config(archive: str, setup: Setup, effort: Effort) -> PretrainConfig:
 def measured(setup: Setup, config: PretrainConfig, schemas: Sequence[ModalitySchema]) -> dict[str, Value]:
     """Runs a row's pretraining and reads its figures."""
     pretrain(config)
-    lines = read_lines(Path(config.run_dir) / METRICS_FILE)
+    lines = list(NewLines(Path(config.run_dir) / METRICS_FILE).read())
     return median_row([figures(setup, json.loads(line), training_flops(config.model, schemas)) for line in lines[1:]])
 
 

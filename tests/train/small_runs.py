@@ -14,6 +14,7 @@ from diffclip_dist.train.checkpoint.stored_checkpoint import (
     complete_folders,
     newest_checkpoint,
 )
+from diffclip_dist.train.monitor.new_lines import NewLines
 from shards.archive.store import open_store
 
 STEPS = 60  # of the shared runs
@@ -61,6 +62,11 @@ def pretrain_command(folder: Path, archive: Path | str, arguments: Sequence[str]
     """launch/pretrain.py with a small model, as a process of its own."""
     script = str(REPOSITORY / "launch" / "pretrain.py")
     return [sys.executable, script, *pretrain_arguments(folder, archive, arguments, settings)]
+
+
+def read_lines(file: Path) -> list[str]:
+    """The complete lines of a metrics file; none where it does not exist."""
+    return [*NewLines(file).read()]
 
 
 def wait_for_steps(process: "subprocess.Popen[str]", folder: Path, steps: int) -> None:

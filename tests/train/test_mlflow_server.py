@@ -9,19 +9,21 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from small_runs import pretrain_command
 
+from diffclip_dist.train.cluster.local_ray import LocalRay
 from diffclip_dist.train.monitor.loggers import send_metrics
 from diffclip_dist.train.pretrain_config import resolve_config
-from diffclip_dist.train.run_files import METRICS_FILE
+from diffclip_dist.train.run_files import CONFIG_FILE, METRICS_FILE
 
 STEPS = 12
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -93,8 +95,6 @@ def numbers_of(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def test_a_server_has_every_figure_once(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlflow.tracking import MlflowClient
-
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     folder = tmp_path / "run"
@@ -107,17 +107,49 @@ def test_a_server_has_every_figure_once(tmp_path: Path, server: str, monkeypatch
     with send_metrics(resolve_config(None, given, ["logger=mlflow"])):
         (folder / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
+    figures, params = sent_to(server, "run")
+    assert figures == figures_of(lines)
+    assert {"loss", "lr", "loss_by_modality/masked/hsi"} == figures.keys()
+    assert params["steps"] == str(STEPS)
+
+
+def test_a_run_on_ray_is_sent_by_its_driver(
+    tmp_path: Path, server: str, ray_head: LocalRay, generated_archive: Path
+) -> None:
+    folder = tmp_path / "on-ray"
+    arguments = ("--steps", str(STEPS), "--workers", "2")
+    ended = subprocess.run(
+        pretrain_command(folder, generated_archive, arguments, ("logger=mlflow",)),
+        env={**ray_head.environment, "MLFLOW_TRACKING_URI": server}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    lines = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(1, STEPS + 1)]
+    figures, params = sent_to(server, "on-ray")
+    assert figures == figures_of(lines)
+    assert {"loss", "mfu", "loss_by_modality/masked/hsi"} <= figures.keys()
+    assert (params["workers"], params["steps"]) == ("2", str(STEPS))
+    assert server not in ended.stdout + (folder / CONFIG_FILE).read_text()
+
+
+def sent_to(server: str, name: str) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str]]:
+    """Figures by step and settings of the server's only run, which has this name and is finished."""
+    from mlflow.tracking import MlflowClient
+
     client = MlflowClient(server)
     (run,) = client.search_runs([client.get_experiment_by_name("diffclip").experiment_id])
-    assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
-    expected: dict[str, list[tuple[int, float]]] = {}
+    assert (run.info.run_name, run.info.status) == (name, "FINISHED")
+    figures = {
+        figure: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, figure))
+        for figure in run.data.metrics
+    }
+    return figures, run.data.params
+
+
+def figures_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Figures by step, as metrics.jsonl has them."""
+    figures: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
         for name, value in numbers_of(line).items():
-            expected.setdefault(name, []).append((line["step"], value))
-    assert {"loss", "lr", "loss_by_modality/masked/hsi"} == expected.keys()
-    kept = {
-        name: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, name))
-        for name in run.data.metrics
-    }
-    assert kept == expected
-    assert run.data.params["steps"] == str(STEPS)
+            figures.setdefault(name, []).append((line["step"], value))
+    return figures

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_runs import SMALL_MODEL, Pretrain, Refused
+from small_runs import SMALL_MODEL, Pretrain, Refused, read_lines
 from small_study import write_small_scene
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffclip_dist.train.monitor.run_log import read_lines
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config, same_run
 from diffclip_dist.train.run_files import METRICS_FILE
 from diffclip_dist.train.single_process import pretrain_single_process

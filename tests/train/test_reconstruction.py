@@ -8,11 +8,10 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
-from small_runs import SHARDED, SMALL_MODEL, STEPS, Pretrain, Run
+from small_runs import SHARDED, SMALL_MODEL, STEPS, Pretrain, Run, read_lines
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffclip_dist.model.diffusion_config import DiffusionConfig
-from diffclip_dist.train.monitor.run_log import read_lines
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.run_files import METRICS_FILE
 from diffclip_dist.train.single_process import pretrain_single_process

@@ -12,12 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 from marked_processes import processes_with
-from small_runs import SMALL_MODEL, newest_of, pretrain_command, wait_for_steps
+from small_runs import SMALL_MODEL, newest_of, pretrain_command, read_lines, wait_for_steps
 
 from diffclip_dist.train.checkpoint.stored_checkpoint import check_files
 from diffclip_dist.train.cluster.driver import CONFIG_FILE
 from diffclip_dist.train.cluster.local_ray import LocalRay, ray_command
-from diffclip_dist.train.monitor.run_log import read_lines
 from diffclip_dist.train.run_files import METRICS_FILE
 
 ENDLESS = ("--steps", "100000", "--workers", "2")

@@ -8,10 +8,9 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from small_runs import SMALL_MODEL, STEPS, Run
+from small_runs import SMALL_MODEL, STEPS, Run, read_lines
 
 from diffclip_dist.model.saved_encoder import read_config
-from diffclip_dist.train.monitor.run_log import read_lines
 from diffclip_dist.train.pretrain_config import PretrainConfig, resolve_config
 from diffclip_dist.train.run_files import METRICS_FILE
 from diffclip_dist.train.single_process import pretrain_single_process

@@ -120,6 +120,8 @@ class _MlflowRun:
 
     def __init__(self, config: PretrainConfig) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # it prints the server's address at the end, with the password where it has one, among lines that may be JSON
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient()

@@ -1,6 +1,7 @@
 """Reads a file while another process writes it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -17,17 +18,18 @@ class NewLines:
         self._inode = 0
         self._offset = 0
 
-    def read(self) -> list[str]:
-        """The complete lines since the last call."""
+    def read(self) -> Iterator[str]:
+        """The complete lines since the last call, one after the other: a file read anew may be long."""
         try:
             with self._file.open("rb") as lines:
                 status = os.fstat(lines.fileno())
                 if status.st_ino != self._inode or status.st_size < self._offset:
                     self._inode, self._offset = status.st_ino, 0
                 lines.seek(self._offset)
-                written = lines.read()
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        return
+                    self._offset += len(line)
+                    yield line.decode().removesuffix("\n")
         except FileNotFoundError:
-            return []
-        complete = written[: written.rfind(b"\n") + 1]
-        self._offset += len(complete)
-        return complete.decode().splitlines()
+            return

@@ -5,6 +5,7 @@ import logging
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -59,8 +60,8 @@ class _RunState:
 
     def newest_metrics(self) -> dict[str, Any] | None:
         """Of the last logged step; none before the first."""
-        if lines := self._metrics.read():
-            self._newest = json.loads(lines[-1])
+        for last in deque(self._metrics.read(), maxlen=1):
+            self._newest = json.loads(last)
         return self._newest
 
     def log_faults(self) -> None:

@@ -35,10 +35,11 @@ class RunHistory:
 
     def update(self) -> bool:
         """Reads what is new; whether there was anything."""
-        lines = self._lines.read()
-        for line in lines:
+        any_new = False
+        for line in self._lines.read():
             self._add(json.loads(line))
-        return bool(lines)
+            any_new = True
+        return any_new
 
     def _add(self, step: dict[str, Any]) -> None:
         if self._last is not None and step["step"] <= self._last["step"]:  # workers that start anew take steps again

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
+from diffclip_dist.train.monitor.new_lines import NewLines
 from diffclip_dist.train.monitor.probe_classifiers import ProbeAccuracy
 from diffclip_dist.train.run_files import METRICS_FILE
 from shards.archive.publish import publish_file
@@ -52,9 +53,11 @@ class RunLog:
 
     def __init__(self, run_dir: Path, start: int) -> None:
         self._file = run_dir / METRICS_FILE
-        kept = [line for line in read_lines(self._file) if json.loads(line)["step"] <= start]
         partial = self._file.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
+        with partial.open("w") as kept:
+            for line in NewLines(self._file).read():
+                if json.loads(line)["step"] <= start:
+                    kept.write(f"{line}\n")
         publish_file(partial, self._file)
         self._lines = self._file.open("a")
         self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
@@ -93,11 +96,3 @@ class RunLog:
             if value is not None:
                 self._events.add_scalar(f"{name}/{figure}", value, step)
         self._events.flush()
-
-
-def read_lines(file: Path) -> list[str]:
-    """The complete lines of a metrics file; none where it does not exist."""
-    if not file.exists():
-        return []
-    text = file.read_text()
-    return text[: text.rfind("\n") + 1].splitlines()
