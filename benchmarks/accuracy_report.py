@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from accuracy_compare import BEST_PIXEL_ROW, CHOSEN_PIXEL_ROW, OURS, PUBLISHED, RANDOM, SHIPPED
 from accuracy_jobs import NAMES_ALONE
-from performance_page import listed, read, table
+from performance_page import listed, table
+from report import read_json
 
 from diffclip_dist.cli.commandline import EXIT_DONE
 from shards.errors import BadInput
@@ -55,7 +56,7 @@ differences next to the paper's. It was never run on these sets here, for want o
 
 def write(file: Path) -> int:
     """Writes the page and the README's table from a report."""
-    report = read(file)
+    report = read_json(file)
     PAGE.write_text(page(report))
     README.write_text(with_table(README.read_text(), readme_table(report["rows"])))
     print(PAGE, README, sep="\n")

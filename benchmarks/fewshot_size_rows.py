@@ -62,7 +62,9 @@ def measure(arguments: argparse.Namespace) -> int:
         rows.append(_measured(RepeatedScene("repeated", tile, side, side), effort))
     print_table("The command fewshot on generated scenes, an encoder of random weights", rows)
     if arguments.json is not None:
+        command = "python benchmarks/fewshot_sizes.py" + " --quick" * arguments.quick
         config = {
+            "command": command + f" --megapixels {','.join(f'{size:g}' for size in sizes)}",
             "scenes": "generated",
             "weights": "random",
             "shots": effort.shots,

@@ -1,68 +1,57 @@
-"""Writes docs/performance.md from the --json files of benchmarks: their machine, command and rows.
+"""Writes docs/performance.md from the figures beside it.
 
-python benchmarks/performance_page.py STEP.json [...]      # writes docs/performance.md
+python benchmarks/performance_page.py      # after training_step.py --json docs/performance-step.json, and so on
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from report import cell_text
+from report import cell, cell_text, columns_of, read_json
 
 from diffclip_dist.cli.commandline import EXIT_DONE, run_command
-from shards.errors import BadInput
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-TRIES: Final = PAGE.with_name("performance-tries.json")
+DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
+PAGE: Final = DOCS / "performance.md"
+# docs/performance-NAME.json, and the title of its section
+SECTIONS: Final = {
+    "step": "A step",
+    "weak": "One worker and two",
+    "sizes": "By the archive's size",
+    "fewshot": "Few-shot, by the scene's size",
+    "drift": "Compiled beside plain",
+    "tries": "What was tried",
+}
 HEAD: Final = """# Performance
 
-`python benchmarks/performance_page.py FILE.json ...` writes this page from what benchmarks measured; no table is edited
-by hand. The figures of a table come from one run; other machines give others.
+`python benchmarks/performance_page.py` writes this page from what benchmarks measured; no table is edited by hand. The
+figures of a table come from one run; other machines give others. "Processes waiting to run before" is the machine's
+load when a run began: above its number of cores, times are too long.
 """
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.json", help="what a benchmark's --json wrote")
-    arguments = parser.parse_args()
-    PAGE.write_text(page([read(file) for file in arguments.files], read(TRIES)))
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    PAGE.write_text(page())
     print(PAGE)
     return EXIT_DONE
 
 
-def read(file: Path) -> dict[str, Any]:
-    """A benchmark's report.
-
-    Raises:
-        BadInput: it is none.
-    """
-    try:
-        report: dict[str, Any] = json.loads(file.read_text())
-        if not {"machine", "config", "rows"} <= report.keys():
-            raise ValueError("no machine, config and rows")
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{file}: expected what a benchmark's --json wrote, found {error}") from None
-    return report
-
-
-def page(reports: Sequence[Mapping[str, Any]], tries: Mapping[str, Any]) -> str:
+def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    for report in reports:
-        parts.append(f"## {report['machine']['gpus'].replace('none', '') or report['machine']['processor']}\n")
-        parts.append(f"    {report['config'].get('command', '')}\n")
-        parts.append(listed(report["machine"]))
-        parts.append(listed({key: value for key, value in report["config"].items() if key != "command"}))
-        parts += [table(rows) for rows in by_measurement(report["rows"])]
-    parts.append("## What was tried\n")
-    parts.append(f"    {tries['config'].get('command', '')}\n")
-    parts.append(listed(tries["machine"]))
-    parts.append(listed({key: value for key, value in tries["config"].items() if key != "command"}))
-    parts.append(table(tries["rows"]))
+    for name, title in SECTIONS.items():
+        parts += section(title, read_json(DOCS / f"performance-{name}.json"))
     return "\n".join(parts)
+
+
+def section(title: str, report: Mapping[str, Any]) -> list[str]:
+    """What a benchmark's --json wrote: its command, the machine, and a table for each kind of rows."""
+    settings = {key: value for key, value in report["config"].items() if key != "command"}
+    head = [f"## {title}\n", f"    {report['config']['command']}\n", listed(report["machine"]), listed(settings)]
+    return head + [table(rows) for rows in by_measurement(report["rows"])]
 
 
 def by_measurement(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -74,19 +63,15 @@ def by_measurement(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, 
 
 
 def listed(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in values.items()) + "\n"
+    return ", ".join(f"{key.replace('_', ' ')} {cell_text(value, digits=3)}" for key, value in values.items()) + "\n"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a table of Markdown, one column a key."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    """Rows as a table of Markdown, one column a key; a number with a spread reads ``median (lowest to highest)``."""
+    columns = columns_of(rows)
     lines = [[column.replace("_", " ") for column in columns], ["---"] * len(columns)]
-    lines += [[shown(row.get(column)) for column in columns] for row in rows]
+    lines += [[cell(row, column, digits=3) for column in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def shown(value: object) -> str:
-    return cell_text(value, digits=3)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -105,13 +106,13 @@ def repeated(measure: Callable[[], Row], repeats: int) -> dict[str, Value]:
 
 def print_table(title: str, rows: Sequence[Row], console: Console | None = None) -> None:
     """Prints rows as a table, one column a key; a number with a spread reads ``median (lowest to highest)``."""
-    columns = [key for key in dict.fromkeys(k for row in rows for k in row) if not key.startswith((LOWEST, HIGHEST))]
+    columns = columns_of(rows)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(_cell(row, column) for column in columns))
+        table.add_row(*(cell(row, column) for column in columns))
     console = console or Console()
     if not console.is_terminal:  # a file or a pipe has no width to fit
         console.width = max(
@@ -120,10 +121,16 @@ def print_table(title: str, rows: Sequence[Row], console: Console | None = None)
     console.print(table)
 
 
-def _cell(row: Row, key: str) -> str:
-    text = cell_text(row.get(key))
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """The keys of a table's columns; the spread of a number stands beside it."""
+    return [key for key in dict.fromkeys(k for row in rows for k in row) if not key.startswith((LOWEST, HIGHEST))]
+
+
+def cell(row: Row, key: str, digits: int = 4) -> str:
+    """A row's value as tables show it, with its spread."""
+    text = cell_text(row.get(key), digits)
     if LOWEST + key in row:
-        text += f" ({cell_text(row[LOWEST + key])} to {cell_text(row[HIGHEST + key])})"
+        text += f" ({cell_text(row[LOWEST + key], digits)} to {cell_text(row[HIGHEST + key], digits)})"
     return text
 
 
@@ -170,3 +177,18 @@ def write_json(path: Path, config: Mapping[str, object], rows: Sequence[Row]) ->
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text + "\n")
     partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_text())
+        if not {"machine", "config", "rows"} <= report.keys():
+            raise ValueError("no machine, config and rows")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: expected what a benchmark's --json wrote, found {error}") from None
+    return report

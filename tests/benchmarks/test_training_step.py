@@ -95,26 +95,28 @@ def test_what_was_tried_computes_the_same() -> None:
     torch.testing.assert_close(step_tries.as_one(decoders, tokens_MBSD), apart)
 
 
-def test_the_page_holds_machine_command_and_rows() -> None:
+def test_a_section_holds_machine_command_and_rows() -> None:
     report = {
         "machine": {"processor": "P", "gpus": "none", "torch": "9.9"},
-        "config": {"command": "python b.py"},
+        "config": {"command": "python b.py", "seed": 3},
         "rows": [
             {"model": "m", "windows_per_s": 1234.5},
             {"model": "n", "compiled": True},
-            {"measurement": "archive size", "tiles": 7},
+            {"measurement": "archive size", "tiles": 7, "open_ms": 2.0, "lowest_open_ms": 1.0, "highest_open_ms": 3.0},
         ],
     }
-    tries = {"machine": {}, "config": {"command": "python t.py"}, "rows": [{"try": "t", "outcome": "kept"}]}
-    page = performance_page.page([report], tries)
+    section = "\n".join(performance_page.section("A title", report))
     for expected in (
-        "## P",
+        "## A title",
         "    python b.py",
         "torch 9.9",
+        "seed 3",
         "| m | 1,234 | - |",
         "| n | - | yes |",
-        "| measurement | tiles |\n| --- | --- |\n| archive size | 7 |",
-        "    python t.py",
-        "| t | kept |",
+        "| measurement | tiles | open ms |\n| --- | --- | --- |\n| archive size | 7 | 2 (1 to 3) |",
     ):
-        assert expected in page
+        assert expected in section
+
+
+def test_the_page_is_what_its_figures_give() -> None:
+    assert performance_page.PAGE.read_text() == performance_page.page()

@@ -58,7 +58,13 @@ def test_an_array_that_could_unpack_to_any_size_is_refused(kind: str, generated_
         (archive / path).write_text(json.dumps(plain))
     files = tuple(file_record(archive, record.path, record.samples) for record in manifest.files)
     (archive / "manifest.json").write_bytes(write_manifest(new_manifest(manifest.scenes, files)))
-    with pytest.raises(DamagedArchive, match=r"expected chunks packed|expected bytes, blosc|larger than any archive's"):
+    refusals = (
+        "expected chunks packed",
+        "expected bytes, blosc",
+        "larger than any archive's",
+        "must produce a fixed-size encoding",  # newer zarr's own
+    )
+    with pytest.raises(DamagedArchive, match="|".join(refusals)):
         Archive.open(archive, verify="hash").read_scene(scene.name)
 
 
