@@ -4,7 +4,6 @@ Shapes: P pixels, C classes, M materials, E width of a sentence vector.
 """
 
 import argparse
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from kept_jobs import digest, kept
 from language_pretraining import MODEL, SPECTRA, TEMPERATURE, CaptionHead, pretrain
 from many_scenes_rows import FIRST_SEED, generated_place, nearest_neighbour, percent_gain
 from many_scenes_rows import FULL as MANY_SCENES
@@ -99,14 +99,14 @@ def measure(arguments: argparse.Namespace) -> int:
     found: dict[str, dict[str, Any]] = {}
     for name, load in tested_scenes(effort).items():
         found[name] = {
-            objective: _kept(
+            objective: kept(
                 arguments.keep,
                 ["few-shot", name, objective, *_pretraining(effort), *_testing(effort)],
                 partial(few_shot, load, models[objective][0], effort),
             )
             for objective in WEIGHTS
         }
-        found[name]["names"] = _kept(
+        found[name]["names"] = kept(
             arguments.keep,
             ["names", name, *_pretraining(effort)],
             partial(names_alone, load, *models[WITH_CAPTIONS]),
@@ -213,7 +213,7 @@ def _mean_vector(texts: tuple[str, ...]) -> Tensor:
 
 def _pretrained(objective: str, effort: Effort, keep: Path) -> tuple[MultimodalEncoder, CaptionHead]:
     """An encoder that is pretrained now, or was before."""
-    folder = keep / "encoders" / _digest([objective, *_pretraining(effort)])
+    folder = keep / "encoders" / digest([objective, *_pretraining(effort)])
     encoder = MultimodalEncoder(MODEL, [ModalitySchema(SPECTRA, 3, (450.0, 550.0, 650.0))]).eval()
     head = CaptionHead().eval()
     if not (folder / "head.safetensors").exists():
@@ -287,18 +287,3 @@ def _pretraining(effort: Effort) -> list[int]:
 
 def _testing(effort: Effort) -> list[object]:
     return [effort.tested, effort.shots, effort.seeds]
-
-
-def _digest(settings: Any) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _kept(keep: Path, settings: Any, job: Callable[[], Any]) -> Any:
-    """What a job gave now, or before."""
-    file = keep / "jobs" / f"{_digest(settings)}.json"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(job()))
-        partial.replace(file)
-    return json.loads(file.read_text())

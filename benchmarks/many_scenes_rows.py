@@ -4,16 +4,16 @@ Shapes: P pixels, M modalities, F features, J = M * F.
 """
 
 import argparse
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
+from kept_jobs import digest, kept
 from real_scenes import REAL, completed
 from report import HIGHEST, LOWEST, Row, Value, check_destination, print_table, write_json
 from torch.nn.functional import normalize
@@ -283,16 +283,16 @@ def _measured(name: str, pretraining: Pretraining | None, scenes: Scenes, effort
     tested = [effort.tested, effort.shots, effort.seeds, effort.global_batch, asdict(effort.fewshot)]
     model = None if pretraining is None else asdict(MODELS[pretraining.objective])
     steps = 0 if pretraining is None else pretraining.steps
-    kept = keep / "jobs" / f"{_digest([identity, tested, model, steps])}.json"
-    if not kept.exists():
+
+    def job() -> Accuracies:
         scene = load_scene(scenes.sources[name])
         if pretraining is None:
             encoder = new_encoder(_ANY_SENSOR, [ModalitySchema.of(one) for one in scene.record.modalities], seed=0)
         else:
             encoder = _pretrained(pretraining, scenes, effort, keep)
-        found = measured_on(scene, encoder_for_scene(encoder, scene.record, name), effort)
-        _write(kept, json.dumps(found))
-    read: Accuracies = json.loads(kept.read_text())
+        return measured_on(scene, encoder_for_scene(encoder, scene.record, name), effort)
+
+    read: Accuracies = kept(keep, [identity, tested, model, steps], job)
     return read
 
 
@@ -337,11 +337,11 @@ def nearest_neighbour(scene: Scene, encoder: MultimodalEncoder, effort: Effort) 
 def _pretrained(pretraining: Pretraining, scenes: Scenes, effort: Effort, keep: Path) -> MultimodalEncoder:
     """An encoder that is pretrained now, or was before."""
     sources = [scenes.sources[name] for name in pretraining.scenes]
-    archive = keep / "archives" / _digest([source.identity for source in sources])
+    archive = keep / "archives" / digest([source.identity for source in sources])
     if not (archive / "manifest.json").exists():
         build_archive(sources, archive, ArchiveSettings())
     model = MODELS[pretraining.objective]
-    run = keep / "encoders" / _digest([archive.name, asdict(model), pretraining.steps, effort.global_batch])
+    run = keep / "encoders" / digest([archive.name, asdict(model), pretraining.steps, effort.global_batch])
     if not (run / "encoder" / "config.json").exists():
         config = PretrainConfig(
             archive=str(archive), run_dir=str(run), steps=pretraining.steps, model=model,
@@ -350,15 +350,3 @@ def _pretrained(pretraining: Pretraining, scenes: Scenes, effort: Effort, keep: 
         )  # fmt: skip
         pretrain_single_process(config)
     return load_encoder(run / "encoder")
-
-
-def _digest(settings: Any) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _write(file: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(file)

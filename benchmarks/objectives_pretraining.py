@@ -1,0 +1,342 @@
+"""Pretrains by one of several objectives, in a plain loop: the same windows in the same order for each.
+
+Shapes: B windows, N tokens of a window, K tokens of a part, C bands, H groups of bands, Q components of a band metric,
+X bands or components, D width, E width of compared vectors, A groups of G windows, J features of all modalities joined,
+S tokens of all windows, L kinds of loss, M modalities.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize, one_hot
+
+from diffclip_dist.data.batches import WindowBatch
+from diffclip_dist.data.schema import ModalitySchema
+from diffclip_dist.data.windows import SceneWindows
+from diffclip_dist.feature_extraction.band_metric import fit_band_metric
+from diffclip_dist.model.contrast import TEMPERATURE, PartContrast, draw_parts
+from diffclip_dist.model.encoder import MultimodalEncoder
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, gather_tokens, loss_terms, sample_keys, weighted_loss
+from diffclip_dist.model.model_config import ModelConfig
+from diffclip_dist.model.presets import preset_model
+from diffclip_dist.train.pretrain_config import OptimiserConfig
+from diffclip_dist.train.schedule import learning_rate
+from shards.archive.archive import Scene
+
+CONTRAST: Final = preset_model("contrast")
+RECONSTRUCTION: Final = ModelConfig(stem="wavelength")
+GROUPS: Final = 8  # of bands, side by side in wavelength
+KEPT_GROUPS: Final = 0.5  # chance of each
+LEAST_DEVIATION: Final = 1e-4
+
+
+class LearnedScene:
+    """A scene that windows are drawn from."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.schemas = tuple(ModalitySchema.of(one) for one in scene.record.modalities)
+        self.windows = SceneWindows(scene, scene.record, CONTRAST.window)
+        self._shape = scene.record.height, scene.record.width
+        assert scene.labels is not None
+        self._labels = scene.labels.astype(np.int64)
+        self.components: dict[str, Tensor] = {}
+        present = np.logical_and.reduce([scene.valid[one.name] for one in scene.record.modalities])
+        for schema in self.schemas:
+            # scaled, so that the mean variance of a component is 1
+            metric = fit_band_metric(self.windows.only({schema.name}), present)
+            rows, cols = np.nonzero(present)
+            seen_PQ = metric.components(self.windows.only({schema.name}).bands_at(rows, cols))
+            self.components[schema.key] = metric.projection_CK / seen_PQ.var(dim=0).mean().sqrt()
+
+    def draw(self, count: int, random: np.random.Generator) -> tuple[WindowBatch, Tensor]:
+        """Windows that lie within the scene, and the class of each token (B, N), 0 for none."""
+        reach = CONTRAST.window // 2
+        rows, cols = (random.integers(reach, size - reach, count) for size in self._shape)
+        values, valid = self.windows.gather(rows, cols)
+        batch = WindowBatch(
+            self.schemas,
+            torch.arange(count),
+            {schema.key: values[schema.name] for schema in self.schemas},
+            {schema.key: valid[schema.name] for schema in self.schemas},
+            all(bool(one.all()) for one in valid.values()),
+        )
+        down, right = (offset.ravel() - reach for offset in np.indices((CONTRAST.window, CONTRAST.window)))
+        return batch, torch.from_numpy(self._labels[rows[:, None] + down, cols[:, None] + right])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The windows of a step.
+
+    Attributes:
+        scene: that they are of.
+        batch: the windows.
+        labels_BN: class of each token, 0 for none.
+        parts_B2K: from `draw_parts`.
+        generator: of further draws.
+        step: counted from 0.
+    """
+
+    scene: LearnedScene
+    batch: WindowBatch
+    labels_BN: Tensor
+    parts_B2K: Tensor
+    generator: torch.Generator
+    step: int
+
+
+Parts = list[list[Tensor]]
+
+
+class Objective(nn.Module):
+    """What an encoder learns by."""
+
+    def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
+        super().__init__()
+        self.encoder = MultimodalEncoder(CONTRAST, schemas)
+
+    def forward(self, sample: Sample) -> Tensor:
+        """The loss of a step."""
+        raise NotImplementedError
+
+    def encode_parts(self, sample: Sample, values: Sequence[Mapping[str, Tensor]] | None = None) -> Parts:
+        """Tokens (B, K, D) of each modality, for each part; a part may see other values of the windows."""
+        batch, t_B = sample.batch, torch.zeros(len(sample.parts_B2K), dtype=torch.int64)
+        parts = []
+        for place, slots_BK in enumerate(sample.parts_B2K.unbind(dim=1)):
+            sequences, present = [], []
+            for schema in batch.schemas:
+                seen = batch.windows if values is None else values[place]
+                values_BKC = gather_tokens(seen[schema.key], slots_BK)
+                sequences.append(self.encoder.embed(schema, values_BKC, self.encoder.positions_ND[slots_BK], t_B))
+                held_BK = batch.valid[schema.key].gather(1, slots_BK)
+                present.append(torch.cat([held_BK.new_ones(len(held_BK), 1), held_BK], dim=1))
+            encoded = self.encoder.encode(sequences, None if batch.all_valid else present)
+            parts.append([one[:, 1:] for one in encoded])
+        return parts
+
+
+class ContrastOfParts(Objective):
+    """As pretraining has it, except that the mean of a part is over all its pixels, also the few without a height."""
+
+    def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
+        super().__init__(schemas)
+        self.contrast = PartContrast(CONTRAST)
+
+    def forward(self, sample: Sample) -> Tensor:
+        return self.of_parts(sample, self.encode_parts(sample))
+
+    def of_parts(self, sample: Sample, parts: Parts) -> Tensor:
+        """The loss between what the encoder made of both parts."""
+        one, other = (
+            [normalize(self.contrast.projector(tokens_BKD.mean(dim=1)), dim=1) for tokens_BKD in part] for part in parts
+        )
+        missed_M: Tensor = self.contrast(list(zip(one, other, strict=True)), sample.batch, sample.parts_B2K)
+        return missed_M.sum() / len(sample.parts_B2K)
+
+
+class BandGroupContrast(ContrastOfParts):
+    """The same; of each window, each part lacks other groups of bands."""
+
+    def forward(self, sample: Sample) -> Tensor:
+        values = [
+            {one.key: hide_groups(sample.batch.windows[one.key], sample.generator) for one in sample.batch.schemas}
+            for _ in range(2)
+        ]
+        return self.of_parts(sample, self.encode_parts(sample, values))
+
+
+class ModalityContrast(ContrastOfParts):
+    """The same, and a part of one modality is to be found by the other part of another."""
+
+    def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
+        super().__init__(schemas)
+        self.between = PartContrast(CONTRAST).projector
+
+    def forward(self, sample: Sample) -> Tensor:
+        parts = self.encode_parts(sample)
+        loss = self.of_parts(sample, parts)
+        one, other = ([normalize(self.between(tokens.mean(dim=1)), dim=1) for tokens in part] for part in parts)
+        pairs = [(a, b) for a in range(len(one)) for b in range(len(other)) if a != b]
+        for a, b in pairs:
+            loss = loss + info_nce(one[a], other[b]) / len(pairs)
+        return loss
+
+
+class NearPixelContrast(Objective):
+    """A pixel's token is to be found by that of the nearest pixel of the other part, among those of other windows."""
+
+    def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
+        super().__init__(schemas)
+        self.projector = PartContrast(CONTRAST).projector
+
+    def forward(self, sample: Sample) -> Tensor:
+        one_BK, other_BK = sample.parts_B2K.unbind(dim=1)
+        side = CONTRAST.window
+        distance_BK = (one_BK[:, :1] // side - other_BK // side) ** 2 + (one_BK[:, :1] % side - other_BK % side) ** 2
+        near_B, row_B = distance_BK.argmin(dim=1), torch.arange(len(one_BK))
+        one, other = self.encode_parts(sample)
+        losses = [
+            info_nce(*(normalize(self.projector(of), dim=1) for of in (a[:, 0], b[row_B, near_B])))
+            for a, b in zip(one, other, strict=True)
+        ]
+        return torch.stack(losses).sum()
+
+
+class LabelsAndContrast(ContrastOfParts):
+    """Contrast of parts, and each token is to be told by the labelled ones of other windows, as the head reads them."""
+
+    def forward(self, sample: Sample) -> Tensor:
+        parts = self.encode_parts(sample)
+        return told_by_others(as_read(parts), sample) + self.of_parts(sample, parts)
+
+
+class Reconstruction(Objective):
+    """Mask diffusion, as pretraining has it by default.
+
+    Attributes:
+        whitened: whether errors are measured in the components of the scene's band metric instead of in bands.
+    """
+
+    whitened = False
+
+    def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
+        nn.Module.__init__(self)
+        self.model = MaskDiffusion(RECONSTRUCTION, schemas)
+        self.encoder = self.model.encoder
+
+    def forward(self, sample: Sample) -> Tensor:
+        model, batch = self.model, sample.batch
+        keys_B = sample_keys(batch, 0, sample.step)
+        drawn = model.draw(batch, keys_B)
+        noised = {
+            one.key: model.diffusion(batch.windows[one.key], drawn.t_B, drawn.noise[one.key]) for one in batch.schemas
+        }
+        predicted = model.predict(batch.schemas, noised, drawn.t_B, drawn.masks, batch.all_valid)
+        visible, masked = [], []
+        for one in batch.schemas:
+            difference_BNX = predicted[one.key] - batch.windows[one.key]
+            if self.whitened:
+                difference_BNX = difference_BNX @ sample.scene.components[one.key]
+            error_BN = difference_BNX.square().mean(dim=2)
+            visible.append((error_BN * drawn.masks[one.key].visible_BN).sum())
+            masked.append((error_BN * drawn.masks[one.key].masked_BN).sum())
+        sums_LM = torch.stack([torch.stack(visible), torch.stack(masked)])
+        return weighted_loss(loss_terms(sums_LM, model.count(batch, keys_B)), RECONSTRUCTION)
+
+
+class WhitenedReconstruction(Reconstruction):
+    """The same; errors are those of noise-whitened components."""
+
+    whitened = True
+
+
+def hide_groups(values_BNC: Tensor, generator: torch.Generator) -> Tensor:
+    """Values with about half of the groups of bands at 0, the others scaled up; fewer bands than groups stay."""
+    windows, _, bands = values_BNC.shape
+    kept_BH = torch.rand(windows, GROUPS, generator=generator) < KEPT_GROUPS
+    kept_BH[torch.arange(windows), torch.randint(GROUPS, (windows,), generator=generator)] = True
+    if bands < GROUPS:
+        return values_BNC
+    kept_BC = kept_BH[:, torch.arange(bands) * GROUPS // bands].float()
+    scale_B1 = (bands / kept_BC.sum(dim=1, keepdim=True)).sqrt()
+    return values_BNC * (kept_BC * scale_B1)[:, None]
+
+
+def info_nce(one_BE: Tensor, other_BE: Tensor) -> Tensor:
+    """Symmetric InfoNCE between unit vectors, within groups of windows."""
+    one_AGE, other_AGE = (of.view(-1, CONTRAST.contrast_group, of.shape[1]) for of in (one_BE, other_BE))
+    cosine_AGG = one_AGE @ other_AGE.transpose(1, 2) / TEMPERATURE
+    own_AG = cosine_AGG.diagonal(dim1=1, dim2=2)
+    return ((cosine_AGG.logsumexp(dim=2) + cosine_AGG.logsumexp(dim=1)) / 2 - own_AG).mean()
+
+
+def as_read(parts: Parts) -> tuple[Tensor, Tensor]:
+    """Features (B, K, J) of both parts: standardised over all tokens of the batch, as a head does over a scene."""
+    joined = []
+    for pair in zip(*parts, strict=True):
+        both_SD = torch.cat(pair, dim=1).flatten(0, 1)
+        mean_D, deviation_D = both_SD.mean(dim=0), both_SD.std(dim=0).clamp_min(LEAST_DEVIATION)
+        joined.append([(tokens_BKD - mean_D) / deviation_D for tokens_BKD in pair])
+    one_BKJ, other_BKJ = (torch.cat([pair[place] for pair in joined], dim=2) for place in range(2))
+    return one_BKJ, other_BKJ
+
+
+def told_by_others(read: tuple[Tensor, Tensor], sample: Sample) -> Tensor:
+    """Cross-entropy of the classes of half of the windows, told by their cosines with the tokens of the other half.
+
+    Each class counts alike, however many tokens it has (matching networks: Vinyals et al. 2016).
+    """
+    half = len(sample.parts_B2K) // 2
+    labels_B2K = sample.labels_BN[:, None].expand(-1, 2, -1).gather(2, sample.parts_B2K)
+    (support_SJ, support_S), (query_SJ, query_S) = (
+        (
+            torch.cat([of[windows].flatten(0, 1) for of in read]),
+            torch.cat([labels_B2K[windows, place].flatten() for place in range(2)]),
+        )
+        for windows in (slice(None, half), slice(half, None))
+    )
+    classes, place_S = torch.unique(support_S, return_inverse=True)
+    known_S = torch.isin(query_S, classes) & (query_S > 0)
+    member_SC = one_hot(place_S, len(classes)).float()
+    cosine_SS = normalize(query_SJ[known_S], dim=1) @ normalize(support_SJ, dim=1).T / TEMPERATURE
+    weight_SS = (cosine_SS - cosine_SS.amax(dim=1, keepdim=True).detach()).exp()
+    score_SC = (weight_SS @ member_SC / member_SC.sum(dim=0)).clamp_min(1e-12).log()
+    return cross_entropy(score_SC, torch.searchsorted(classes, query_S[known_S]))
+
+
+OBJECTIVES: Final[Mapping[str, Callable[[Sequence[ModalitySchema]], Objective]]] = {
+    "contrast of parts": ContrastOfParts,
+    "mask diffusion, noise-whitened components": WhitenedReconstruction,
+    "contrast of parts, groups of bands hidden": BandGroupContrast,
+    "contrast of parts and of modalities": ModalityContrast,
+    "contrast of near pixels": NearPixelContrast,
+    "labels and contrast of parts": LabelsAndContrast,
+}
+
+
+def pretrain(scenes: Sequence[Scene], objective: str, steps: int, windows: int) -> MultimodalEncoder:
+    """An encoder that learned.
+
+    Args:
+        scenes: each step takes the next.
+        objective: of `OBJECTIVES`.
+        steps: of AdamW, as in `PretrainConfig`.
+        windows: a step.
+    """
+    known = [LearnedScene(scene) for scene in scenes]
+    schemas = {schema.key: schema for one in known for schema in one.schemas}
+    torch.manual_seed(0)
+    model = OBJECTIVES[objective](tuple(schemas.values()))
+    config = OptimiserConfig()
+    matrices, others = ([one for one in model.parameters() if (one.ndim > 1) is wide] for wide in (True, False))
+    optimiser = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        betas=config.betas,
+    )
+    generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    further = torch.Generator().manual_seed(1)  # draws of one objective alone, so that windows are the same for all
+    for step, scene in enumerate(_in_turn(known, steps, random)):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, steps, config)
+        batch, labels_BN = scene.draw(windows, random)
+        parts_B2K = draw_parts(torch.rand(windows, CONTRAST.tokens, generator=generator), CONTRAST)
+        loss = model(Sample(scene, batch, labels_BN, parts_B2K, further, step))
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimiser.step()
+        if step % 25 == 24:
+            print(f"{objective}: step {step + 1} of {steps}: loss {float(loss.detach()):.3f}", flush=True)
+    return model.encoder.eval()
+
+
+def _in_turn(scenes: Sequence[LearnedScene], steps: int, random: np.random.Generator) -> Iterator[LearnedScene]:
+    order: list[int] = []
+    for _ in range(steps):
+        order = order or random.permutation(len(scenes)).tolist()
+        yield scenes[order.pop()]
