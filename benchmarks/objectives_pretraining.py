@@ -1,10 +1,11 @@
 """Pretrains by one of several objectives, in a plain loop: the same windows in the same order for each.
 
 Shapes: B windows, N tokens of a window, K tokens of a part, C bands, H groups of bands, Q components of a band metric,
-X bands or components, D width, E width of compared vectors, A groups of G windows, J features of all modalities joined,
-S tokens of all windows, L kinds of loss, M modalities.
+D width, E width of compared vectors, A groups of G windows, J features of all modalities joined, S tokens of all windows,
+L kinds of loss, M modalities.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -92,16 +93,22 @@ class Sample:
 Parts = list[list[Tensor]]
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What an encoder learns by."""
+
+    encoder: MultimodalEncoder
+
+    @abstractmethod
+    def forward(self, sample: Sample) -> Tensor:
+        """The loss of a step."""
+
+
+class OfParts(Objective):
+    """What compares two parts of a window."""
 
     def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
         super().__init__()
         self.encoder = MultimodalEncoder(CONTRAST, schemas)
-
-    def forward(self, sample: Sample) -> Tensor:
-        """The loss of a step."""
-        raise NotImplementedError
 
     def encode_parts(self, sample: Sample, values: Sequence[Mapping[str, Tensor]] | None = None) -> Parts:
         """Tokens (B, K, D) of each modality, for each part; a part may see other values of the windows."""
@@ -120,7 +127,7 @@ class Objective(nn.Module):
         return parts
 
 
-class ContrastOfParts(Objective):
+class ContrastOfParts(OfParts):
     """As pretraining has it, except that the mean of a part is over all its pixels, also the few without a height."""
 
     def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
@@ -167,7 +174,7 @@ class ModalityContrast(ContrastOfParts):
         return loss
 
 
-class NearPixelContrast(Objective):
+class NearPixelContrast(OfParts):
     """A pixel's token is to be found by that of the nearest pixel of the other part, among those of other windows."""
 
     def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
@@ -195,17 +202,11 @@ class LabelsAndContrast(ContrastOfParts):
         return told_by_others(as_read(parts), sample) + self.of_parts(sample, parts)
 
 
-class Reconstruction(Objective):
-    """Mask diffusion, as pretraining has it by default.
-
-    Attributes:
-        whitened: whether errors are measured in the components of the scene's band metric instead of in bands.
-    """
-
-    whitened = False
+class WhitenedReconstruction(Objective):
+    """Mask diffusion, as pretraining has it by default, with errors in the components of the scene's band metric."""
 
     def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.model = MaskDiffusion(RECONSTRUCTION, schemas)
         self.encoder = self.model.encoder
 
@@ -219,20 +220,12 @@ class Reconstruction(Objective):
         predicted = model.predict(batch.schemas, noised, drawn.t_B, drawn.masks, batch.all_valid)
         visible, masked = [], []
         for one in batch.schemas:
-            difference_BNX = predicted[one.key] - batch.windows[one.key]
-            if self.whitened:
-                difference_BNX = difference_BNX @ sample.scene.components[one.key]
-            error_BN = difference_BNX.square().mean(dim=2)
+            difference_BNC = predicted[one.key] - batch.windows[one.key]
+            error_BN = (difference_BNC @ sample.scene.components[one.key]).square().mean(dim=2)
             visible.append((error_BN * drawn.masks[one.key].visible_BN).sum())
             masked.append((error_BN * drawn.masks[one.key].masked_BN).sum())
         sums_LM = torch.stack([torch.stack(visible), torch.stack(masked)])
         return weighted_loss(loss_terms(sums_LM, model.count(batch, keys_B)), RECONSTRUCTION)
-
-
-class WhitenedReconstruction(Reconstruction):
-    """The same; errors are those of noise-whitened components."""
-
-    whitened = True
 
 
 def hide_groups(values_BNC: Tensor, generator: torch.Generator) -> Tensor:

@@ -85,7 +85,7 @@ def test_charts_of_earlier_reports_are_not_held(tmp_path: Path, monkeypatch: pyt
                     time.sleep(0.01)
         held = figures()
     finally:
-        gc.enable()  # which collects at once
+        gc.enable()
     assert len(written) >= 4
     assert held == before
 
