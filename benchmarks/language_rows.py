@@ -15,11 +15,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from kept_jobs import digest, kept
-from language_pretraining import MODEL, SPECTRA, TEMPERATURE, CaptionHead, pretrain
+from language_pretraining import SPECTRA, TEMPERATURE, CaptionHead, pretrain
 from many_scenes_rows import FIRST_SEED, generated_place, nearest_neighbour, percent_gain
 from many_scenes_rows import FULL as MANY_SCENES
 from material_scene import material_scene
 from names_alone_rows import name_scores
+from plain_pretraining import MODEL
 from real_scenes import REAL, completed
 from report import Row, check_destination, print_table, write_json
 from safetensors.torch import load_model, save_model

@@ -1,93 +1,61 @@
 """Pretrains by one of several objectives, in a plain loop: the same windows in the same order for each.
 
 Shapes: B windows, N tokens of a window, K tokens of a part, C bands, H groups of bands, Q components of a band metric,
-D width, E width of compared vectors, A groups of G windows, J features of all modalities joined, S tokens of all windows,
-L kinds of loss, M modalities.
+D width, E width of compared vectors, A groups of G windows, J features of all modalities joined, L kinds of loss,
+M modalities, S tokens of all windows.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import torch
+from plain_pretraining import MODEL, Drawn, LearnedScene, encode_parts, take_steps
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from diffclip_dist.data.batches import WindowBatch
 from diffclip_dist.data.schema import ModalitySchema
-from diffclip_dist.data.windows import SceneWindows
 from diffclip_dist.feature_extraction.band_metric import fit_band_metric
-from diffclip_dist.model.contrast import TEMPERATURE, PartContrast, draw_parts
+from diffclip_dist.model.contrast import TEMPERATURE, PartContrast
 from diffclip_dist.model.encoder import MultimodalEncoder
-from diffclip_dist.model.mask_diffusion import MaskDiffusion, gather_tokens, loss_terms, sample_keys, weighted_loss
+from diffclip_dist.model.mask_diffusion import MaskDiffusion, loss_terms, sample_keys, weighted_loss
 from diffclip_dist.model.model_config import ModelConfig
-from diffclip_dist.model.presets import preset_model
-from diffclip_dist.train.pretrain_config import OptimiserConfig
-from diffclip_dist.train.schedule import learning_rate
 from shards.archive.archive import Scene
 
-CONTRAST: Final = preset_model("contrast")
 RECONSTRUCTION: Final = ModelConfig(stem="wavelength")
 GROUPS: Final = 8  # of bands, side by side in wavelength
 KEPT_GROUPS: Final = 0.5  # chance of each
 LEAST_DEVIATION: Final = 1e-4
 
 
-class LearnedScene:
-    """A scene that windows are drawn from."""
+class ObjectiveScene(LearnedScene):
+    """A scene that windows are drawn from, and its band metric."""
 
     def __init__(self, scene: Scene) -> None:
-        self.schemas = tuple(ModalitySchema.of(one) for one in scene.record.modalities)
-        self.windows = SceneWindows(scene, scene.record, CONTRAST.window)
-        self._shape = scene.record.height, scene.record.width
-        assert scene.labels is not None
-        self._labels = scene.labels.astype(np.int64)
-        self.components: dict[str, Tensor] = {}
-        present = np.logical_and.reduce([scene.valid[one.name] for one in scene.record.modalities])
-        for schema in self.schemas:
-            # scaled, so that the mean variance of a component is 1
-            metric = fit_band_metric(self.windows.only({schema.name}), present)
-            rows, cols = np.nonzero(present)
-            seen_PQ = metric.components(self.windows.only({schema.name}).bands_at(rows, cols))
-            self.components[schema.key] = metric.projection_CK / seen_PQ.var(dim=0).mean().sqrt()
+        super().__init__(scene)
+        self._present = np.logical_and.reduce([scene.valid[one.name] for one in scene.record.modalities])
 
-    def draw(self, count: int, random: np.random.Generator) -> tuple[WindowBatch, Tensor]:
-        """Windows that lie within the scene, and the class of each token (B, N), 0 for none."""
-        reach = CONTRAST.window // 2
-        rows, cols = (random.integers(reach, size - reach, count) for size in self._shape)
-        values, valid = self.windows.gather(rows, cols)
-        batch = WindowBatch(
-            self.schemas,
-            torch.arange(count),
-            {schema.key: values[schema.name] for schema in self.schemas},
-            {schema.key: valid[schema.name] for schema in self.schemas},
-            all(bool(one.all()) for one in valid.values()),
-        )
-        down, right = (offset.ravel() - reach for offset in np.indices((CONTRAST.window, CONTRAST.window)))
-        return batch, torch.from_numpy(self._labels[rows[:, None] + down, cols[:, None] + right])
+    @cached_property
+    def components(self) -> Mapping[str, Tensor]:
+        """The projection (C, Q) of each modality, scaled so that the mean variance of a component is 1."""
+        found = {}
+        for schema in self.schemas:
+            of_modality = self.windows.only({schema.name})
+            metric = fit_band_metric(of_modality, self._present)
+            seen_PQ = metric.components(of_modality.bands_at(*np.nonzero(self._present)))
+            found[schema.key] = metric.projection_CK / seen_PQ.var(dim=0).mean().sqrt()
+        return found
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The windows of a step.
+class Sample(Drawn):
+    """The windows of a step, the scene that they are of, and a generator of further draws."""
 
-    Attributes:
-        scene: that they are of.
-        batch: the windows.
-        labels_BN: class of each token, 0 for none.
-        parts_B2K: from `draw_parts`.
-        generator: of further draws.
-        step: counted from 0.
-    """
-
-    scene: LearnedScene
-    batch: WindowBatch
-    labels_BN: Tensor
-    parts_B2K: Tensor
+    scene: ObjectiveScene
     generator: torch.Generator
-    step: int
 
 
 Parts = list[list[Tensor]]
@@ -108,23 +76,12 @@ class OfParts(Objective):
 
     def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
         super().__init__()
-        self.encoder = MultimodalEncoder(CONTRAST, schemas)
+        self.encoder = MultimodalEncoder(MODEL, schemas)
 
-    def encode_parts(self, sample: Sample, values: Sequence[Mapping[str, Tensor]] | None = None) -> Parts:
+    def encode(self, sample: Sample, values: Sequence[Mapping[str, Tensor]] | None = None) -> Parts:
         """Tokens (B, K, D) of each modality, for each part; a part may see other values of the windows."""
-        batch, t_B = sample.batch, torch.zeros(len(sample.parts_B2K), dtype=torch.int64)
-        parts = []
-        for place, slots_BK in enumerate(sample.parts_B2K.unbind(dim=1)):
-            sequences, present = [], []
-            for schema in batch.schemas:
-                seen = batch.windows if values is None else values[place]
-                values_BKC = gather_tokens(seen[schema.key], slots_BK)
-                sequences.append(self.encoder.embed(schema, values_BKC, self.encoder.positions_ND[slots_BK], t_B))
-                held_BK = batch.valid[schema.key].gather(1, slots_BK)
-                present.append(torch.cat([held_BK.new_ones(len(held_BK), 1), held_BK], dim=1))
-            encoded = self.encoder.encode(sequences, None if batch.all_valid else present)
-            parts.append([one[:, 1:] for one in encoded])
-        return parts
+        parts = encode_parts(self.encoder, sample.batch, sample.parts_B2K, values)
+        return [[one.tokens_BKD for one in part] for part in parts]
 
 
 class ContrastOfParts(OfParts):
@@ -132,10 +89,10 @@ class ContrastOfParts(OfParts):
 
     def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
         super().__init__(schemas)
-        self.contrast = PartContrast(CONTRAST)
+        self.contrast = PartContrast(MODEL)
 
     def forward(self, sample: Sample) -> Tensor:
-        return self.of_parts(sample, self.encode_parts(sample))
+        return self.of_parts(sample, self.encode(sample))
 
     def of_parts(self, sample: Sample, parts: Parts) -> Tensor:
         """The loss between what the encoder made of both parts."""
@@ -154,7 +111,7 @@ class BandGroupContrast(ContrastOfParts):
             {one.key: hide_groups(sample.batch.windows[one.key], sample.generator) for one in sample.batch.schemas}
             for _ in range(2)
         ]
-        return self.of_parts(sample, self.encode_parts(sample, values))
+        return self.of_parts(sample, self.encode(sample, values))
 
 
 class ModalityContrast(ContrastOfParts):
@@ -162,10 +119,10 @@ class ModalityContrast(ContrastOfParts):
 
     def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
         super().__init__(schemas)
-        self.between = PartContrast(CONTRAST).projector
+        self.between = PartContrast(MODEL).projector
 
     def forward(self, sample: Sample) -> Tensor:
-        parts = self.encode_parts(sample)
+        parts = self.encode(sample)
         loss = self.of_parts(sample, parts)
         one, other = ([normalize(self.between(tokens.mean(dim=1)), dim=1) for tokens in part] for part in parts)
         pairs = [(a, b) for a in range(len(one)) for b in range(len(other)) if a != b]
@@ -179,14 +136,14 @@ class NearPixelContrast(OfParts):
 
     def __init__(self, schemas: Sequence[ModalitySchema]) -> None:
         super().__init__(schemas)
-        self.projector = PartContrast(CONTRAST).projector
+        self.projector = PartContrast(MODEL).projector
 
     def forward(self, sample: Sample) -> Tensor:
         one_BK, other_BK = sample.parts_B2K.unbind(dim=1)
-        side = CONTRAST.window
+        side = MODEL.window
         distance_BK = (one_BK[:, :1] // side - other_BK // side) ** 2 + (one_BK[:, :1] % side - other_BK % side) ** 2
         near_B, row_B = distance_BK.argmin(dim=1), torch.arange(len(one_BK))
-        one, other = self.encode_parts(sample)
+        one, other = self.encode(sample)
         losses = [
             info_nce(*(normalize(self.projector(of), dim=1) for of in (a[:, 0], b[row_B, near_B])))
             for a, b in zip(one, other, strict=True)
@@ -198,7 +155,7 @@ class LabelsAndContrast(ContrastOfParts):
     """Contrast of parts, and each token is to be told by the labelled ones of other windows, as the head reads them."""
 
     def forward(self, sample: Sample) -> Tensor:
-        parts = self.encode_parts(sample)
+        parts = self.encode(sample)
         return told_by_others(as_read(parts), sample) + self.of_parts(sample, parts)
 
 
@@ -242,7 +199,7 @@ def hide_groups(values_BNC: Tensor, generator: torch.Generator) -> Tensor:
 
 def info_nce(one_BE: Tensor, other_BE: Tensor) -> Tensor:
     """Symmetric InfoNCE between unit vectors, within groups of windows."""
-    one_AGE, other_AGE = (of.view(-1, CONTRAST.contrast_group, of.shape[1]) for of in (one_BE, other_BE))
+    one_AGE, other_AGE = (of.view(-1, MODEL.contrast_group, of.shape[1]) for of in (one_BE, other_BE))
     cosine_AGG = one_AGE @ other_AGE.transpose(1, 2) / TEMPERATURE
     own_AG = cosine_AGG.diagonal(dim1=1, dim2=2)
     return ((cosine_AGG.logsumexp(dim=2) + cosine_AGG.logsumexp(dim=1)) / 2 - own_AG).mean()
@@ -301,35 +258,15 @@ def pretrain(scenes: Sequence[Scene], objective: str, steps: int, windows: int) 
         steps: of AdamW, as in `PretrainConfig`.
         windows: a step.
     """
-    known = [LearnedScene(scene) for scene in scenes]
+    known = [ObjectiveScene(scene) for scene in scenes]
     schemas = {schema.key: schema for one in known for schema in one.schemas}
     torch.manual_seed(0)
     model = OBJECTIVES[objective](tuple(schemas.values()))
-    config = OptimiserConfig()
-    matrices, others = ([one for one in model.parameters() if (one.ndim > 1) is wide] for wide in (True, False))
-    optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        betas=config.betas,
-    )
-    generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
     further = torch.Generator().manual_seed(1)  # draws of one objective alone, so that windows are the same for all
-    for step, scene in enumerate(_in_turn(known, steps, random)):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, config)
-        batch, labels_BN = scene.draw(windows, random)
-        parts_B2K = draw_parts(torch.rand(windows, CONTRAST.tokens, generator=generator), CONTRAST)
-        loss = model(Sample(scene, batch, labels_BN, parts_B2K, further, step))
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimiser.step()
-        if step % 25 == 24:
-            print(f"{objective}: step {step + 1} of {steps}: loss {float(loss.detach()):.3f}", flush=True)
+
+    def loss_of(scene: ObjectiveScene, drawn: Drawn, _: np.random.Generator) -> Tensor:
+        loss: Tensor = model(Sample(drawn.batch, drawn.labels_BN, drawn.parts_B2K, drawn.step, scene, further))
+        return loss
+
+    take_steps(known, [*model.parameters()], loss_of, steps, windows, objective)
     return model.encoder.eval()
-
-
-def _in_turn(scenes: Sequence[LearnedScene], steps: int, random: np.random.Generator) -> Iterator[LearnedScene]:
-    order: list[int] = []
-    for _ in range(steps):
-        order = order or random.permutation(len(scenes)).tolist()
-        yield scenes[order.pop()]

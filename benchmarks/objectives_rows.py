@@ -16,7 +16,8 @@ from language_rows import Effort as ScenesOfMaterials
 from many_scenes_rows import FULL as MANY_SCENES
 from many_scenes_rows import generated_scenes, nearest_neighbour, percent_gain
 from material_scene import material_scene
-from objectives_pretraining import CONTRAST, pretrain
+from objectives_pretraining import pretrain
+from plain_pretraining import MODEL
 from real_scenes import REAL
 from report import Row, Value, check_destination, print_table, write_json
 from safetensors.torch import load_model, save_model
@@ -241,13 +242,13 @@ def _encoder(setting: Setting, scenes: Scenes, keep: Path) -> MultimodalEncoder:
         assert isinstance(shipped, MultimodalEncoder)
         return shipped
     if setting.objective in {RANDOM, OTHER_RANDOM}:
-        return new_encoder(CONTRAST, _ANY_SENSOR, seed=0 if setting.objective == RANDOM else 1)
+        return new_encoder(MODEL, _ANY_SENSOR, seed=0 if setting.objective == RANDOM else 1)
     effort, names = scenes.effort, scenes.learned(setting.scenes)
     folder = keep / "encoders" / digest([setting.objective, names, setting.steps, effort.windows, effort.side])
     if not (folder / WEIGHTS).exists():
         learned = pretrain([scenes.load(name) for name in names], setting.objective, setting.steps, effort.windows)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(learned, str(folder / WEIGHTS))
-    encoder = MultimodalEncoder(CONTRAST, _ANY_SENSOR).eval()
+    encoder = MultimodalEncoder(MODEL, _ANY_SENSOR).eval()
     load_model(encoder, str(folder / WEIGHTS))
     return encoder

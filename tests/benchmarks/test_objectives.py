@@ -12,7 +12,8 @@ import numpy as np
 import objectives_pretraining
 import pytest
 import torch
-from objectives_pretraining import CONTRAST, OBJECTIVES, LearnedScene, Sample
+from objectives_pretraining import OBJECTIVES, ObjectiveScene, Sample
+from plain_pretraining import MODEL
 
 from diffclip_dist.model.contrast import draw_parts
 from diffclip_dist.model.mask_diffusion import MaskDiffusion, sample_keys, weighted_loss
@@ -24,11 +25,11 @@ COMMAND = Path(__file__).resolve().parents[2] / "benchmarks" / "objectives.py"
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     """Windows of a small generated scene."""
-    scene = LearnedScene(load_scene(many_scenes_rows.generated_place("made", many_scenes_rows.FIRST_SEED, 24)))
+    scene = ObjectiveScene(load_scene(many_scenes_rows.generated_place("made", many_scenes_rows.FIRST_SEED, 24)))
     batch, labels_BN = scene.draw(64, np.random.default_rng(0))
     generator = torch.Generator().manual_seed(0)
-    parts_B2K = draw_parts(torch.rand(64, CONTRAST.tokens, generator=generator), CONTRAST)
-    return Sample(scene, batch, labels_BN, parts_B2K, generator, step=0)
+    parts_B2K = draw_parts(torch.rand(64, MODEL.tokens, generator=generator), MODEL)
+    return Sample(batch, labels_BN, parts_B2K, 0, scene, generator)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
