@@ -9,23 +9,17 @@ where DIFFCLIP_DATA (or ../shared/data) holds them, then generated ones. A run t
 """
 
 import sys
-from pathlib import Path
 
 from diffclip_dist.cli.start import end_at_once, run_command
 
 # isort: split
+from kept_jobs import keep_option
 from report import benchmark_parser
 
 
 def main() -> int:
     parser = benchmark_parser(__doc__)
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        default=Path("runs/accuracy"),
-        metavar="DIR",
-        help="folder of finished jobs, which changed code does not measure anew (%(default)s)",
-    )
+    keep_option(parser, "runs/accuracy", "finished jobs, which changed code does not measure anew")
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="jobs at a time, a thread each (%(default)s)"
     )

@@ -5,8 +5,6 @@ stopped goes on where it was.
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from frozen_text import sentence_bank
+from kept_jobs import digest, kept_in
 from pixel_classifiers import PIXEL_ROWS, Draw
 from pixel_descriptions import present
 from real_scenes import REAL, completed
@@ -131,11 +130,6 @@ class Measurement:
         return cls(row, job.scene, job.setting, sees, shots, oa, aa, kappa)
 
 
-def digest(settings: object) -> str:
-    """A short name for settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def kept_file(job: Job, folder: Path, fingerprint: str) -> Path:
     """Where a job's measurements are kept."""
     return folder / "jobs" / f"{job.key(fingerprint)}.json"
@@ -145,16 +139,14 @@ def measured(job: Job, folder: Path) -> list[Measurement]:
     """A job's measurements: those kept in the folder, else made now and kept."""
     torch.set_num_threads(1)
     archive = Archive.open(str(folder / "archives" / job.scene))
-    kept = kept_file(job, folder, archive.fingerprint)
-    if not kept.exists():
+
+    def measure() -> list[dict[str, Any]]:
         # a scene may call itself something else than its folder
         scene = completed(archive.read_scene(archive.manifest.scenes[0].name), REAL.get(job.scene, {}))
         made = _pixel_row(job, scene) if job.parts == ("pixels",) else _ours(job, scene, archive, folder)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial")
-        partial.write_text(json.dumps([asdict(one) for one in made]))
-        partial.replace(kept)
-    return [_restored(one) for one in json.loads(kept.read_text())]
+        return [asdict(one) for one in made]
+
+    return [_restored(one) for one in kept_in(kept_file(job, folder, archive.fingerprint), measure)]
 
 
 def _restored(one: dict[str, Any]) -> Measurement:

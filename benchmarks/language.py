@@ -8,23 +8,17 @@ encoder or by the words. A run that was stopped goes on where it was.
 """
 
 import sys
-from pathlib import Path
 
 from diffclip_dist.cli.start import end_at_once, run_command
 
 # isort: split
+from kept_jobs import keep_option
 from report import benchmark_parser
 
 
 def main() -> int:
     parser = benchmark_parser(__doc__)
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        default=Path("runs/language"),
-        metavar="DIR",
-        help="folder of encoders and finished jobs (%(default)s)",
-    )
+    keep_option(parser, "runs/language", "encoders and finished jobs")
     arguments = parser.parse_args()
     with end_at_once():
         from language_rows import measure  # takes seconds, and --help does without

@@ -9,24 +9,18 @@ the encoder's features alone. A run that was stopped goes on where it was.
 """
 
 import sys
-from pathlib import Path
 
 from diffclip_dist.cli.start import end_at_once, run_command
 
 # isort: split
+from kept_jobs import keep_option
 from report import benchmark_parser
 
 
 def main() -> int:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--data", action="store_true", help="test on the real scenes at hand (off)")
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        default=Path("runs/many-scenes"),
-        metavar="DIR",
-        help="folder of archives, encoders and finished jobs (%(default)s)",
-    )
+    keep_option(parser, "runs/many-scenes", "archives, encoders and finished jobs")
     arguments = parser.parse_args()
     with end_at_once():
         from many_scenes_rows import measure  # takes seconds, and --help does without

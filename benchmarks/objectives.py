@@ -7,24 +7,18 @@ hand (DIFFCLIP_DATA, or ../shared/data) report too. A run that was stopped goes 
 """
 
 import sys
-from pathlib import Path
 
 from diffclip_dist.cli.start import end_at_once, run_command
 
 # isort: split
+from kept_jobs import keep_option
 from report import benchmark_parser
 
 
 def main() -> int:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--real", action="store_true", help="report on the real scenes at hand too (off)")
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        default=Path("runs/objectives"),
-        metavar="DIR",
-        help="folder of encoders and finished jobs (%(default)s)",
-    )
+    keep_option(parser, "runs/objectives", "encoders and finished jobs")
     arguments = parser.parse_args()
     with end_at_once():
         from objectives_rows import measure  # takes seconds, and --help does without

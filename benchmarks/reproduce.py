@@ -8,11 +8,11 @@ the labelled pixels outside the shots. A run that was stopped goes on where it w
 """
 
 import sys
-from pathlib import Path
 
 from diffclip_dist.cli.start import end_at_once, run_command
 
 # isort: split
+from kept_jobs import keep_option
 from report import benchmark_parser
 
 
@@ -39,13 +39,7 @@ def main() -> int:
         help="frozen text of the alignment alone, such as CLIP's (class names by the sentence model)",
     )  # fmt: skip
     add("--workers", type=int, default=2, metavar="N", help="jobs at a time, a thread each (%(default)s)")
-    add(
-        "--keep",
-        type=Path,
-        default=Path("runs/reproduce"),
-        metavar="DIR",
-        help="folder of finished jobs, which changed code does not measure anew (%(default)s)",
-    )
+    keep_option(parser, "runs/reproduce", "finished jobs, which changed code does not measure anew")
     arguments = parser.parse_args()
     with end_at_once():
         from reproduce_rows import measure  # takes seconds, and --help does without
